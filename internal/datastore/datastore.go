@@ -1,0 +1,58 @@
+package datastore
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+
+	"github.com/caracal-net/caracal/internal/calico"
+	"github.com/caracal-net/caracal/internal/cluster"
+)
+
+// The outcomes a caller branches on; every Store wraps its errors around one of them where it applies.
+var (
+	// ErrNotFound: no object of that kind and name.
+	ErrNotFound = errors.New("not found")
+	// ErrExists: Create met an object of that kind and name.
+	ErrExists = errors.New("already exists")
+	// ErrConflict: the object is no longer the one that was read (resourceVersion or UID differ).
+	ErrConflict = errors.New("changed since it was read")
+)
+
+// Update is one delivery of a Watcher.
+type Update struct {
+	State *cluster.State
+	// InSync is false until the Watcher has read the whole datastore once, true from then on,
+	// also while the datastore cannot be reached (State is then the last good one).
+	InSync bool
+	// Err says why the datastore cannot be read at the moment; nil when it can.
+	Err error
+}
+
+// Watcher delivers the cluster's state.
+type Watcher interface {
+	// Watch calls sink, from one goroutine, with the first in-sync state and then with each state that differs in
+	// anything routed on (bursts coalesced), or when Err changes. It returns only when ctx ends, with ctx's error.
+	Watch(ctx context.Context, sink func(Update)) error
+}
+
+// Store reads and writes single objects with compare-and-swap.
+type Store interface {
+	// Get returns the object, or ErrNotFound.
+	Get(ctx context.Context, kind calico.Kind, name string) (calico.Object, error)
+	// List returns every object of a kind, sorted by name.
+	List(ctx context.Context, kind calico.Kind) ([]calico.Object, error)
+	// Create writes a new object and returns it with its UID and ResourceVersion, or ErrExists.
+	Create(ctx context.Context, obj calico.Object) (calico.Object, error)
+	// Update replaces the object if it still has obj's ResourceVersion, else ErrConflict; ErrNotFound if it is gone.
+	Update(ctx context.Context, obj calico.Object) (calico.Object, error)
+	// Delete removes the object if it still has obj's UID and ResourceVersion, else ErrConflict; ErrNotFound if it is gone.
+	Delete(ctx context.Context, obj calico.Object) error
+	// PatchNode changes the named fields of our own node and nothing else in the object.
+	PatchNode(ctx context.Context, name string, patch NodePatch) error
+}
+
+// NodePatch names the fields of a Node to change: nil leaves a field, a pointer to the zero Addr clears it.
+type NodePatch struct {
+	IPIPAddr, VXLANAddr4, VXLANAddr6 *netip.Addr
+}

@@ -1,0 +1,48 @@
+package walls
+
+// Module is the path all rooms lie under.
+const Module = "github.com/caracal-net/caracal"
+
+// Room is one package, or a tree of them, and what its production code may import of this module.
+type Room struct {
+	Path string   // below Module; a trailing "/..." takes in the whole tree
+	May  []string // the same form; the room's own tree is always allowed
+}
+
+// Rooms returns the table. The most specific Path that matches a package is its room.
+func Rooms() []Room {
+	words := []string{"internal/cluster", "routes"}
+	return []Room{
+		{"cmd/...", []string{"internal/...", "proto/..."}},
+		{"bgp", words},
+		{"bgp/gobgp", []string{"bgp"}},
+		{"ipip", words},
+		{"vxlan", words},
+		{"routes", []string{"internal/kernel", "internal/delta"}},
+		{"proto/...", nil},
+		{"internal/cluster", nil},
+		{"internal/calico", []string{"internal/cluster"}},
+		{"internal/datastore", []string{"internal/cluster", "internal/calico"}},
+		{"internal/datastore/...", []string{"internal/cluster", "internal/calico", "internal/datastore"}},
+		{"internal/ipam", []string{"internal/datastore", "internal/calico", "internal/cluster"}},
+		{"internal/kernel", nil},
+		{"internal/kernel/kerneltest", []string{"internal/kernel", "internal/netns", "test/need"}},
+		{"internal/delta", nil},
+		{"internal/netns", nil},
+		{"internal/inspect", []string{"routes", "bgp", "proto/...", "internal/cluster", "internal/kernel"}},
+		{"internal/daemon", []string{"bgp/...", "ipip", "vxlan", "routes", "proto/...", "internal/..."}},
+		{"internal/lab", []string{"internal/...", "proto/..."}},
+		{"test/...", []string{"..."}},
+	}
+}
+
+// Strangers never import one another, not even through a third package.
+func Strangers() []string { return []string{"bgp", "ipip", "vxlan"} }
+
+// Doors are libraries that one room alone may import, tests included.
+func Doors() map[string]string {
+	return map[string]string{
+		"github.com/osrg/gobgp":          "bgp/gobgp",
+		"github.com/vishvananda/netlink": "internal/kernel",
+	}
+}

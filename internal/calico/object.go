@@ -1,0 +1,64 @@
+package calico
+
+// Groups of Calico's API, as they appear in apiVersion.
+const (
+	// APIVersion is what is written.
+	APIVersion = "projectcalico.org/v3"
+	// CRDVersion is the older form in which kubectl shows Calico's resources.
+	CRDVersion = "crd.projectcalico.org/v1"
+	// CoreVersion is the apiVersion of Kubernetes' own ConfigMap and List.
+	CoreVersion = "v1"
+)
+
+// Names of the resources of which only one is read.
+const (
+	// DefaultName is the name of the cluster-wide BGPConfiguration, FelixConfiguration and IPAMConfiguration.
+	DefaultName = "default"
+	// NodePrefix starts the name of a BGPConfiguration of one node: node.<name>.
+	NodePrefix = "node."
+	// ConfigMapName is the name of the one ConfigMap that is read.
+	ConfigMapName = "calico-config"
+)
+
+// Kinds returns every kind that is read, in a fixed order.
+func Kinds() []Kind {
+	return []Kind{
+		KindIPPool, KindNode, KindBGPConfiguration, KindBGPPeer, KindFelixConfig,
+		KindIPAMBlock, KindBlockAffinity, KindIPAMHandle, KindIPAMConfiguration, KindConfigMap,
+	}
+}
+
+// New returns an empty object of a kind, or false if the kind is not one that is read.
+func New(kind Kind) (Object, bool) {
+	switch kind {
+	case KindIPPool:
+		return &IPPool{}, true
+	case KindNode:
+		return &Node{}, true
+	case KindBGPConfiguration:
+		return &BGPConfiguration{}, true
+	case KindBGPPeer:
+		return &BGPPeer{}, true
+	case KindFelixConfig:
+		return &FelixConfiguration{}, true
+	case KindIPAMBlock:
+		return &IPAMBlock{}, true
+	case KindBlockAffinity:
+		return &BlockAffinity{}, true
+	case KindIPAMHandle:
+		return &IPAMHandle{}, true
+	case KindIPAMConfiguration:
+		return &IPAMConfiguration{}, true
+	case KindConfigMap:
+		return &ConfigMap{}, true
+	}
+	return nil, false
+}
+
+// VersionOf returns the apiVersion in which a kind is written.
+func VersionOf(kind Kind) string {
+	if kind == KindConfigMap {
+		return CoreVersion
+	}
+	return APIVersion
+}

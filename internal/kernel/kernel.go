@@ -180,8 +180,11 @@ const (
 
 // Event is one notification of the kernel. Deleted tells the two directions apart.
 type Event struct {
-	Kind      EventKind
-	Deleted   bool
+	Kind    EventKind
+	Deleted bool
+	// Replaced (of EventRoute, IPv4): the first route of the same key has made way for this one, and no event of its
+	// own tells so (NLM_F_REPLACE).
+	Replaced  bool
 	Link      Link
 	Address   Address
 	Route     Route

@@ -1,0 +1,133 @@
+package kernel
+
+import (
+	"strconv"
+	"strings"
+)
+
+// FormatRoute writes a route on one line as ip(8) prints it ("ip route show", with "-N", numbers for protocols), next hops of a
+// multipath route included. linkName gives the name of an interface by its index.
+func FormatRoute(r *Route, linkName func(int) string) string {
+	var b strings.Builder
+	if word := r.Type.word(); word != "" {
+		b.WriteString(word + " ")
+	}
+	b.WriteString(formatDst(r))
+	if r.TOS != 0 {
+		b.WriteString(" tos 0x" + strconv.FormatUint(uint64(r.TOS), 16))
+	}
+	if len(r.NextHops) == 1 {
+		formatHop(&b, &r.NextHops[0], linkName)
+	}
+	if r.Table != 0 && r.Table != TableMain {
+		b.WriteString(" table " + tableName(r.Table))
+	}
+	if r.Protocol != ProtoBoot {
+		b.WriteString(" proto " + r.Protocol.String())
+	}
+	if r.Scope == ScopeLink && r.Dst.Addr().Is4() {
+		b.WriteString(" scope link")
+	}
+	if r.Src.IsValid() {
+		b.WriteString(" src " + r.Src.String())
+	}
+	if r.Metric != 0 {
+		b.WriteString(" metric " + strconv.FormatUint(uint64(r.Metric), 10))
+	}
+	if len(r.NextHops) == 1 {
+		formatFlags(&b, &r.NextHops[0])
+	}
+	if r.MTU != 0 {
+		b.WriteString(" mtu " + strconv.FormatUint(uint64(r.MTU), 10))
+	}
+	if len(r.NextHops) > 1 {
+		for i := range r.NextHops {
+			h := &r.NextHops[i]
+			b.WriteString(" nexthop")
+			formatHop(&b, h, linkName)
+			b.WriteString(" weight " + strconv.Itoa(int(max(h.Weight, 1))))
+			formatFlags(&b, h)
+		}
+	}
+	return b.String()
+}
+
+func formatDst(r *Route) string {
+	switch {
+	case r.Dst.Bits() == 0:
+		return "default"
+	case r.Dst.IsSingleIP():
+		return r.Dst.Addr().String()
+	default:
+		return r.Dst.String()
+	}
+}
+
+func formatHop(b *strings.Builder, h *NextHop, linkName func(int) string) {
+	if h.Gateway.IsValid() {
+		b.WriteString(" via " + h.Gateway.String())
+	}
+	if h.Link != 0 {
+		b.WriteString(" dev " + linkName(h.Link))
+	}
+}
+
+func formatFlags(b *strings.Builder, h *NextHop) {
+	if h.Dead {
+		b.WriteString(" linkdown")
+	}
+	if h.Onlink {
+		b.WriteString(" onlink")
+	}
+}
+
+// word is what ip(8) prints before the destination; a unicast route has none.
+func (t RouteType) word() string {
+	switch t {
+	case Unicast, 0:
+		return ""
+	case Local:
+		return "local"
+	case Blackhole:
+		return "blackhole"
+	case Unreachable:
+		return "unreachable"
+	case Prohibit:
+		return "prohibit"
+	case Throw:
+		return "throw"
+	default:
+		return "type " + strconv.Itoa(int(t))
+	}
+}
+
+// String is the type as ip(8) names it.
+func (t RouteType) String() string {
+	if t == Unicast || t == 0 {
+		return "unicast"
+	}
+	return t.word()
+}
+
+// String is the protocol as ip(8) names it without configuration; a number where it has no name.
+func (p Protocol) String() string {
+	switch p {
+	case ProtoKernel:
+		return "kernel"
+	case ProtoBoot:
+		return "boot"
+	case ProtoStatic:
+		return "static"
+	case ProtoBird:
+		return "bird"
+	default:
+		return strconv.Itoa(int(p))
+	}
+}
+
+func tableName(t uint32) string {
+	if t == 255 {
+		return "local"
+	}
+	return strconv.FormatUint(uint64(t), 10)
+}

@@ -1,0 +1,317 @@
+package kerneltest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"syscall"
+
+	"github.com/caracal-net/caracal/internal/kernel"
+)
+
+// Fake is a kernel in memory. All methods may be called from any goroutine.
+type Fake struct {
+	mu       sync.Mutex
+	next     int // last interface index given; never used twice, as the kernel does until it wraps
+	links    map[int]*link
+	addrs    []kernel.Address // in the order they were added
+	fib      map[netip.Prefix][]*entry
+	neigh    map[neighKey]kernel.Neighbour
+	watchers map[*watcher]bool
+	plan     []*Injected
+	calls    map[string]int
+	closed   bool
+	noIPIP   bool
+}
+
+// link is an interface with what kernel.Link does not show.
+type link struct {
+	kernel.Link
+	carrier bool
+}
+
+// NewFake returns a kernel that has lo, up, and nothing else.
+func NewFake() *Fake {
+	f := &Fake{
+		links:    map[int]*link{},
+		fib:      map[netip.Prefix][]*entry{},
+		neigh:    map[neighKey]kernel.Neighbour{},
+		watchers: map[*watcher]bool{},
+		calls:    map[string]int{},
+	}
+	f.next = 1
+	f.links[1] = &link{Link: kernel.Link{Index: 1, Name: "lo", MTU: 65536, Up: true, Running: true}, carrier: true}
+	return f
+}
+
+var errClosed = errors.New("the kernel handle is closed")
+
+// enter counts a call and returns the planned fault of that kind. The lock is held.
+func (f *Fake) enter(ctx context.Context, method string, kind Kind) error {
+	f.calls[method]++
+	if f.closed {
+		return errClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%w: %w", kernel.ErrTransient, err)
+	}
+	if kind == "" {
+		return nil
+	}
+	return f.due(kind)
+}
+
+// Calls says how often a method was called ("WriteRoutes"), and for "RouteOps" and "NeighbourOps" how many operations.
+func (f *Fake) Calls(method string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.calls[method]
+}
+
+// WithoutIPIP makes the Fake refuse ipip devices as a kernel without the module does.
+func (f *Fake) WithoutIPIP() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.noIPIP = true
+}
+
+// Close makes every later call fail and ends the watches.
+func (f *Fake) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed = true
+	for w := range f.watchers {
+		w.end()
+		delete(f.watchers, w)
+	}
+	return nil
+}
+
+// watcher is one Watch: an unbounded queue and the goroutine that empties it.
+type watcher struct {
+	mu    sync.Mutex
+	queue []kernel.Event
+	ended bool
+	ring  chan struct{} // size 1: there is something in the queue, or the end
+	lost  int           // events of the current loss still to be dropped
+}
+
+func (w *watcher) push(e kernel.Event) {
+	w.mu.Lock()
+	w.queue = append(w.queue, e)
+	w.mu.Unlock()
+	w.wake()
+}
+
+func (w *watcher) wake() {
+	select {
+	case w.ring <- struct{}{}:
+	default:
+	}
+}
+
+func (w *watcher) end() {
+	w.mu.Lock()
+	w.ended = true
+	w.mu.Unlock()
+	w.wake()
+}
+
+func (w *watcher) take() ([]kernel.Event, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	q := w.queue
+	w.queue = nil
+	return q, w.ended
+}
+
+func (w *watcher) run(ctx context.Context, out chan<- kernel.Event) {
+	defer close(out)
+	for {
+		events, ended := w.take()
+		for _, e := range events {
+			select {
+			case out <- e:
+			case <-ctx.Done():
+				return
+			}
+		}
+		if len(events) > 0 {
+			continue
+		}
+		if ended {
+			return
+		}
+		select {
+		case <-w.ring:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Watch delivers every change from now on.
+func (f *Fake) Watch(ctx context.Context) (<-chan kernel.Event, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.enter(ctx, "Watch", WatchFails); err != nil {
+		return nil, fmt.Errorf("watch: %w", err)
+	}
+	w := &watcher{ring: make(chan struct{}, 1)}
+	f.watchers[w] = true
+	out := make(chan kernel.Event, 64)
+	go func() {
+		w.run(ctx, out)
+		f.mu.Lock()
+		delete(f.watchers, w)
+		f.mu.Unlock()
+	}()
+	return out, nil
+}
+
+// emit delivers an event to every watch, or loses it as the plan says. The lock is held.
+func (f *Fake) emit(e kernel.Event) {
+	if len(f.watchers) == 0 {
+		return
+	}
+	if err := f.due(EventsLost); err != nil {
+		for w := range f.watchers {
+			w.loseOne(err)
+		}
+		return
+	}
+	for w := range f.watchers {
+		w.mu.Lock()
+		w.lost = 0
+		w.mu.Unlock()
+		w.push(e)
+	}
+}
+
+// loseOne drops one event; the first of a run leaves EventLost in its place.
+func (w *watcher) loseOne(err error) {
+	w.mu.Lock()
+	w.lost++
+	first := w.lost == 1
+	w.mu.Unlock()
+	if first {
+		w.push(kernel.Event{Kind: kernel.EventLost, Err: err})
+	}
+}
+
+// LoseEvents tells every watch at once that events were lost, as after an overflow of the socket.
+func (f *Fake) LoseEvents() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for w := range f.watchers {
+		w.push(kernel.Event{Kind: kernel.EventLost, Err: kernel.FromErrno(syscall.ENOBUFS)})
+	}
+}
+
+// Foreign returns the same kernel as another program sees it: its calls meet no faults.
+func (f *Fake) Foreign() kernel.Kernel { return foreign{f} }
+
+// foreign is a view of the Fake that bypasses the plan.
+type foreign struct{ f *Fake }
+
+func (o foreign) bypass(do func() error) error {
+	o.f.mu.Lock()
+	defer o.f.mu.Unlock()
+	plan := o.f.plan
+	// Events lost is the one kind that strikes whoever made the change.
+	o.f.plan = slices.DeleteFunc(slices.Clone(plan), func(i *Injected) bool { return i.fault.Kind != EventsLost })
+	defer func() { o.f.plan = plan }()
+	return do()
+}
+
+func (o foreign) ListRoutes(ctx context.Context, v6 bool, yield func(*kernel.Route) bool) error {
+	var all []kernel.Route
+	err := o.bypass(func() error { var err error; all, err = o.f.listRoutes(ctx, v6); return err })
+	for i := range all {
+		if !yield(&all[i]) {
+			break
+		}
+	}
+	return err
+}
+
+func (o foreign) WriteRoutes(ctx context.Context, ops []kernel.RouteOp, failed func(int, error)) error {
+	var errs []opError
+	err := o.bypass(func() error { var err error; errs, err = o.f.writeRoutes(ctx, ops); return err })
+	report(errs, failed)
+	return err
+}
+
+func (o foreign) Lookup(ctx context.Context, dst netip.Addr) (a kernel.Answer, err error) {
+	err = o.bypass(func() error { a, err = o.f.lookup(ctx, dst); return err })
+	return a, err
+}
+
+func (o foreign) ListLinks(ctx context.Context) (l []kernel.Link, err error) {
+	err = o.bypass(func() error { l, err = o.f.listLinks(ctx); return err })
+	return l, err
+}
+
+func (o foreign) CreateLink(ctx context.Context, l kernel.Link) (i int, err error) {
+	err = o.bypass(func() error { i, err = o.f.createLink(ctx, l); return err })
+	return i, err
+}
+
+func (o foreign) DeleteLink(ctx context.Context, index int) error {
+	return o.bypass(func() error { return o.f.deleteLink(ctx, index) })
+}
+
+func (o foreign) SetLink(ctx context.Context, index, mtu int, mac [6]byte, up bool) error {
+	return o.bypass(func() error { return o.f.setLink(ctx, index, mtu, mac, up) })
+}
+
+func (o foreign) ListAddresses(ctx context.Context) (a []kernel.Address, err error) {
+	err = o.bypass(func() error { a, err = o.f.listAddresses(ctx); return err })
+	return a, err
+}
+
+func (o foreign) AddAddress(ctx context.Context, a kernel.Address) error {
+	return o.bypass(func() error { return o.f.addAddress(ctx, a) })
+}
+
+func (o foreign) DeleteAddress(ctx context.Context, a kernel.Address) error {
+	return o.bypass(func() error { return o.f.deleteAddress(ctx, a) })
+}
+
+func (o foreign) ListNeighbours(ctx context.Context, link int) (n []kernel.Neighbour, err error) {
+	err = o.bypass(func() error { n, err = o.f.listNeighbours(ctx, link); return err })
+	return n, err
+}
+
+func (o foreign) WriteNeighbours(ctx context.Context, ops []kernel.NeighbourOp, failed func(int, error)) error {
+	var errs []opError
+	err := o.bypass(func() error { var err error; errs, err = o.f.writeNeighbours(ctx, ops); return err })
+	report(errs, failed)
+	return err
+}
+
+func (o foreign) Watch(ctx context.Context) (<-chan kernel.Event, error) { return o.f.Watch(ctx) }
+
+// Close does nothing: the kernel belongs to the test.
+func (o foreign) Close() error { return nil }
+
+// opError is the failure of one operation of a batch, reported after the lock is released.
+type opError struct {
+	i   int
+	err error
+}
+
+func report(errs []opError, failed func(int, error)) {
+	for _, e := range errs {
+		failed(e.i, e.err)
+	}
+}
+
+// Host is what Fake and Foreign both are, for tests that take either.
+var (
+	_ kernel.Kernel = (*Fake)(nil)
+	_ kernel.Kernel = foreign{}
+)

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/gaissmai/bart"
+
 	"github.com/caracal-net/caracal/internal/kernel"
 )
 
@@ -152,19 +154,8 @@ type Host struct {
 	Interfaces []Interface
 	// Workloads are host routes of others to workload interfaces (cali*), sorted: what the CNI plugin or Felix made.
 	Workloads []netip.Prefix
-	// foreign routes of table main, for Resolve.
-	table []hostRoute
+	// foreign routes of table main by destination, lowest metric first, for Resolve.
+	table  *bart.Table[[]HostRoute]
+	byAddr map[netip.Addr]int32
+	byName map[string]int32
 }
-
-type hostRoute struct {
-	dst    netip.Prefix
-	metric uint32
-	hop    NextHop
-}
-
-// ByAddr returns the interface that holds an address, or nil.
-func (h *Host) ByAddr(a netip.Addr) *Interface { return nil }
-
-// Resolve returns the next hop on a connected link that leads to an address by the host's own routes (never by ours):
-// the address itself where it is on a link, else the gateway. False when nothing but a route of ours leads there.
-func (h *Host) Resolve(a netip.Addr) (NextHop, bool) { return NextHop{}, false }

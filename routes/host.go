@@ -1,0 +1,143 @@
+package routes
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/gaissmai/bart"
+
+	"github.com/caracal-net/caracal/internal/kernel"
+)
+
+// The tunnel devices of Calico's contract between nodes (Felix dataplanedefs). They belong to Caracal as a whole: no
+// picture of the host shows them, and nothing is ever resolved through them.
+const (
+	DeviceVXLAN  = "vxlan.calico"
+	DeviceVXLAN6 = "vxlan-v6.calico"
+	DeviceIPIP   = "tunl0"
+)
+
+// workloadPrefix begins the names of workload interfaces (FelixConfiguration interfacePrefix, default "cali").
+const workloadPrefix = "cali"
+
+// isTunnel reports whether a device name is one of ours.
+func isTunnel(name string) bool {
+	return name == DeviceVXLAN || name == DeviceVXLAN6 || name == DeviceIPIP
+}
+
+// HostRoute is a route of table main that is not ours, as Host.Resolve sees it.
+type HostRoute struct {
+	Dst    netip.Prefix
+	Metric uint32
+	Type   kernel.RouteType // 0 reads as Unicast
+	Hops   []NextHop        // equal paths; empty for blackhole and the like
+}
+
+// NewHost makes a picture of a host: for the Programmer, and for the tests of whoever plans from one. The arguments
+// belong to the Host afterwards.
+func NewHost(interfaces []Interface, workloads []netip.Prefix, table []HostRoute) *Host {
+	t := new(bart.Table[[]HostRoute])
+	for _, r := range table {
+		r.Dst = r.Dst.Masked()
+		t.Modify(r.Dst, func(same []HostRoute, _ bool) ([]HostRoute, bool) {
+			return insertByMetric(same, r), false
+		})
+	}
+	return newHost(interfaces, workloads, t)
+}
+
+// newHost takes the table as it is; nobody may change it afterwards.
+func newHost(interfaces []Interface, workloads []netip.Prefix, table *bart.Table[[]HostRoute]) *Host {
+	h := &Host{Interfaces: interfaces, Workloads: workloads, table: table}
+	slices.SortFunc(h.Interfaces, func(a, b Interface) int { return a.Index - b.Index })
+	slices.SortFunc(h.Workloads, netip.Prefix.Compare)
+	h.byAddr = make(map[netip.Addr]int32, len(interfaces))
+	h.byName = make(map[string]int32, len(interfaces))
+	for i := range h.Interfaces {
+		h.byName[h.Interfaces[i].Name] = int32(i)
+		for _, a := range h.Interfaces[i].Addrs {
+			if _, taken := h.byAddr[a.Addr()]; !taken {
+				h.byAddr[a.Addr()] = int32(i)
+			}
+		}
+	}
+	return h
+}
+
+// insertByMetric returns routes to one prefix with one more, lowest metric first, equal ones in order of arrival.
+func insertByMetric(routes []HostRoute, r HostRoute) []HostRoute {
+	i, _ := slices.BinarySearchFunc(routes, r.Metric, func(a HostRoute, m uint32) int {
+		if a.Metric <= m {
+			return -1
+		}
+		return 1
+	})
+	return slices.Insert(routes, i, r)
+}
+
+// ByAddr returns the interface that holds an address (its mask plays no part), or nil. Where several do, the one with the
+// lowest index is returned.
+func (h *Host) ByAddr(a netip.Addr) *Interface {
+	if i, ok := h.byAddr[a]; ok {
+		return &h.Interfaces[i]
+	}
+	return nil
+}
+
+// ByName returns the interface of that name, or nil.
+func (h *Host) ByName(name string) *Interface {
+	if i, ok := h.byName[name]; ok {
+		return &h.Interfaces[i]
+	}
+	return nil
+}
+
+// Resolve returns the next hop on a connected link that leads to an address by the host's own routes (never by ours):
+// the address itself where it is on a link, else the gateway. The longest prefix decides, then the lowest metric, as in
+// the kernel. False when nothing but a route of ours leads there, when the answer is blackhole, unreachable, prohibit or
+// throw, when it leaves through one of our tunnels, and for the host's own addresses.
+func (h *Host) Resolve(a netip.Addr) (NextHop, bool) {
+	if !a.IsValid() || h.table == nil {
+		return NextHop{}, false
+	}
+	if _, own := h.byAddr[a]; own {
+		return NextHop{}, false
+	}
+	for _, routes := range h.table.Supernets(netip.PrefixFrom(a, a.BitLen())) {
+		for i := range routes {
+			if t := routes[i].Type; t != 0 && t != kernel.Unicast {
+				return NextHop{}, false
+			}
+			if hop, ok := h.usable(routes[i].Hops); ok {
+				if isTunnel(hop.Device) {
+					return NextHop{}, false
+				}
+				if !hop.Gateway.IsValid() {
+					hop.Gateway = a
+				}
+				hop.Weight = 0
+				return hop, true
+			}
+		}
+	}
+	return NextHop{}, false
+}
+
+// usable returns the first of equal paths whose interface is not down: the kernel passes over dead next hops.
+func (h *Host) usable(hops []NextHop) (NextHop, bool) {
+	for _, hop := range hops {
+		if i, ok := h.byName[hop.Device]; ok && !h.Interfaces[i].Up {
+			continue
+		}
+		return hop, true
+	}
+	return NextHop{}, false
+}
+
+// isWorkload reports whether a foreign route is a host route to a workload interface: what the CNI plugin or Felix
+// makes for a pod of this node.
+func isWorkload(r *HostRoute) bool {
+	return r.Dst.IsSingleIP() && (r.Type == 0 || r.Type == kernel.Unicast) && len(r.Hops) == 1 &&
+		!r.Hops[0].Gateway.IsValid() && strings.HasPrefix(r.Hops[0].Device, workloadPrefix)
+}

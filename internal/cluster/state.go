@@ -1,6 +1,10 @@
 package cluster
 
-import "net/netip"
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+)
 
 // Problem is one object the datastore holds that cannot be used as written. The rest of the state is good.
 type Problem struct {
@@ -9,6 +13,11 @@ type Problem struct {
 	Text   string // what is wrong and how to mend it
 	File   string // where it was read, empty for the Kubernetes datastore
 	Line   int
+}
+
+func compareProblems(a, b Problem) int {
+	return cmp.Or(cmp.Compare(a.Object, b.Object), cmp.Compare(a.Field, b.Field), cmp.Compare(a.Text, b.Text),
+		cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
 }
 
 // Objects is what a State is built from: everything the datastore holds that is routed on.
@@ -24,101 +33,178 @@ type Objects struct {
 	Problems   []Problem
 }
 
-// State is an immutable snapshot of the cluster. All methods may be called from any goroutine;
-// slices returned are shared and must not be written to.
-type State struct{ o Objects }
+// AddrKind says what a node uses one of its addresses for.
+type AddrKind uint8
+
+// The kinds of addresses a node has.
+const (
+	HostAddr AddrKind = iota
+	IPIPTunnelAddr
+	VXLANTunnelAddr
+)
+
+// NodeAddr is one address that a node claims as its own.
+type NodeAddr struct {
+	Addr netip.Addr
+	Kind AddrKind
+	Node string
+}
+
+func compareNodeAddrs(a, b NodeAddr) int {
+	return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Node, b.Node))
+}
+
+// State is an immutable snapshot of the cluster. All methods may be called from any goroutine, and on a nil State, which is
+// an empty cluster; slices returned are shared and must not be written to.
+type State struct {
+	o                   Objects     // Pools are the usable ones
+	addrs               []*NodeAddr // sorted by address, kind, node
+	blockBits, poolBits inUse
+
+	lineage  *lineage // which Builder made it
+	revision uint64   // counts that Builder's States from 1
+	recorded Changes  // against revision-1
+	unknown  unknown  // kinds for which recorded says nothing
+}
+
+// lineage tells the States of one Builder from those of another.
+type lineage struct{ _ byte }
+
+// objects is o, for a nil State too.
+func (s *State) objects() *Objects {
+	if s == nil {
+		return &Objects{}
+	}
+	return &s.o
+}
+
+// Revision counts the different States of one Builder: equal revisions of one Builder are one and the same State.
+func (s *State) Revision() uint64 {
+	if s == nil {
+		return 0
+	}
+	return s.revision
+}
 
 // Node returns the named node, or nil.
-func (s *State) Node(name string) *Node { return nil }
+func (s *State) Node(name string) *Node {
+	nodes := s.objects().Nodes
+	i, ok := slices.BinarySearchFunc(nodes, name, func(n *Node, name string) int { return cmp.Compare(n.Name, name) })
+	if !ok {
+		return nil
+	}
+	return nodes[i]
+}
 
 // Nodes returns every node, sorted by name.
-func (s *State) Nodes() []*Node { return s.o.Nodes }
+func (s *State) Nodes() []*Node { return s.objects().Nodes }
 
 // Pools returns every usable pool, sorted by CIDR.
-func (s *State) Pools() []*Pool { return s.o.Pools }
+func (s *State) Pools() []*Pool { return s.objects().Pools }
 
 // PoolFor returns the pool with the longest prefix that covers p, or nil.
-func (s *State) PoolFor(p netip.Prefix) *Pool { return nil }
+func (s *State) PoolFor(p netip.Prefix) (found *Pool) {
+	if s == nil {
+		return nil
+	}
+	covering(s.o.Pools, (*Pool).prefix, s.poolBits, p, func(q *Pool) bool { found = q; return false })
+	return found
+}
 
 // Blocks returns every block, sorted by CIDR.
-func (s *State) Blocks() []*Block { return s.o.Blocks }
+func (s *State) Blocks() []*Block { return s.objects().Blocks }
 
-// BlockOf returns the block that contains the address, or nil.
-func (s *State) BlockOf(a netip.Addr) *Block { return nil }
+// Block returns the block with exactly that CIDR, or nil.
+func (s *State) Block(cidr netip.Prefix) *Block {
+	blocks := s.objects().Blocks
+	i, ok := slices.BinarySearchFunc(blocks, cidr, func(b *Block, p netip.Prefix) int { return comparePrefix(b.CIDR, p) })
+	if !ok {
+		return nil
+	}
+	return blocks[i]
+}
+
+// BlockOf returns the block that contains the address, or nil; the smallest one where blocks lie inside one another.
+func (s *State) BlockOf(a netip.Addr) (found *Block) {
+	s.BlocksOver(netip.PrefixFrom(a, a.BitLen()), func(b *Block) bool { found = b; return false })
+	return found
+}
+
+// BlocksOver calls yield with each block that covers p, p's own included, the smallest first, until yield returns false.
+func (s *State) BlocksOver(p netip.Prefix, yield func(*Block) bool) {
+	if s == nil || !p.IsValid() {
+		return
+	}
+	covering(s.o.Blocks, (*Block).prefix, s.blockBits, p, yield)
+}
 
 // NodeByAddr returns the node that owns a (node, not tunnel) address; the alphabetically first if several claim it.
-func (s *State) NodeByAddr(a netip.Addr) *Node { return nil }
+func (s *State) NodeByAddr(a netip.Addr) *Node {
+	if s == nil {
+		return nil
+	}
+	i := s.addrIndex(NodeAddr{Addr: a, Kind: HostAddr})
+	if i == len(s.addrs) || s.addrs[i].Addr != a || s.addrs[i].Kind != HostAddr {
+		return nil
+	}
+	return s.Node(s.addrs[i].Node)
+}
+
+// Addrs returns every address that nodes claim, sorted by address, kind and node.
+func (s *State) Addrs() []*NodeAddr {
+	if s == nil {
+		return nil
+	}
+	return s.addrs
+}
+
+// AddrsIn returns the addresses inside a prefix that nodes claim, sorted by address, kind and node.
+func (s *State) AddrsIn(p netip.Prefix) []*NodeAddr {
+	if s == nil || !p.IsValid() {
+		return nil
+	}
+	from := s.addrIndex(NodeAddr{Addr: p.Masked().Addr()})
+	to := from
+	for to < len(s.addrs) && p.Contains(s.addrs[to].Addr) {
+		to++
+	}
+	return s.addrs[from:to:to]
+}
+
+// addrIndex returns the place of the first address not before k.
+func (s *State) addrIndex(k NodeAddr) int {
+	i, _ := slices.BinarySearchFunc(s.addrs, k, func(e *NodeAddr, k NodeAddr) int { return compareNodeAddrs(*e, k) })
+	return i
+}
+
+// Affinities returns every claim, sorted by node and CIDR.
+func (s *State) Affinities() []*Affinity { return s.objects().Affinities }
 
 // AffinitiesOf returns the node's claims, sorted by CIDR.
-func (s *State) AffinitiesOf(node string) []*Affinity { return nil }
+func (s *State) AffinitiesOf(node string) []*Affinity {
+	all := s.objects().Affinities
+	from, _ := slices.BinarySearchFunc(all, node, func(a *Affinity, node string) int { return cmp.Compare(a.Node, node) })
+	to := from
+	for to < len(all) && all[to].Node == node {
+		to++
+	}
+	return all[from:to:to]
+}
 
 // BGPPeers returns every explicit peering, sorted by name.
-func (s *State) BGPPeers() []*BGPPeer { return s.o.Peers }
+func (s *State) BGPPeers() []*BGPPeer { return s.objects().Peers }
 
 // BGP returns the BGP configuration, defaults applied.
-func (s *State) BGP() BGPConfig { return s.o.BGP }
+func (s *State) BGP() BGPConfig { return s.objects().BGP }
 
 // Felix returns the Felix settings routing reads, defaults applied.
-func (s *State) Felix() FelixConfig { return s.o.Felix }
+func (s *State) Felix() FelixConfig { return s.objects().Felix }
 
 // Backend returns the backend named in the datastore, or "".
-func (s *State) Backend() Backend { return s.o.Backend }
+func (s *State) Backend() Backend { return s.objects().Backend }
 
 // Problems returns what could not be used, sorted by object and field.
-func (s *State) Problems() []Problem { return s.o.Problems }
+func (s *State) Problems() []Problem { return s.objects().Problems }
 
-// Builder keeps the objects of a datastore and makes States from them. Not for concurrent use.
-// A State shares every unchanged object and index with the State before it.
-type Builder struct{}
-
-// NewBuilder returns an empty Builder with Calico's default BGP and Felix settings.
-func NewBuilder() *Builder { return &Builder{} }
-
-// The Set methods add or replace one object, the Delete methods remove one. Each reports whether anything that is
-// routed on changed: an equal object is dropped and wakes nobody.
-
-// SetNode adds or replaces a node.
-func (b *Builder) SetNode(*Node) bool { return false }
-
-// DeleteNode removes a node.
-func (b *Builder) DeleteNode(name string) bool { return false }
-
-// SetPool adds or replaces a pool.
-func (b *Builder) SetPool(*Pool) bool { return false }
-
-// DeletePool removes a pool.
-func (b *Builder) DeletePool(name string) bool { return false }
-
-// SetBlock adds or replaces a block.
-func (b *Builder) SetBlock(*Block) bool { return false }
-
-// DeleteBlock removes a block.
-func (b *Builder) DeleteBlock(cidr netip.Prefix) bool { return false }
-
-// SetAffinity adds or replaces a claim (key: node and CIDR).
-func (b *Builder) SetAffinity(*Affinity) bool { return false }
-
-// DeleteAffinity removes a claim.
-func (b *Builder) DeleteAffinity(node string, cidr netip.Prefix) bool { return false }
-
-// SetPeer adds or replaces an explicit peering.
-func (b *Builder) SetPeer(*BGPPeer) bool { return false }
-
-// DeletePeer removes an explicit peering.
-func (b *Builder) DeletePeer(name string) bool { return false }
-
-// SetBGP replaces the BGP configuration.
-func (b *Builder) SetBGP(BGPConfig) bool { return false }
-
-// SetFelix replaces the Felix settings.
-func (b *Builder) SetFelix(FelixConfig) bool { return false }
-
-// SetBackend replaces the backend named in the datastore.
-func (b *Builder) SetBackend(Backend) bool { return false }
-
-// SetProblems replaces the datastore's own list of unusable objects.
-func (b *Builder) SetProblems([]Problem) bool { return false }
-
-// State returns a snapshot. Cross-object rules (overlapping pools: the longest-standing good one is kept, a pool with
-// both modes, IPIP on IPv6) are applied here and add Problems.
-func (b *Builder) State() *State { return &State{} }
+func (p *Pool) prefix() netip.Prefix  { return p.CIDR }
+func (b *Block) prefix() netip.Prefix { return b.CIDR }

@@ -1,0 +1,106 @@
+package cluster
+
+import (
+	"fmt"
+	"strings"
+)
+
+// judgePools decides which pools are in effect. all is sorted by name; standing returns the form in which a pool was in
+// effect until now, or nil. The result holds no two overlapping pools.
+func judgePools(all []*Pool, standing func(name string) *Pool) (good []*Pool, problems []Problem) {
+	j := judge{standing: standing}
+	var moved, fresh []*Pool
+	for _, p := range all {
+		was := standing(p.Name)
+		form := j.form(p, was)
+		switch {
+		case form == nil:
+		case was == nil:
+			fresh = append(fresh, form)
+		case was.CIDR == form.CIDR:
+			j.good = append(j.good, form) // cannot overlap: what stood did not
+		default:
+			moved = append(moved, form)
+		}
+	}
+	for _, p := range moved {
+		if q := j.inTheWay(p); q == nil {
+			j.good = append(j.good, p)
+		} else if was := standing(p.Name); j.inTheWay(was) == nil {
+			j.overlap(p, q, fmt.Sprintf("the pool stays at %v", was.CIDR))
+			j.good = append(j.good, was)
+		} else {
+			j.overlap(p, q, "the pool is not used")
+		}
+	}
+	for _, p := range fresh {
+		if q := j.inTheWay(p); q == nil {
+			j.good = append(j.good, p)
+		} else {
+			j.overlap(p, q, "the pool is not used")
+		}
+	}
+	return j.good, j.problems
+}
+
+type judge struct {
+	standing func(name string) *Pool
+	good     []*Pool
+	problems []Problem
+}
+
+// form returns the form in which a pool can be used, judged by itself: as written, as it was last good, or nil.
+func (j *judge) form(p, was *Pool) *Pool {
+	object := "IPPool " + p.Name
+	keep := "the pool is not used"
+	if was != nil {
+		keep = "the pool stays in effect as it was"
+	}
+	switch {
+	case !p.CIDR.IsValid() || p.CIDR != p.CIDR.Masked():
+		j.problems = append(j.problems, Problem{
+			Object: object, Field: "spec.cidr",
+			Text: fmt.Sprintf("%q is not the prefix of a network; %s; write it as 10.244.0.0/16, with no bits set past the length", p.CIDR, keep),
+		})
+		return was
+	case !p.CIDR.Addr().Is4() && p.IPIPMode != Never:
+		j.problems = append(j.problems, Problem{
+			Object: object, Field: "spec.ipipMode",
+			Text: fmt.Sprintf("IPIP carries IPv4 only and the pool is %v; %s; set ipipMode to Never, and vxlanMode to %v if it needs a tunnel",
+				p.CIDR, keep, p.IPIPMode),
+		})
+		return was
+	case p.IPIPMode != Never && p.VXLANMode != Never:
+		if was != nil && was.IPIPMode != Never && was.VXLANMode != Never {
+			keep, was = "it is used as a VXLAN pool", p // never was better
+		} else if was == nil {
+			keep, was = "it is used as a VXLAN pool", p
+		}
+		j.problems = append(j.problems, Problem{
+			Object: object, Field: "spec.ipipMode",
+			Text: fmt.Sprintf("ipipMode is %v and vxlanMode is %v, and a pool has one encapsulation; %s; set one of the two to Never",
+				p.IPIPMode, p.VXLANMode, keep),
+		})
+		return was
+	}
+	return p
+}
+
+// inTheWay returns the first accepted pool, by name, that overlaps p.
+func (j *judge) inTheWay(p *Pool) *Pool {
+	var found *Pool
+	for _, q := range j.good {
+		if q.CIDR.Overlaps(p.CIDR) && (found == nil || strings.Compare(q.Name, found.Name) < 0) {
+			found = q
+		}
+	}
+	return found
+}
+
+func (j *judge) overlap(p, q *Pool, outcome string) {
+	j.problems = append(j.problems, Problem{
+		Object: "IPPool " + p.Name, Field: "spec.cidr",
+		Text: fmt.Sprintf("%v overlaps IPPool %s (%v), which is in effect; %s; give the two pools separate ranges",
+			p.CIDR, q.Name, q.CIDR, outcome),
+	})
+}

@@ -2,11 +2,12 @@ package cluster
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
 // judgePools decides which pools are in effect. all is sorted by name; standing returns the form in which a pool was in
-// effect until now, or nil. The result holds no two overlapping pools.
+// effect until now, or nil. The result holds no two overlapping pools, and every pool that stood and is still asked for.
 func judgePools(all []*Pool, standing func(name string) *Pool) (good []*Pool, problems []Problem) {
 	j := judge{standing: standing}
 	var moved, fresh []*Pool
@@ -20,27 +21,41 @@ func judgePools(all []*Pool, standing func(name string) *Pool) (good []*Pool, pr
 		case was.CIDR == form.CIDR:
 			j.good = append(j.good, form) // cannot overlap: what stood did not
 		default:
+			j.good = append(j.good, was)
 			moved = append(moved, form)
 		}
 	}
-	for _, p := range moved {
-		if q := j.inTheWay(p); q == nil {
-			j.good = append(j.good, p)
-		} else if was := standing(p.Name); j.inTheWay(was) == nil {
-			j.overlap(p, q, fmt.Sprintf("the pool stays at %v", was.CIDR))
-			j.good = append(j.good, was)
-		} else {
-			j.overlap(p, q, "the pool is not used")
-		}
+	for _, p := range j.move(moved) {
+		j.overlap(p, fmt.Sprintf("the pool stays at %v", standing(p.Name).CIDR))
 	}
 	for _, p := range fresh {
-		if q := j.inTheWay(p); q == nil {
+		if j.inTheWay(p) == nil {
 			j.good = append(j.good, p)
 		} else {
-			j.overlap(p, q, "the pool is not used")
+			j.overlap(p, "the pool is not used")
 		}
 	}
 	return j.good, j.problems
+}
+
+// move lets pools with a new CIDR have it where no other pool stands, again and again because one move may clear the way
+// for the next, and returns those that have to stay.
+func (j *judge) move(moved []*Pool) []*Pool {
+	for {
+		stay := moved[:0:0]
+		for _, p := range moved {
+			if j.inTheWay(p) != nil {
+				stay = append(stay, p)
+				continue
+			}
+			at := slices.IndexFunc(j.good, func(q *Pool) bool { return q.Name == p.Name })
+			j.good[at] = p
+		}
+		if len(stay) == len(moved) {
+			return stay
+		}
+		moved = stay
+	}
 }
 
 type judge struct {
@@ -71,9 +86,7 @@ func (j *judge) form(p, was *Pool) *Pool {
 		})
 		return was
 	case p.IPIPMode != Never && p.VXLANMode != Never:
-		if was != nil && was.IPIPMode != Never && was.VXLANMode != Never {
-			keep, was = "it is used as a VXLAN pool", p // never was better
-		} else if was == nil {
+		if was == nil || was.IPIPMode != Never && was.VXLANMode != Never { // it never was better
 			keep, was = "it is used as a VXLAN pool", p
 		}
 		j.problems = append(j.problems, Problem{
@@ -86,18 +99,19 @@ func (j *judge) form(p, was *Pool) *Pool {
 	return p
 }
 
-// inTheWay returns the first accepted pool, by name, that overlaps p.
+// inTheWay returns the first pool in effect, by name, that another one overlaps.
 func (j *judge) inTheWay(p *Pool) *Pool {
 	var found *Pool
 	for _, q := range j.good {
-		if q.CIDR.Overlaps(p.CIDR) && (found == nil || strings.Compare(q.Name, found.Name) < 0) {
+		if q.Name != p.Name && q.CIDR.Overlaps(p.CIDR) && (found == nil || strings.Compare(q.Name, found.Name) < 0) {
 			found = q
 		}
 	}
 	return found
 }
 
-func (j *judge) overlap(p, q *Pool, outcome string) {
+func (j *judge) overlap(p *Pool, outcome string) {
+	q := j.inTheWay(p)
 	j.problems = append(j.problems, Problem{
 		Object: "IPPool " + p.Name, Field: "spec.cidr",
 		Text: fmt.Sprintf("%v overlaps IPPool %s (%v), which is in effect; %s; give the two pools separate ranges",

@@ -13,7 +13,7 @@ type Config struct {
 	ListenAddrs []netip.Addr // empty = every address
 	ListenPort  uint16
 	Peers       []Peer // sorted by name
-	// Originate is the set of prefixes this node announces, sorted.
+	// Originate is the set of prefixes this node announces, sorted, each once.
 	Originate []Origination
 }
 
@@ -23,9 +23,9 @@ type Peer struct {
 	Addr        netip.Addr
 	Port        uint16
 	ASN         uint32
-	LocalAddr   netip.Addr // source address of the session; invalid = the kernel chooses
-	Passive     bool       // Calico's rule: the lexically smaller address string waits (confd PROC processMeshPeers)
-	RestartTime time.Duration
+	LocalAddr   netip.Addr    // source address of the session; invalid = the kernel chooses
+	Passive     bool          // Calico's rule: the lexically smaller address string waits (confd PROC processMeshPeers)
+	RestartTime time.Duration // asked of the peer in our OPEN (RFC 4724 section 3); 0 = DefaultRestartTime
 	KeepNextHop bool
 	TTLSecurity uint8  // hops; 0 = off, multihop with TTL 64
 	Source      string // object it comes from: "Node node-b (mesh)", "BGPPeer rack1-tor"

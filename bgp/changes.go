@@ -1,0 +1,134 @@
+package bgp
+
+import (
+	"net/netip"
+
+	"github.com/caracal-net/caracal/internal/cluster"
+	"github.com/caracal-net/caracal/routes"
+)
+
+// look finds what a new state or host changes, and marks the prefixes it concerns.
+func (r *Routes) look(st *cluster.State, h *routes.Host) {
+	d := cluster.Diff(r.st, st)
+	for _, c := range d.Blocks {
+		r.dirty[either(c.Old, c.New).CIDR] = struct{}{}
+	}
+	if len(d.Affinities) > 0 || r.whole {
+		r.lookAtClaims(st)
+	}
+	if h != r.host {
+		r.lookAtWorkloads(h)
+	}
+	if r.whole {
+		return
+	}
+	if poolsDiffer(d.Pools) {
+		r.again(st)
+		return
+	}
+	if len(d.Nodes) > 0 {
+		r.lookAtNodes(st, d.Nodes)
+	}
+	if (len(d.Nodes) > 0 || d.Felix || h != r.host) && r.waysChanged(st, h) {
+		r.again(st)
+	}
+}
+
+func either[T any](a, b *T) *T {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+// again marks everything, and forgets what was shared.
+func (r *Routes) again(st *cluster.State) {
+	clear(r.ways)
+	clear(r.shared)
+	for p := range r.learned {
+		r.dirty[p] = struct{}{}
+	}
+	for p := range r.said {
+		r.dirty[p] = struct{}{}
+	}
+	for p := range r.own {
+		r.dirty[p] = struct{}{}
+	}
+	for _, b := range st.Blocks() {
+		r.dirty[b.CIDR] = struct{}{}
+	}
+}
+
+// lookAtNodes marks the blocks without a path of the nodes that changed: why there is none may be said differently now.
+func (r *Routes) lookAtNodes(st *cluster.State, nodes []cluster.Change[cluster.Node]) {
+	changed := make(map[string]struct{}, len(nodes))
+	for _, c := range nodes {
+		changed[either(c.Old, c.New).Name] = struct{}{}
+	}
+	for _, b := range st.Blocks() {
+		if _, ok := changed[b.Node]; ok {
+			r.dirty[b.CIDR] = struct{}{}
+		}
+	}
+}
+
+// lookAtClaims compares our confirmed claims with the ones known.
+func (r *Routes) lookAtClaims(st *cluster.State) {
+	now := make(map[netip.Prefix]struct{}, len(r.own))
+	for _, a := range st.AffinitiesOf(r.node) {
+		if confirmed(a) {
+			now[a.CIDR] = struct{}{}
+		}
+	}
+	r.own = r.difference(r.own, now)
+}
+
+// lookAtWorkloads compares the workload addresses with the ones known.
+func (r *Routes) lookAtWorkloads(h *routes.Host) {
+	now := make(map[netip.Prefix]struct{}, len(r.works))
+	for _, w := range h.Workloads {
+		now[w] = struct{}{}
+	}
+	r.works = r.difference(r.works, now)
+}
+
+// difference marks what is in one set only and returns the new one.
+func (r *Routes) difference(old, now map[netip.Prefix]struct{}) map[netip.Prefix]struct{} {
+	for p := range old {
+		if _, ok := now[p]; !ok {
+			r.dirty[p] = struct{}{}
+		}
+	}
+	for p := range now {
+		if _, ok := old[p]; !ok {
+			r.dirty[p] = struct{}{}
+		}
+	}
+	return now
+}
+
+// poolsDiffer reports whether any pool is not what it was: then every decision may be another one.
+func poolsDiffer(pools []cluster.Change[cluster.Pool]) bool {
+	for _, c := range pools {
+		if c.Old == nil || c.New == nil || *c.Old != *c.New {
+			return true
+		}
+	}
+	return false
+}
+
+// waysChanged finds every next hop in use anew and reports whether any leads elsewhere than before. Next hops are few, one
+// per node and pool, however many prefixes there are.
+func (r *Routes) waysChanged(st *cluster.State, h *routes.Host) bool {
+	self := st.Node(r.node)
+	pools := make(map[string]*cluster.Pool)
+	for _, p := range st.Pools() {
+		pools[p.Name] = p
+	}
+	for k, was := range r.ways {
+		if now := r.findWay(st, self, h, pools[k.pool], k.gateway); now != *was {
+			return true
+		}
+	}
+	return false
+}

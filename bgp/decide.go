@@ -1,0 +1,268 @@
+package bgp
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/caracal-net/caracal/internal/cluster"
+	"github.com/caracal-net/caracal/internal/kernel"
+	"github.com/caracal-net/caracal/routes"
+)
+
+// The rules of this package, as routes.Reason.Rule shows them.
+const (
+	RuleOwnBlock     = "own block: packets to unused addresses end here"
+	RuleNoEncap      = "pool without encapsulation: direct, over the host's own route to the next hop"
+	RuleOutside      = "outside every pool: direct, over the host's own route to the next hop"
+	RuleNoPath       = "block of another node, served by BGP"
+	refusedInPool    = "next hop %s lies inside IPPool %s: refused, the overlay cannot be reached through itself"
+	refusedOurs      = "next hop %s is an address of this node: refused"
+	refusedFamily    = "next hop %s is of another address family than %s: refused"
+	refusedNoTunnel  = "IPPool %s uses IPIP, which this node cannot do"
+	refusedNoRoute   = "next hop %s: no route of the host leads there"
+	refusedNoNextHop = "the path has no next hop: refused"
+)
+
+// wayKey is what the way to a next hop depends on.
+type wayKey struct {
+	pool    string
+	gateway netip.Addr
+}
+
+// way is where a next hop leads. refused, when not empty, says why nowhere.
+type way struct {
+	hop     routes.NextHop
+	mtu     uint32
+	rule    string
+	node    string // cluster node behind the gateway
+	refused string
+}
+
+// forwardKey tells apart what routes share: pool, family (a next hop of the other one is refused) and paths.
+type forwardKey struct {
+	pool, peer, rest string
+	gateway          netip.Addr
+	v6               bool
+}
+
+// forward is what routes made of the same ways share.
+type forward struct {
+	hops    []routes.NextHop
+	mtu     uint32
+	reason  *routes.Reason
+	refused string
+}
+
+// decide returns what is wanted of one prefix, false for nothing.
+func (r *Routes) decide(p netip.Prefix) (routes.Route, bool) {
+	pool := r.st.PoolFor(p)
+	if pool != nil {
+		if enc, _ := pool.Encapsulation(); enc == cluster.VXLAN {
+			return routes.Route{}, false // made from the datastore by package vxlan
+		}
+	}
+	if _, ok := r.own[p]; ok {
+		return r.ownBlock(p, pool)
+	}
+	if _, ok := r.works[p]; ok {
+		return routes.Route{}, false // the host itself routes to the workload
+	}
+	if paths := r.learned[p]; len(paths) > 0 {
+		return r.route(p, pool, paths), true
+	}
+	if b := r.st.Block(p); b != nil && pool != nil && b.Node != "" && b.Node != r.node {
+		return r.noPath(p, pool, b), true
+	}
+	return routes.Route{}, false
+}
+
+// ownBlock returns the blackhole of a block of ours. A block of one address has none: the workload's route is that prefix.
+func (r *Routes) ownBlock(p netip.Prefix, pool *cluster.Pool) (routes.Route, bool) {
+	if p.IsSingleIP() {
+		return routes.Route{}, false
+	}
+	reason := &routes.Reason{
+		Rule: RuleOwnBlock, Source: "BlockAffinity " + affinityName(&cluster.Affinity{Node: r.node, CIDR: p}), Pool: nameOf(pool), Node: r.node,
+	}
+	return routes.Route{Dst: p, Type: kernel.Blackhole, Reason: reason}, true
+}
+
+// noPath returns the row that keeps a block visible to which no path leads.
+func (r *Routes) noPath(p netip.Prefix, pool *cluster.Pool, b *cluster.Block) routes.Route {
+	return routes.Route{
+		Dst: p, Type: kernel.Unicast,
+		Reason:     &routes.Reason{Rule: RuleNoPath, Source: "IPAMBlock of " + p.String(), Pool: pool.Name, Node: b.Node},
+		Unroutable: r.whyNoPath(p, pool, b),
+	}
+}
+
+func (r *Routes) whyNoPath(p netip.Prefix, pool *cluster.Pool, b *cluster.Block) string {
+	n := r.st.Node(b.Node)
+	switch {
+	case pool.DisableBGPExport:
+		return fmt.Sprintf("no BGP path: IPPool %s has disableBGPExport, so node %s keeps the block to itself", pool.Name, b.Node)
+	case n == nil:
+		return fmt.Sprintf("no BGP path: node %s, which holds the block, is not in the datastore", b.Node)
+	}
+	addr := n.Addr(cluster.FamilyOf(p.Addr()))
+	if !addr.IsValid() {
+		return fmt.Sprintf("no BGP path: node %s has no %s address to peer with", b.Node, cluster.FamilyOf(p.Addr()))
+	}
+	return fmt.Sprintf("no BGP path: no established session brings the block from node %s (%s)", b.Node, addr.Addr())
+}
+
+// route returns the route of a prefix with paths: all of them that lead somewhere.
+func (r *Routes) route(p netip.Prefix, pool *cluster.Pool, paths []Path) routes.Route {
+	f := r.forward(p, pool, paths)
+	return routes.Route{
+		Dst: p, Type: kernel.Unicast, Metric: metricOf(paths[0].LocalPref),
+		NextHops: f.hops, MTU: f.mtu, Reason: f.reason, Unroutable: f.refused,
+	}
+}
+
+// metricOf is the route metric behind a LOCAL_PREF (Calico v3.32 and later). What would be no metric at all, or
+// less, becomes 1: to IPv6 a metric of 0 means 1024.
+func metricOf(pref uint32) uint32 {
+	if pref >= MaxPref {
+		return 1
+	}
+	return MaxPref - pref
+}
+
+// forward returns what a route over these paths shares with others over the same.
+func (r *Routes) forward(p netip.Prefix, pool *cluster.Pool, paths []Path) *forward {
+	key := forwardKey{pool: nameOf(pool), v6: p.Addr().Is6(), peer: paths[0].Peer, gateway: paths[0].NextHop}
+	if len(paths) > 1 {
+		var rest strings.Builder
+		for i := range paths[1:] {
+			rest.WriteString(paths[i+1].Peer)
+			rest.WriteByte(' ')
+			rest.WriteString(paths[i+1].NextHop.String())
+			rest.WriteByte(' ')
+		}
+		key.rest = rest.String()
+	}
+	if f := r.shared[key]; f != nil {
+		return f
+	}
+	f := r.newForward(p, pool, paths)
+	r.shared[key] = f
+	return f
+}
+
+func (r *Routes) newForward(p netip.Prefix, pool *cluster.Pool, paths []Path) *forward {
+	f := &forward{}
+	var rules, peers, nodes, refused []string
+	for i := range paths {
+		w := r.way(p, pool, paths[i].NextHop)
+		peers = once(peers, paths[i].Peer)
+		nodes = once(nodes, w.node)
+		if w.refused != "" {
+			refused = once(refused, w.refused)
+			continue
+		}
+		rules = once(rules, w.rule)
+		if !slices.Contains(f.hops, w.hop) {
+			f.hops = append(f.hops, w.hop)
+		}
+		if w.mtu != 0 && (f.mtu == 0 || w.mtu < f.mtu) {
+			f.mtu = w.mtu
+		}
+	}
+	if len(f.hops) == 0 {
+		f.mtu, f.refused = 0, strings.Join(refused, "; ")
+		rules = []string{"BGP path without a usable next hop"}
+	}
+	slices.SortFunc(f.hops, func(a, b routes.NextHop) int {
+		return cmp.Or(a.Gateway.Compare(b.Gateway), strings.Compare(a.Device, b.Device))
+	})
+	f.reason = &routes.Reason{
+		Rule: strings.Join(rules, "; "), Source: "BGP path from " + strings.Join(peers, ", "),
+		Pool: nameOf(pool), Node: strings.Join(nodes, ", "),
+	}
+	return f
+}
+
+// once appends what is not empty and not there yet.
+func once(list []string, s string) []string {
+	if s == "" || slices.Contains(list, s) {
+		return list
+	}
+	return append(list, s)
+}
+
+// way returns where a next hop leads for prefixes of a pool. Prefixes and next hops of two families have no way.
+func (r *Routes) way(p netip.Prefix, pool *cluster.Pool, gw netip.Addr) way {
+	switch {
+	case !gw.IsValid() || gw.IsUnspecified():
+		return way{refused: refusedNoNextHop}
+	case gw.Is4() != p.Addr().Is4():
+		return way{refused: fmt.Sprintf(refusedFamily, gw, p)}
+	}
+	k := wayKey{pool: nameOf(pool), gateway: gw}
+	w := r.ways[k]
+	if w == nil {
+		found := r.findWay(r.st, r.st.Node(r.node), r.host, pool, gw)
+		w = &found
+		r.ways[k] = w
+	}
+	return *w
+}
+
+func (r *Routes) findWay(st *cluster.State, self *cluster.Node, h *routes.Host, pool *cluster.Pool, gw netip.Addr) way {
+	w := way{}
+	if n := st.NodeByAddr(gw); n != nil {
+		w.node = n.Name
+	}
+	if in := st.PoolFor(netip.PrefixFrom(gw, gw.BitLen())); in != nil {
+		w.refused = fmt.Sprintf(refusedInPool, gw, in.Name)
+		return w
+	}
+	if h.ByAddr(gw) != nil || w.node != "" && w.node == nameOfNode(self) {
+		w.refused = fmt.Sprintf(refusedOurs, gw)
+		return w
+	}
+	if pool != nil {
+		if enc, _ := pool.Encapsulation(); enc == cluster.IPIP {
+			return r.tunnelled(w, st, self, h, pool, gw)
+		}
+		w.rule = RuleNoEncap
+	} else {
+		w.rule = RuleOutside
+	}
+	hop, ok := h.Resolve(gw)
+	if !ok {
+		w.refused = fmt.Sprintf(refusedNoRoute, gw)
+	}
+	w.hop = hop
+	return w
+}
+
+func (r *Routes) tunnelled(w way, st *cluster.State, self *cluster.Node, h *routes.Host, pool *cluster.Pool, gw netip.Addr) way {
+	if r.tunnel == nil {
+		w.refused = fmt.Sprintf(refusedNoTunnel, pool.Name)
+		return w
+	}
+	var err error
+	if w.hop, w.mtu, w.rule, err = r.tunnel(st, self, h, pool, gw); err != nil {
+		w.refused = err.Error()
+	}
+	return w
+}
+
+func nameOf(p *cluster.Pool) string {
+	if p == nil {
+		return ""
+	}
+	return p.Name
+}
+
+func nameOfNode(n *cluster.Node) string {
+	if n == nil {
+		return ""
+	}
+	return n.Name
+}

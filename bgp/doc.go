@@ -1,0 +1,49 @@
+// Package bgp holds our BGP words and the two pure halves of BGP routing. What a node should say is made from the cluster's
+// state, what it hears becomes wanted routes:
+//
+//	cluster.State, routes.Host -> Plan   -> Config       -> Speaker (bgp/gobgp)
+//	Speaker.Events.Learned     -> Routes -> routes.Change -> routes.Programmer, owner "bgp"
+//
+// The package has no goroutine and opens nothing. Plan is a function of its arguments. Routes keeps what it heard and what it
+// said last, under a lock of its own, because the Speaker feeds it from one goroutine and the daemon asks it from
+// another. It never imports ipip: the daemon hands ipip.NextHop in as a Tunnel.
+//
+// # What a node says
+//
+// The node-to-node mesh (RFC 4271 sessions, IPv4 over IPv4 and IPv6 over IPv6, RFC 4760 attributes for IPv6 only) is made
+// from Node resources as confd makes it: nobody peers with itself or with a route reflector, a route reflector has no mesh,
+// and of two nodes the one whose address sorts higher as a string of bytes dials while the other waits, so 192.0.2.9 dials
+// 192.0.2.10. Explicit BGPPeers come in their first form; where one of them and the mesh name the same address the BGPPeer
+// wins, and among BGPPeers a global one wins over a node's, then the first by name, where Calico leaves it to chance.
+//
+// A node originates
+//   - its own blocks: BlockAffinities of the node in state confirmed (or the empty state of old objects). The IPAMBlock is not
+//     asked. VXLAN pools are included as BIRD includes them (a top-of-rack router may want them; cluster nodes do not
+//     program them), and so are blocks whose pool has gone, whose workloads still run;
+//   - workload addresses outside its own blocks but inside a pool: borrowed addresses, addresses of a block whose
+//     affinity went away.
+//
+// A pool with disableBGPExport keeps both at home. On iBGP, LOCAL_PREF is 2147483647 less the route metric (1024 unless
+// BGPConfiguration says otherwise), as Calico has it since v3.32.
+//
+// # What a node does with what it hears
+//
+// All equal best paths of a prefix become one multipath route, on tunl0 too (the BIRD of calico-node falls back to direct
+// routes there). Prefixes in IPIP pools go where the Tunnel says; in pools without encapsulation and outside all pools
+// they go direct, over the host's own route to the next hop. The metric is 2147483647 less LOCAL_PREF: 1024 for an
+// ordinary route of Calico v3.32 and later, 2147483547 for LOCAL_PREF 100, so a default route from a router never shadows
+// the host's own. Not programmed: prefixes in VXLAN pools (package vxlan makes those from the datastore), prefixes this node
+// originates, and paths whose next hop lies inside a pool, which would route the overlay through itself.
+//
+// Own blocks outside VXLAN pools become blackholes, so that packets to unused addresses end here and do not circle between
+// this node and its default gateway. Blocks of other nodes that no path leads to are listed as unroutable.
+//
+// # Known deviations from Calico
+//
+//   - The AS of a mesh peer without one of its own is the cluster's, as up to v3.31 (and as that peer will introduce
+//     itself); since v3.32 Calico takes the asking node's own, which fails when only one of the two is set.
+//   - A block in state pendingDeletion is neither announced nor blackholed; in Calico its static route lingers.
+//   - Blackholes carry metric 1024 like everything of ours, BIRD's carry 0.
+//   - A /32 or /128 block is announced as soon as it is ours, not when its workload runs.
+//   - Filters, passwords, communities, service addresses, route reflection and local workload peers come later.
+package bgp

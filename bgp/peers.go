@@ -1,0 +1,208 @@
+package bgp
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/caracal-net/caracal/internal/cluster"
+)
+
+var families = [...]cluster.Family{cluster.IPv4, cluster.IPv6}
+
+// mesh adds the node-to-node mesh (confd PROC processMeshPeers).
+func (m *maker) mesh() {
+	cfg := m.st.BGP()
+	if !cfg.Mesh || m.self.RouteReflectorClusterID.IsValid() {
+		return
+	}
+	for _, n := range m.st.Nodes() {
+		if n.Name == m.self.Name || n.RouteReflectorClusterID.IsValid() {
+			continue
+		}
+		for _, f := range families {
+			own, remote := m.self.Addr(f), n.Addr(f)
+			if !own.IsValid() || !remote.IsValid() {
+				continue
+			}
+			if own.Addr() == remote.Addr() {
+				m.problem("Node "+n.Name, addressField(f), "%s is also this node's address (%s): no session with it is possible; give each node its own", own.Addr(), m.self.Name)
+				continue
+			}
+			m.wanted = append(m.wanted, candidate{rank: rankMesh, peer: Peer{
+				Name:        peerName("Mesh", remote.Addr(), 0),
+				Addr:        remote.Addr(),
+				Port:        m.listenPort(n.Name),
+				ASN:         m.asnOf(n),
+				LocalAddr:   own.Addr(),
+				Passive:     waits(own.Addr(), remote.Addr()),
+				RestartTime: cfg.MeshMaxRestartTime,
+				Source:      "Node " + n.Name + " (mesh)",
+				Node:        n.Name,
+			}})
+		}
+	}
+}
+
+// waits reports whether the node of address own leaves it to the other one to dial: the smaller string of bytes waits.
+func waits(own, remote netip.Addr) bool { return remote.String() > own.String() }
+
+// peerName returns the name BIRD's protocol has in Calico, which status consumers parse.
+func peerName(kind string, a netip.Addr, port uint16) string {
+	name := kind + "_" + strings.NewReplacer(".", "_", ":", "_").Replace(a.String())
+	if port != 0 {
+		name += fmt.Sprintf("_port_%d", port)
+	}
+	return name
+}
+
+// explicit adds the sessions of BGPPeer resources, in both directions for those that select their peers by label.
+func (m *maker) explicit() {
+	for _, b := range m.st.BGPPeers() {
+		if m.selects(b, m.self) {
+			if b.PeerSelector != "" {
+				m.selected(b)
+			} else {
+				m.addressed(b)
+			}
+		}
+		if b.PeerSelector != "" {
+			m.reverse(b)
+		}
+	}
+}
+
+// selects reports whether a BGPPeer is meant for a node: by name, by label, or for all.
+func (m *maker) selects(b *cluster.BGPPeer, n *cluster.Node) bool {
+	if b.Node != "" {
+		return b.Node == n.Name
+	}
+	return b.NodeSelector == "" || m.matches(b, "spec.nodeSelector", b.NodeSelector, n)
+}
+
+func (m *maker) matches(b *cluster.BGPPeer, field, selector string, n *cluster.Node) bool {
+	ok, err := m.match(selector, n.Labels)
+	if err != nil {
+		m.problemOnce("BGPPeer "+b.Name, field, err.Error())
+	}
+	return ok && err == nil
+}
+
+// addressed adds the session of a BGPPeer that names its peer by address.
+func (m *maker) addressed(b *cluster.BGPPeer) {
+	if !b.PeerIP.IsValid() {
+		m.problem("BGPPeer "+b.Name, "spec.peerIP", "neither peerIP nor peerSelector is set: set one of them")
+		return
+	}
+	if b.ASN == 0 {
+		m.problem("BGPPeer "+b.Name, "spec.asNumber", "the AS of %s is not set: set asNumber", b.PeerIP)
+		return
+	}
+	own := m.self.Addr(cluster.FamilyOf(b.PeerIP))
+	if !own.IsValid() || own.Addr() == b.PeerIP {
+		return // no address of the family, or the resource means all nodes and this one is the peer
+	}
+	node := m.st.NodeByAddr(b.PeerIP)
+	port := b.PeerPort
+	if port == 0 {
+		port = m.portOf(b, node)
+	}
+	kind, rank := "Global", rankGlobal
+	if b.Node != "" || b.NodeSelector != "" {
+		kind, rank = "Node", rankNode
+	}
+	p := m.fromResource(b, kind, b.PeerIP, port)
+	p.Name = peerName(kind, b.PeerIP, b.PeerPort)
+	p.ASN = b.ASN
+	if node != nil {
+		p.Node = node.Name
+		p.Passive = rank == rankGlobal && waits(own.Addr(), b.PeerIP)
+	}
+	m.wanted = append(m.wanted, candidate{peer: p, rank: rank, from: b.Name})
+}
+
+// portOf returns the port of a peer whose resource names none: the node's if address and AS are a node's, else the cluster's.
+func (m *maker) portOf(b *cluster.BGPPeer, node *cluster.Node) uint16 {
+	if node != nil && m.asnOf(node) == b.ASN {
+		return m.listenPort(node.Name)
+	}
+	return cmp.Or(m.st.BGP().ListenPort, DefaultPort)
+}
+
+// selected adds the sessions of a BGPPeer that picks its peers among the nodes.
+func (m *maker) selected(b *cluster.BGPPeer) {
+	kind, rank := "Global", rankGlobal
+	if b.Node != "" || b.NodeSelector != "" {
+		kind, rank = "Node", rankNode
+	}
+	for _, n := range m.st.Nodes() {
+		if m.matches(b, "spec.peerSelector", b.PeerSelector, n) {
+			m.withNode(b, n, kind, rank)
+		}
+	}
+}
+
+// reverse adds, on a node that a BGPPeer picks as peer, the sessions back to the nodes it is meant for.
+func (m *maker) reverse(b *cluster.BGPPeer) {
+	if !m.matches(b, "spec.peerSelector", b.PeerSelector, m.self) {
+		return
+	}
+	for _, n := range m.st.Nodes() {
+		if m.selects(b, n) {
+			m.withNode(b, n, "Node", rankReverse)
+		}
+	}
+}
+
+// withNode adds the sessions with one node, one per family both have. Both ends dial, as in Calico; RFC 4271 section 6.8
+// resolves the collision.
+func (m *maker) withNode(b *cluster.BGPPeer, n *cluster.Node, kind string, rank int) {
+	for _, f := range families {
+		own, remote := m.self.Addr(f), n.Addr(f)
+		if n.Name == m.self.Name || !own.IsValid() || !remote.IsValid() || own.Addr() == remote.Addr() {
+			continue
+		}
+		p := m.fromResource(b, kind, remote.Addr(), m.listenPort(n.Name))
+		p.ASN = m.asnOf(n)
+		p.Node = n.Name
+		m.wanted = append(m.wanted, candidate{peer: p, rank: rank, from: b.Name})
+	}
+}
+
+func (m *maker) fromResource(b *cluster.BGPPeer, kind string, a netip.Addr, port uint16) Peer {
+	p := Peer{
+		Name:        peerName(kind, a, 0),
+		Addr:        a,
+		Port:        port,
+		RestartTime: b.MaxRestartTime,
+		KeepNextHop: b.KeepNextHop,
+		TTLSecurity: b.TTLSecurity,
+		Source:      "BGPPeer " + b.Name,
+	}
+	if !b.NoSource {
+		p.LocalAddr = m.self.Addr(cluster.FamilyOf(a)).Addr()
+	}
+	return p
+}
+
+func (m *maker) problem(object, field, format string, args ...any) {
+	m.problems = append(m.problems, cluster.Problem{Object: object, Field: field, Text: fmt.Sprintf(format, args...)})
+}
+
+// problemOnce is problem for what would be said again for every node.
+func (m *maker) problemOnce(object, field, text string) {
+	for _, p := range m.problems {
+		if p.Object == object && p.Field == field {
+			return
+		}
+	}
+	m.problem(object, field, "%s", text)
+}
+
+func addressField(f cluster.Family) string {
+	if f == cluster.IPv4 {
+		return "spec.bgp.ipv4Address"
+	}
+	return "spec.bgp.ipv6Address"
+}

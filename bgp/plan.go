@@ -1,0 +1,164 @@
+package bgp
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caracal-net/caracal/internal/cluster"
+	"github.com/caracal-net/caracal/routes"
+)
+
+const (
+	// DefaultPort is TCP port 179 (RFC 4271 section 8.2.1).
+	DefaultPort = 179
+	// DefaultRestartTime is the Restart Time of BIRD in calico-node (RFC 4724 section 3).
+	DefaultRestartTime = 120 * time.Second
+	// MaxPref less a route's metric is its LOCAL_PREF on iBGP (Calico v3.32 and later).
+	MaxPref = 2147483647
+)
+
+// Planner makes Configs. The zero value works, but knows no other selector than the empty one and all().
+type Planner struct {
+	// Match says whether labels match a Calico selector; it is injected because this package does not parse Calico's
+	// languages.
+	Match func(selector string, labels map[string]string) (bool, error)
+}
+
+// Plan returns what the Speaker of a node should be: see the package documentation. It is the zero Planner's Plan.
+func Plan(st *cluster.State, node string, h *routes.Host) (Config, []cluster.Problem) {
+	return (&Planner{}).Plan(st, node, h)
+}
+
+// Plan returns what the Speaker of a node should be. Problems name what could not be used; the Config is good without it.
+// A node that is not in the datastore gets a Config with AS 0, which stands for "no Speaker yet".
+func (p *Planner) Plan(st *cluster.State, node string, h *routes.Host) (Config, []cluster.Problem) {
+	self := st.Node(node)
+	if self == nil {
+		return Config{}, []cluster.Problem{{
+			Object: "Node " + node, Field: "metadata.name",
+			Text: "this node is not in the datastore, so nobody can peer with it: create the Node or set NODENAME to the name it has",
+		}}
+	}
+	m := &maker{st: st, self: self, match: p.Match}
+	if m.match == nil {
+		m.match = matchAll
+	}
+	cfg := Config{
+		ASN:         m.asnOf(self),
+		RouterID:    RouterID(self),
+		ListenAddrs: m.listenAddrs(),
+		ListenPort:  m.listenPort(node),
+		Originate:   originate(st, self, h),
+	}
+	m.explicit()
+	m.mesh()
+	cfg.Peers = m.chosen()
+	return cfg, m.problems
+}
+
+// RouterID returns a node's BGP identifier: its IPv4 address, or for a node without one the form Calico calls "hash": the
+// first four bytes of SHA-256 of its name, 32 subtracted from the first if that is above 223.
+func RouterID(n *cluster.Node) netip.Addr {
+	if n.Addr4.IsValid() {
+		return n.Addr4.Addr()
+	}
+	sum := sha256.Sum256([]byte(n.Name))
+	id := [4]byte(sum[:4])
+	if id[0] > 223 {
+		id[0] -= 32
+	}
+	return netip.AddrFrom4(id)
+}
+
+// matchAll is the Match of the zero Planner.
+func matchAll(selector string, _ map[string]string) (bool, error) {
+	if s := strings.ReplaceAll(selector, " ", ""); s != "" && s != "all()" {
+		return false, fmt.Errorf("selector %q: only all() can be matched here", selector)
+	}
+	return true, nil
+}
+
+// maker holds one run of Plan.
+type maker struct {
+	st       *cluster.State
+	self     *cluster.Node
+	match    func(string, map[string]string) (bool, error)
+	wanted   []candidate
+	problems []cluster.Problem
+}
+
+// candidate is a wanted session with its standing among those of the same address.
+type candidate struct {
+	peer Peer
+	rank int    // rankGlobal before rankNode before rankReverse before rankMesh
+	from string // name of the BGPPeer, "" for the mesh
+}
+
+// Standing of a session when several name the same address. GoBGP tells peers apart by address only, and two sessions
+// between the same two speakers would fight over one connection, as they do in BIRD.
+const (
+	rankGlobal = iota
+	rankNode
+	rankReverse
+	rankMesh
+)
+
+// chosen returns the winners, sorted by name, and notes the losers.
+func (m *maker) chosen() []Peer {
+	slices.SortStableFunc(m.wanted, func(a, b candidate) int {
+		return cmp.Or(a.peer.Addr.Compare(b.peer.Addr), cmp.Compare(a.rank, b.rank), strings.Compare(a.from, b.from), cmp.Compare(a.peer.Port, b.peer.Port))
+	})
+	var peers []Peer
+	for i, c := range m.wanted {
+		if i > 0 && len(peers) > 0 && peers[len(peers)-1].Addr == c.peer.Addr {
+			m.lost(c, peers[len(peers)-1])
+			continue
+		}
+		peers = append(peers, c.peer)
+	}
+	slices.SortFunc(peers, func(a, b Peer) int { return strings.Compare(a.Name, b.Name) })
+	return peers
+}
+
+// lost notes an explicit session that another one of the same address beats. The mesh losing to a BGPPeer, and the two
+// directions of one resource meeting, is as it should be.
+func (m *maker) lost(c candidate, winner Peer) {
+	if c.from == "" || winner.Source == c.peer.Source || c.rank == rankReverse {
+		return
+	}
+	m.problems = append(m.problems, cluster.Problem{
+		Object: "BGPPeer " + c.from, Field: "spec.peerIP",
+		Text: fmt.Sprintf("%s already has a session from %s, which wins; remove one of the two", c.peer.Addr, winner.Source),
+	})
+}
+
+func (m *maker) asnOf(n *cluster.Node) uint32 {
+	if n.ASN != 0 {
+		return n.ASN
+	}
+	return m.st.BGP().ASN
+}
+
+// listenPort returns the port a node listens on: its own BGPConfiguration's, else the cluster's, else 179.
+func (m *maker) listenPort(node string) uint16 {
+	return cmp.Or(m.st.BGP().NodeListenPorts[node], m.st.BGP().ListenPort, DefaultPort)
+}
+
+// listenAddrs returns the node's own addresses with bindMode NodeIP, else none, which is every address.
+func (m *maker) listenAddrs() []netip.Addr {
+	if !m.st.BGP().BindNodeIP {
+		return nil
+	}
+	var addrs []netip.Addr
+	for _, f := range []cluster.Family{cluster.IPv4, cluster.IPv6} {
+		if p := m.self.Addr(f); p.IsValid() {
+			addrs = append(addrs, p.Addr())
+		}
+	}
+	return addrs
+}

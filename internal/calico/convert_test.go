@@ -1,0 +1,140 @@
+package calico
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/caracal-net/caracal/internal/cluster"
+)
+
+var addrs = cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})
+
+// readAll parses every document of a text.
+func readAll(t testing.TB, data []byte) ([]Resource, []cluster.Problem) {
+	t.Helper()
+	var resources []Resource
+	var problems []cluster.Problem
+	for dec := yaml.NewDecoder(bytes.NewReader(data)); ; {
+		var doc yaml.Node
+		if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
+			return resources, problems
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		r, p := Resources(&doc)
+		resources, problems = append(resources, r...), append(problems, p...)
+	}
+}
+
+// The examples are written as Calico's documentation writes its own.
+func TestExamples(t *testing.T) {
+	words := map[string]any{}
+	files, err := filepath.Glob("testdata/*.yaml")
+	if err != nil || len(files) < 6 {
+		t.Fatalf("%d examples, %v", len(files), err)
+	}
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resources, problems := readAll(t, data)
+		for _, p := range problems {
+			t.Errorf("%s: %+v", f, p)
+		}
+		for _, r := range resources {
+			w, problems := Word(r.Object)
+			for _, p := range append(r.Problems, problems...) {
+				t.Errorf("%s: %+v", f, p)
+			}
+			words[string(r.Kind)+" "+r.Name] = w
+		}
+	}
+	bgp := DefaultBGPConfig()
+	bgp.ASN, bgp.ListenPort, bgp.BindNodeIP, bgp.MeshMaxRestartTime = 64600, 1179, true, 2*time.Minute
+	want := map[string]any{
+		"IPPool crosstown": &cluster.Pool{Name: "crosstown", CIDR: netip.MustParsePrefix("10.20.0.0/16"), IPIPMode: cluster.CrossSubnet,
+			NATOutgoing: true, BlockSize: 26, NodeSelector: "all()", Workload: true, Tunnel: true},
+		"IPPool overlay-v6": &cluster.Pool{Name: "overlay-v6", CIDR: netip.MustParsePrefix("fd20:10::/64"), VXLANMode: cluster.Always,
+			BlockSize: 122, NodeSelector: `zone == "west"`, Workload: true, Tunnel: true},
+		"IPPool balancers": &cluster.Pool{Name: "balancers", CIDR: netip.MustParsePrefix("203.0.113.0/24"), NATOutgoing: true,
+			BlockSize: 29, NodeSelector: "all()"},
+		"IPPool seen-by-kubectl": &cluster.Pool{Name: "seen-by-kubectl", CIDR: netip.MustParsePrefix("10.21.0.0/16"), VXLANMode: cluster.CrossSubnet,
+			NATOutgoing: true, BlockSize: 26, NodeSelector: "all()", Workload: true, Tunnel: true},
+		"Node west-1": &cluster.Node{Name: "west-1", Labels: map[string]string{"rack": "r1", "kubernetes.io/os": "linux"},
+			Addr4: netip.MustParsePrefix("198.51.100.11/24"), Addr6: netip.MustParsePrefix("2001:db8:51::11/64"),
+			IPIPAddr: netip.MustParseAddr("10.20.7.1"), VXLANAddr4: netip.MustParseAddr("10.21.7.1"), VXLANAddr6: netip.MustParseAddr("fd20:10::7:1"),
+			VXLANMAC4: cluster.MAC{0x66, 0, 0, 0, 0, 1}, VXLANMAC6: cluster.MAC{0x66, 0, 0, 0, 0, 2}, ASN: 64513,
+			RouteReflectorClusterID: netip.MustParseAddr("0.0.0.7")},
+		"Node no-bgp":                  &cluster.Node{Name: "no-bgp"},
+		"BGPConfiguration default":     &bgp,
+		"BGPConfiguration node.west-1": &cluster.BGPConfig{NodeListenPorts: map[string]uint16{"west-1": 2179}},
+		"BGPPeer tor-of-west-1":        &cluster.BGPPeer{Name: "tor-of-west-1", Node: "west-1", PeerIP: netip.MustParseAddr("198.51.100.1"), ASN: 64700},
+		"BGPPeer tor-by-rack": &cluster.BGPPeer{Name: "tor-by-rack", NodeSelector: "rack == 'r1'", PeerIP: netip.MustParseAddr("2001:db8:51::1"), PeerPort: 1790,
+			ASN: 65546, KeepNextHop: true, MaxRestartTime: time.Minute, TTLSecurity: 1, NoSource: true},
+		"BGPPeer reflectors": &cluster.BGPPeer{Name: "reflectors", NodeSelector: "all()", PeerSelector: "route-reflector == 'true'"},
+		"FelixConfiguration default": &cluster.FelixConfig{VXLANMTU: 1430, VXLANMTUv6: 1410, IPIPMTU: 1400, VXLANPort: 4790, VXLANVNI: 4097,
+			RouteSource4: netip.MustParseAddr("198.51.100.11")},
+		"ConfigMap calico-config": cluster.BackendBird,
+		"IPAMBlock 10-20-7-0-30": &cluster.Block{CIDR: netip.MustParsePrefix("10.20.7.0/30"), Node: "west-1",
+			Borrowed: []cluster.Assignment{{Addr: netip.MustParseAddr("10.20.7.1"), Node: "east-1"}}},
+		"BlockAffinity west-1-10-20-7-0-30":          &cluster.Affinity{Node: "west-1", CIDR: netip.MustParsePrefix("10.20.7.0/30"), State: cluster.Confirmed},
+		"BlockAffinity load-balancer-203-0-113-0-29": nil,
+		"IPAMHandle ipip-tunnel-addr-west-1":         nil,
+		"IPAMConfiguration default":                  nil,
+	}
+	if diff := cmp.Diff(want, words, addrs); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestBareNodeAddressHasAHostMask(t *testing.T) {
+	n := &Node{ObjectMeta: ObjectMeta{Name: "a"}, Spec: NodeSpec{BGP: &NodeBGPSpec{IPv4Address: "192.0.2.7", IPv6Address: "2001:db8::7"}}}
+	got, problems := n.ClusterNode()
+	if len(problems) > 0 || got.Addr4 != netip.MustParsePrefix("192.0.2.7/32") || got.Addr6 != netip.MustParsePrefix("2001:db8::7/128") {
+		t.Errorf("%v %v %v", got.Addr4, got.Addr6, problems)
+	}
+}
+
+func ptr[T any](v T) *T { return &v }
+
+func TestBlockOwners(t *testing.T) {
+	released := time.Now()
+	spec := IPAMBlockSpec{CIDR: "10.0.0.0/30", Allocations: []*int{ptr(0), ptr(1), ptr(2), ptr(3)}, Attributes: []AllocationAttrs{
+		{Secondary: map[string]string{"node": "a"}},
+		{Secondary: map[string]string{"node": "b"}},
+		{Secondary: map[string]string{"pod": "x"}},
+		{Secondary: map[string]string{"node": "c"}, ReleasedAt: &released},
+	}}
+	for _, test := range []struct {
+		affinity *string
+		deleted  bool
+		want     *cluster.Block
+	}{
+		{affinity: ptr("host:a"), want: &cluster.Block{Node: "a", Borrowed: []cluster.Assignment{{Addr: netip.MustParseAddr("10.0.0.1"), Node: "b"}}}},
+		{affinity: nil, want: &cluster.Block{Borrowed: []cluster.Assignment{
+			{Addr: netip.MustParseAddr("10.0.0.0"), Node: "a"}, {Addr: netip.MustParseAddr("10.0.0.1"), Node: "b"}}}},
+		{affinity: ptr("virtual:load-balancer"), want: &cluster.Block{Virtual: "load-balancer"}},
+		{affinity: ptr("host:a"), deleted: true},
+	} {
+		b := &IPAMBlock{ObjectMeta: ObjectMeta{Name: "10-0-0-0-30"}, Spec: spec}
+		b.Spec.Affinity, b.Spec.Deleted = test.affinity, test.deleted
+		got, problems := b.Block()
+		if test.want != nil {
+			test.want.CIDR = netip.MustParsePrefix("10.0.0.0/30")
+		}
+		if diff := cmp.Diff(test.want, got, addrs); diff != "" || len(problems) > 0 {
+			t.Errorf("%v: %s %v", test.affinity, diff, problems)
+		}
+	}
+}

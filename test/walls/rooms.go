@@ -30,6 +30,7 @@ func Rooms() []Room {
 		{"internal/delta", nil},
 		{"internal/netns", nil},
 		{"internal/inspect", []string{"routes", "bgp", "proto/...", "internal/cluster", "internal/kernel"}},
+		{"internal/inspect/cli", []string{"internal/inspect", "proto/..."}},
 		{"internal/daemon", []string{"bgp/...", "ipip", "vxlan", "routes", "proto/...", "internal/..."}},
 		{"internal/lab", []string{"internal/...", "proto/..."}},
 		{"test/...", []string{"..."}},

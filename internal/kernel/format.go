@@ -1,6 +1,9 @@
 package kernel
 
 import (
+	"fmt"
+	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 )
@@ -130,4 +133,66 @@ func tableName(t uint32) string {
 		return "local"
 	}
 	return strconv.FormatUint(uint64(t), 10)
+}
+
+// FormatAnswer writes what the kernel does with packets to dst on one line, much as "ip route get" does.
+func FormatAnswer(dst netip.Addr, a *Answer, linkName func(int) string) string {
+	var b strings.Builder
+	if word := a.Match.Type.word(); word != "" {
+		b.WriteString(word + " ")
+	}
+	b.WriteString(dst.String())
+	formatHop(&b, &a.Chosen, linkName)
+	if a.Src.IsValid() {
+		b.WriteString(" src " + a.Src.String())
+	}
+	return b.String()
+}
+
+// String names an operation for errors: verb, destination and the first way out.
+func (op RouteOp) String() string {
+	var b strings.Builder
+	b.WriteString(op.Verb.String() + " ")
+	if word := op.Route.Type.word(); word != "" {
+		b.WriteString(word + " ")
+	}
+	b.WriteString("route " + op.Route.Dst.String())
+	if len(op.Route.NextHops) > 0 {
+		h := op.Route.NextHops[0]
+		if h.Gateway.IsValid() {
+			b.WriteString(" via " + h.Gateway.String())
+		}
+		b.WriteString(" on link " + strconv.Itoa(h.Link))
+	}
+	if more := len(op.Route.NextHops) - 1; more > 0 {
+		b.WriteString(" and " + strconv.Itoa(more) + " more")
+	}
+	return b.String()
+}
+
+// String is the verb in lower case.
+func (v Verb) String() string {
+	switch v {
+	case Add:
+		return "add"
+	case Replace:
+		return "replace"
+	case Delete:
+		return "delete"
+	default:
+		return "verb " + strconv.Itoa(int(v))
+	}
+}
+
+// String names an operation for errors.
+func (op NeighbourOp) String() string {
+	n := op.Neighbour
+	verb, what := "write", "neighbour"
+	if op.Delete {
+		verb = "delete"
+	}
+	if n.FDB {
+		what = "FDB entry"
+	}
+	return fmt.Sprintf("%s %s %s lladdr %s on link %d", verb, what, n.Addr, net.HardwareAddr(n.MAC[:]), n.Link)
 }

@@ -96,7 +96,6 @@ type watcher struct {
 	queue []kernel.Event
 	ended bool
 	ring  chan struct{} // size 1: there is something in the queue, or the end
-	lost  int           // events of the current loss still to be dropped
 }
 
 func (w *watcher) push(e kernel.Event) {
@@ -179,27 +178,23 @@ func (f *Fake) emit(e kernel.Event) {
 	}
 	if err := f.due(EventsLost); err != nil {
 		for w := range f.watchers {
-			w.loseOne(err)
+			w.lose(err)
 		}
 		return
 	}
 	for w := range f.watchers {
-		w.mu.Lock()
-		w.lost = 0
-		w.mu.Unlock()
 		w.push(e)
 	}
 }
 
-// loseOne drops one event; the first of a run leaves EventLost in its place.
-func (w *watcher) loseOne(err error) {
+// lose marks a loss behind everything that was delivered, once where nothing came in between.
+func (w *watcher) lose(err error) {
 	w.mu.Lock()
-	w.lost++
-	first := w.lost == 1
-	w.mu.Unlock()
-	if first {
-		w.push(kernel.Event{Kind: kernel.EventLost, Err: err})
+	if n := len(w.queue); n == 0 || w.queue[n-1].Kind != kernel.EventLost {
+		w.queue = append(w.queue, kernel.Event{Kind: kernel.EventLost, Err: err})
 	}
+	w.mu.Unlock()
+	w.wake()
 }
 
 // LoseEvents tells every watch at once that events were lost, as after an overflow of the socket.
@@ -207,7 +202,7 @@ func (f *Fake) LoseEvents() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for w := range f.watchers {
-		w.push(kernel.Event{Kind: kernel.EventLost, Err: kernel.FromErrno(syscall.ENOBUFS)})
+		w.lose(kernel.FromErrno(syscall.ENOBUFS))
 	}
 }
 

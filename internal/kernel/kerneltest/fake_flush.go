@@ -151,9 +151,14 @@ func (f *Fake) lookup(ctx context.Context, dst netip.Addr) (kernel.Answer, error
 	if err := f.enter(ctx, "Lookup", LookupFails); err != nil {
 		return kernel.Answer{}, fmt.Errorf("look up %s: %w", dst, err)
 	}
+	if !dst.IsValid() {
+		return kernel.Answer{}, fmt.Errorf("look up: %w", kernel.FromErrno(syscall.EINVAL))
+	}
 	if f.holds(dst) {
 		r := kernel.Route{Dst: netip.PrefixFrom(dst, dst.BitLen()), Table: 255, Type: kernel.Local, Protocol: kernel.ProtoKernel}
-		return kernel.Answer{Match: r, Src: dst, Chosen: kernel.NextHop{Link: 1, Weight: 1}, Text: "local " + dst.String() + " dev lo"}, nil
+		a := kernel.Answer{Match: r, Src: dst, Chosen: kernel.NextHop{Link: 1, Weight: 1}}
+		a.Text = kernel.FormatAnswer(dst, &a, f.nameOf)
+		return a, nil
 	}
 	for bits := dst.BitLen(); bits >= 0; bits-- {
 		prefix, _ := dst.Prefix(bits)
@@ -184,7 +189,7 @@ func (f *Fake) answer(dst netip.Addr, r kernel.Route) kernel.Answer {
 			a.Src = o.Prefix.Addr()
 		}
 	}
-	a.Text = kernel.FormatRoute(&r, f.nameOf)
+	a.Text = kernel.FormatAnswer(dst, &a, f.nameOf)
 	return a
 }
 

@@ -96,6 +96,9 @@ func (f *Fake) newLink(l kernel.Link) int {
 	if l.MAC == ([6]byte{}) && l.Kind != "ipip" {
 		l.MAC = [6]byte{0x02, 0xfa, 0, byte(l.Index >> 16), byte(l.Index >> 8), byte(l.Index)}
 	}
+	if l.Kind == "ipip" && l.IPIP == nil {
+		l.IPIP = &kernel.IPIPAttrs{}
+	}
 	n := &link{carrier: true}
 	n.Link = l
 	n.Link = n.shown()

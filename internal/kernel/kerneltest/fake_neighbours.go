@@ -30,9 +30,6 @@ func (f *Fake) listNeighbours(ctx context.Context, index int) ([]kernel.Neighbou
 	if err := f.enter(ctx, "ListNeighbours", ListNeighboursFails); err != nil {
 		return nil, fmt.Errorf("list neighbours of link %d: %w", index, err)
 	}
-	if f.links[index] == nil {
-		return nil, fmt.Errorf("list neighbours of link %d: %w", index, kernel.FromErrno(syscall.ENODEV))
-	}
 	var all []kernel.Neighbour
 	for _, n := range f.neigh {
 		if n.Link == index {
@@ -85,20 +82,23 @@ func (f *Fake) writeNeighbour(op kernel.NeighbourOp) syscall.Errno {
 	if l == nil {
 		return syscall.ENODEV
 	}
-	if n.FDB && l.Kind != "vxlan" && l.Kind != "bridge" {
-		return syscall.EOPNOTSUPP
+	if !n.Addr.IsValid() && !(op.Delete && n.FDB) {
+		return syscall.EINVAL
 	}
 	key := keyOf(n)
 	old, there := f.neigh[key]
 	if op.Delete {
-		if !there || n.FDB && n.Addr.IsValid() && n.Addr != old.Addr {
+		if !there {
 			return syscall.ENOENT
+		}
+		if n.FDB && n.Addr.IsValid() && n.Addr != old.Addr {
+			return 0 // vxlan_fdb_delete: another destination of that MAC is not ours to remove, and no error
 		}
 		delete(f.neigh, key)
 		if !n.FDB {
 			// The kernel first says that the entry has become invalid (NUD_FAILED), then that it is gone.
 			old.MAC, old.Permanent = [6]byte{}, false
-			f.emit(kernel.Event{Kind: kernel.EventNeighbour, Neighbour: old})
+			f.emit(kernel.Event{Kind: kernel.EventNeighbour, Deleted: true, Neighbour: old})
 		}
 		f.emit(kernel.Event{Kind: kernel.EventNeighbour, Deleted: true, Neighbour: old})
 		return 0

@@ -154,7 +154,7 @@ func (f *Fake) writeRoute(op kernel.RouteOp) syscall.Errno {
 	}
 	if op.Verb == kernel.Delete {
 		if r.Dst.Addr().Is6() {
-			return f.delete6(&r)
+			return f.delete6(&r, op.Route)
 		}
 		return f.delete4(&r, op.Route)
 	}
@@ -174,15 +174,16 @@ func (f *Fake) check(r *kernel.Route) syscall.Errno {
 	}
 	for _, h := range r.NextHops {
 		l := f.links[h.Link]
+		v6 := r.Dst.Addr().Is6()
 		switch {
-		case h.Gateway.IsValid() && h.Gateway.Is6() != r.Dst.Addr().Is6():
+		case h.Gateway.IsValid() && h.Gateway.Is6() != v6:
 			return syscall.EINVAL
+		case l == nil && !v6 && h.Gateway.IsValid() && !h.Onlink:
+			return syscall.ENETUNREACH // IPv4 looks for a route to the gateway first
 		case l == nil:
 			return syscall.ENODEV
-		case r.Dst.Addr().Is6() && !l.Up:
-			return syscall.ENETDOWN
 		case h.Gateway.IsValid() && !h.Onlink && !f.onLink(h):
-			if r.Dst.Addr().Is6() {
+			if v6 {
 				return syscall.EHOSTUNREACH
 			}
 			return syscall.ENETUNREACH
@@ -331,9 +332,10 @@ func entryShown(f *Fake, e *entry) kernel.Route { return f.show(nil, []*entry{e}
 
 // delete6 removes the next hops that the request names, each only where the protocol is right too; without next hops the first
 // route of that key and protocol and, as the kernel does, all its siblings, whoever wrote them.
-func (f *Fake) delete6(r *kernel.Route) syscall.Errno {
+func (f *Fake) delete6(r, asked *kernel.Route) syscall.Errno {
+	blackhole := asked.Type != 0 && r.Type != kernel.Unicast && r.Type != kernel.Local // named by its place on lo
 	match := func(e *entry) bool {
-		return e.Metric == r.Metric && (r.Protocol == 0 || e.Protocol == r.Protocol)
+		return e.Metric == r.Metric && (r.Protocol == 0 || e.Protocol == r.Protocol) && (!blackhole || len(e.NextHops) == 0)
 	}
 	if len(r.NextHops) == 0 {
 		entries := f.fib[r.Dst]

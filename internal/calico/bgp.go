@@ -10,22 +10,11 @@ import (
 	"github.com/caracal-net/caracal/internal/cluster"
 )
 
-// Calico's defaults of BGPConfiguration (API: bgpconfig.go) and the limits of its fields.
+// Limits of BGPConfiguration's fields (API: bgpconfig.go).
 const (
-	defaultASN      = 64512
-	defaultBGPPort  = 179
-	defaultPriority = 1024
-	maxPriority     = math.MaxInt32 - 1 // priorities are subtracted from 2^31-1 to give a LOCAL_PREF
-	maxPort         = math.MaxUint16
+	maxPriority = math.MaxInt32 - 1 // priorities are subtracted from 2^31-1 to give a LOCAL_PREF
+	maxPort     = math.MaxUint16
 )
-
-// DefaultBGPConfig returns the settings of a cluster without a BGPConfiguration.
-func DefaultBGPConfig() cluster.BGPConfig {
-	return cluster.BGPConfig{
-		ASN: defaultASN, Mesh: true, ListenPort: defaultBGPPort,
-		NormalPriority4: defaultPriority, NormalPriority6: defaultPriority,
-	}
-}
 
 // Config checks and converts the configuration. That of one node (node.<name>) gives nothing but NodeListenPorts, for
 // Calico reads no other of the fields there; a name that is neither default nor node.<name> gives nothing.
@@ -42,32 +31,34 @@ func (o *BGPConfiguration) Config() (*cluster.BGPConfig, []cluster.Problem) {
 	if o.Name != DefaultName {
 		return nil, nil
 	}
-	conf := DefaultBGPConfig()
+	def := cluster.DefaultBGP()
+	conf := def
 	if a := o.Spec.ASNumber; a != nil && *a != 0 {
 		conf.ASN = uint32(*a)
 	}
 	if m := o.Spec.NodeToNodeMeshEnabled; m != nil {
 		conf.Mesh = *m
 	}
-	conf.ListenPort = uint16(c.number("spec.listenPort", o.Spec.ListenPort, defaultBGPPort, 1, maxPort))
+	conf.ListenPort = uint16(c.number("spec.listenPort", o.Spec.ListenPort, int(def.ListenPort), 1, maxPort))
 	conf.BindNodeIP = c.oneOf("spec.bindMode", o.Spec.BindMode, "None", "NodeIP") == "NodeIP"
-	conf.MeshMaxRestartTime = c.restartTime("spec.nodeMeshMaxRestartTime", o.Spec.NodeMeshMaxRestartTime)
-	conf.NormalPriority4 = uint32(c.number("spec.ipv4NormalRoutePriority", o.Spec.IPv4NormalRoutePriority, defaultPriority, 1, maxPriority))
-	conf.NormalPriority6 = uint32(c.number("spec.ipv6NormalRoutePriority", o.Spec.IPv6NormalRoutePriority, defaultPriority, 1, maxPriority))
+	conf.MeshMaxRestartTime = c.restartTime("spec.nodeMeshMaxRestartTime", o.Spec.NodeMeshMaxRestartTime, def.MeshMaxRestartTime)
+	conf.NormalPriority4 = uint32(c.number("spec.ipv4NormalRoutePriority", o.Spec.IPv4NormalRoutePriority, int(def.NormalPriority4), 1, maxPriority))
+	conf.NormalPriority6 = uint32(c.number("spec.ipv6NormalRoutePriority", o.Spec.IPv6NormalRoutePriority, int(def.NormalPriority6), 1, maxPriority))
 	return &conf, c.problems
 }
 
 // maxRestart is the longest restart time BGP can say: 12 bits of seconds (RFC 4724 section 3).
 const maxRestart = 4095 * time.Second
 
-func (c *check) restartTime(field string, d *Duration) time.Duration {
+// restartTime reads a restart time, rounded to seconds as Calico rounds it.
+func (c *check) restartTime(field string, d *Duration, def time.Duration) time.Duration {
 	if d == nil {
-		return 0
+		return def
 	}
 	t := time.Duration(*d).Round(time.Second)
 	if t < 0 || t > maxRestart {
-		c.add(field, "%s is out of range: write a duration from 0s to %s", time.Duration(*d), "4095s")
-		return 0
+		c.add(field, "%s is out of range: write a duration from 0s to 4095s", time.Duration(*d))
+		return def
 	}
 	return t
 }
@@ -79,7 +70,7 @@ func (o *BGPPeer) Peer() (*cluster.BGPPeer, []cluster.Problem) {
 	p := &cluster.BGPPeer{
 		Name: o.Name, Node: s.Node, NodeSelector: s.NodeSelector, PeerSelector: s.PeerSelector,
 		ASN:            uint32(s.ASNumber),
-		MaxRestartTime: c.restartTime("spec.maxRestartTime", s.MaxRestartTime),
+		MaxRestartTime: c.restartTime("spec.maxRestartTime", s.MaxRestartTime, 0),
 		TTLSecurity:    uint8(c.number("spec.ttlSecurity", s.TTLSecurity, 0, 0, math.MaxUint8)),
 		NoSource:       c.oneOf("spec.sourceAddress", s.SourceAddress, "UseNodeIP", "None") == "None",
 	}

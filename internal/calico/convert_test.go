@@ -60,7 +60,7 @@ func TestExamples(t *testing.T) {
 			words[string(r.Kind)+" "+r.Name] = w
 		}
 	}
-	bgp := DefaultBGPConfig()
+	bgp := cluster.DefaultBGP()
 	bgp.ASN, bgp.ListenPort, bgp.BindNodeIP, bgp.MeshMaxRestartTime = 64600, 1179, true, 2*time.Minute
 	want := map[string]any{
 		"IPPool crosstown": &cluster.Pool{Name: "crosstown", CIDR: netip.MustParsePrefix("10.20.0.0/16"), IPIPMode: cluster.CrossSubnet,

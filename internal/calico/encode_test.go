@@ -71,6 +71,9 @@ func TestEncodeDecode(t *testing.T) {
 			obj, _ := New(kind)
 			full(reflect.ValueOf(obj).Elem(), &n)
 			obj.Meta().Name = "n"
+			if c := Clone(obj); !cmp.Equal(obj, c) {
+				t.Fatalf("the copy differs: %s", cmp.Diff(obj, c))
+			}
 			text := write(t, Encode(obj))
 			var doc yaml.Node
 			if err := yaml.Unmarshal([]byte(text), &doc); err != nil {
@@ -81,6 +84,15 @@ func TestEncodeDecode(t *testing.T) {
 				t.Fatalf("%s %v of\n%s", diff, problems, text)
 			}
 		}
+	}
+}
+
+func TestCloneSharesNothing(t *testing.T) {
+	b := &IPAMBlock{Spec: IPAMBlockSpec{Affinity: ptr("host:a"), Allocations: []*int{ptr(1)}, Attributes: []AllocationAttrs{{Secondary: map[string]string{"node": "a"}}}}}
+	c := Clone(b).(*IPAMBlock)
+	*c.Spec.Affinity, *c.Spec.Allocations[0], c.Spec.Attributes[0].Secondary["node"] = "x", 9, "x"
+	if *b.Spec.Affinity != "host:a" || *b.Spec.Allocations[0] != 1 || b.Spec.Attributes[0].Secondary["node"] != "a" {
+		t.Error("writing to the copy changed the original")
 	}
 }
 

@@ -6,20 +6,13 @@ import (
 	"github.com/caracal-net/caracal/internal/cluster"
 )
 
-// Calico's defaults of FelixConfiguration (felix: config_params.go) and the limits of its fields.
+// Limits of FelixConfiguration's fields.
 const (
-	defaultVXLANPort = 4789 // RFC 7348 section 5
-	defaultVXLANVNI  = 4096
-	maxVNI           = 1<<24 - 1 // RFC 7348 section 5: 24 bits
-	minMTU4          = 68        // RFC 791 section 3.2
-	minMTU6          = 1280      // RFC 8200 section 5
-	maxMTU           = math.MaxUint16
+	maxVNI  = 1<<24 - 1 // RFC 7348 section 5: 24 bits
+	minMTU4 = 68        // RFC 791 section 3.2
+	minMTU6 = 1280      // RFC 8200 section 5
+	maxMTU  = math.MaxUint16
 )
-
-// DefaultFelixConfig returns the settings of a cluster without a FelixConfiguration.
-func DefaultFelixConfig() cluster.FelixConfig {
-	return cluster.FelixConfig{VXLANPort: defaultVXLANPort, VXLANVNI: defaultVXLANVNI}
-}
 
 // Config checks and converts the configuration; one that is not named default gives nothing.
 // With problems, the defaults stand in for the values that are wrong.
@@ -28,13 +21,13 @@ func (o *FelixConfiguration) Config() (*cluster.FelixConfig, []cluster.Problem) 
 		return nil, nil
 	}
 	c := newCheck(o)
-	s := &o.Spec
+	s, def := &o.Spec, cluster.DefaultFelix()
 	return &cluster.FelixConfig{
 		VXLANMTU:     c.mtu("spec.vxlanMTU", s.VXLANMTU, minMTU4),
 		VXLANMTUv6:   c.mtu("spec.vxlanMTUV6", s.VXLANMTUV6, minMTU6),
 		IPIPMTU:      c.mtu("spec.ipipMTU", s.IPIPMTU, minMTU4),
-		VXLANPort:    uint16(c.number("spec.vxlanPort", s.VXLANPort, defaultVXLANPort, 1, maxPort)),
-		VXLANVNI:     uint32(c.number("spec.vxlanVNI", s.VXLANVNI, defaultVXLANVNI, 1, maxVNI)),
+		VXLANPort:    uint16(c.number("spec.vxlanPort", s.VXLANPort, int(def.VXLANPort), 1, maxPort)),
+		VXLANVNI:     uint32(c.number("spec.vxlanVNI", s.VXLANVNI, int(def.VXLANVNI), 1, maxVNI)),
 		RouteSource4: c.addr("spec.deviceRouteSourceAddress", s.DeviceRouteSourceAddress, cluster.IPv4),
 		RouteSource6: c.addr("spec.deviceRouteSourceAddressIPv6", s.DeviceRouteSourceAddressIPv6, cluster.IPv6),
 	}, c.problems

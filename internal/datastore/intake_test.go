@@ -1,0 +1,104 @@
+package datastore
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/caracal-net/caracal/internal/calico"
+	"github.com/caracal-net/caracal/internal/cluster"
+)
+
+var (
+	nodeKey = Key{calico.KindNode, "a"}
+	wrong   = []cluster.Problem{{Object: "Node a", Field: "spec", Text: "wrong"}}
+)
+
+func TestAGoodObjectIsNotReplacedByABadOne(t *testing.T) {
+	in := NewIntake()
+	good, partial := &cluster.Node{Name: "a", ASN: 1}, &cluster.Node{Name: "a", ASN: 2}
+	in.Set(nodeKey, partial, wrong)
+	if n := in.State().Node("a"); n == nil || n.ASN != 2 {
+		t.Fatalf("at first, what is usable must be used: %v", n)
+	}
+	in.Set(nodeKey, good, nil)
+	in.Set(nodeKey, partial, wrong)
+	if s := in.State(); s.Node("a").ASN != 1 || len(s.Problems()) != 1 {
+		t.Fatalf("got %v, %v", s.Node("a"), s.Problems())
+	}
+	in.Set(nodeKey, nil, wrong)
+	if s := in.State(); s.Node("a").ASN != 1 || len(s.Problems()) != 1 {
+		t.Fatalf("got %v, %v", s.Node("a"), s.Problems())
+	}
+	in.Set(nodeKey, good, nil)
+	if p := in.State().Problems(); len(p) != 0 {
+		t.Fatalf("mended, but %v", p)
+	}
+	in.Delete(nodeKey)
+	if n := in.State().Node("a"); n != nil {
+		t.Fatalf("deleted, but %v", n)
+	}
+}
+
+func TestWhatIsEqualWakesNobody(t *testing.T) {
+	in := NewIntake()
+	in.Set(nodeKey, &cluster.Node{Name: "a", Labels: map[string]string{"x": "y"}}, nil)
+	in.Stray(wrong)
+	before := in.State()
+	in.Set(nodeKey, &cluster.Node{Name: "a", Labels: map[string]string{"x": "y"}}, nil)
+	in.Set(Key{calico.KindIPAMHandle, "h"}, nil, nil)
+	in.Stray(wrong)
+	if in.State() != before {
+		t.Error("the state is another one")
+	}
+}
+
+func TestAnObjectThatMovesLeavesNothingBehind(t *testing.T) {
+	in := NewIntake()
+	a, b := netip.MustParsePrefix("10.0.0.0/26"), netip.MustParsePrefix("10.0.0.64/26")
+	block, claim := Key{calico.KindIPAMBlock, "x"}, Key{calico.KindBlockAffinity, "x"}
+	for _, p := range []netip.Prefix{a, b} {
+		in.Set(block, &cluster.Block{CIDR: p}, nil)
+		in.Set(claim, &cluster.Affinity{Node: "n", CIDR: p}, nil)
+	}
+	s := in.State()
+	if len(s.Blocks()) != 1 || s.Blocks()[0].CIDR != b || len(s.AffinitiesOf("n")) != 1 {
+		t.Errorf("%v %v", s.Blocks(), s.AffinitiesOf("n"))
+	}
+	in.Set(block, nil, nil) // soft-deleted
+	in.Delete(claim)
+	if s := in.State(); len(s.Blocks())+len(s.AffinitiesOf("n")) != 0 {
+		t.Errorf("%v %v", s.Blocks(), s.AffinitiesOf("n"))
+	}
+}
+
+func TestSettingsFallBackToDefaults(t *testing.T) {
+	in := NewIntake()
+	conf, felix := cluster.DefaultBGP(), cluster.DefaultFelix()
+	conf.ASN, felix.VXLANVNI = 65000, 7
+	set := map[Key]any{
+		{calico.KindBGPConfiguration, "default"}: &conf,
+		{calico.KindBGPConfiguration, "node.a"}:  &cluster.BGPConfig{NodeListenPorts: map[string]uint16{"a": 1179}},
+		{calico.KindBGPConfiguration, "node.b"}:  &cluster.BGPConfig{NodeListenPorts: map[string]uint16{"b": 2179}},
+		{calico.KindFelixConfig, "default"}:      &felix,
+		{calico.KindConfigMap, "calico-config"}:  cluster.BackendVXLAN,
+		{calico.KindFelixConfig, "node.a"}:       nil,
+	}
+	for k, w := range set {
+		in.Set(k, w, nil)
+	}
+	want := conf
+	want.NodeListenPorts = map[string]uint16{"a": 1179, "b": 2179}
+	s := in.State()
+	if diff := cmp.Diff(want, s.BGP()); diff != "" || s.Felix() != felix || s.Backend() != cluster.BackendVXLAN {
+		t.Errorf("%s %v %v", diff, s.Felix(), s.Backend())
+	}
+	for k := range set {
+		in.Delete(k)
+	}
+	s = in.State()
+	if diff := cmp.Diff(cluster.DefaultBGP(), s.BGP()); diff != "" || s.Felix() != cluster.DefaultFelix() || s.Backend() != "" {
+		t.Errorf("%s %v %v", diff, s.Felix(), s.Backend())
+	}
+}

@@ -3,6 +3,7 @@ package cluster
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -163,6 +164,11 @@ type Block struct {
 	Virtual string
 	// Borrowed lists addresses of the block used by a node other than Node, sorted by address.
 	Borrowed []Assignment
+}
+
+// Name returns the name of the block's object: its CIDR with dashes, "10-244-1-0-26".
+func (b *Block) Name() string {
+	return strings.NewReplacer(".", "-", ":", "-", "/", "-").Replace(b.CIDR.String())
 }
 
 // Assignment says which node uses one address.

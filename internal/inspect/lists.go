@@ -157,7 +157,7 @@ func countsOf(counts map[routes.Owner]map[routes.Outcome]int) []*caracalv1.Route
 	for owner, byOutcome := range counts {
 		for outcome, n := range byOutcome {
 			if n > 0 {
-				list = append(list, &caracalv1.RouteCount{Owner: string(owner), State: stateOf(outcome), Routes: uint64(n)})
+				list = append(list, &caracalv1.RouteCount{Owner: string(owner), State: stateOf(outcome), Routes: uint32(n)})
 			}
 		}
 	}

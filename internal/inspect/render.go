@@ -56,6 +56,10 @@ func two(d, large time.Duration, largeName string, small time.Duration, smallNam
 	return s
 }
 
+// wide is the width past which a cell does not widen its column any more: one multipath route of many next hops would
+// push everybody's reason off the screen. Its own line is simply longer.
+const wide = 80
+
 // table is lines of cells in aligned columns.
 type table struct {
 	rows   [][]string
@@ -73,7 +77,9 @@ func (t *table) write(w io.Writer) error {
 			if i == len(widths) {
 				widths = append(widths, 0)
 			}
-			widths[i] = max(widths[i], utf8.RuneCountInString(filled(cell)))
+			if n := utf8.RuneCountInString(filled(cell)); n <= wide {
+				widths[i] = max(widths[i], n)
+			}
 		}
 	}
 	var b strings.Builder
@@ -83,7 +89,7 @@ func (t *table) write(w io.Writer) error {
 			if i < len(row)-1 {
 				cell = filled(cell)
 			}
-			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell))
+			pad := strings.Repeat(" ", max(0, widths[i]-utf8.RuneCountInString(cell)))
 			if i > 0 {
 				b.WriteString("  ")
 			}

@@ -70,7 +70,10 @@ func routeForm(m *caracalv1.Route) string {
 	if m.GetState() == caracalv1.RouteState_ROUTE_STATE_UNROUTABLE {
 		return "-"
 	}
-	return "[" + withoutPrefix(wantedForm(m), m.GetPrefix()) + "]"
+	if form := withoutPrefix(wantedForm(m), m.GetPrefix()); form != "" {
+		return "[" + form + "]"
+	}
+	return "-"
 }
 
 // withoutPrefix drops the destination from a route as ip(8) prints it: its first word, or the second behind the type.
@@ -181,15 +184,16 @@ func ruleText(why *caracalv1.Reason) string {
 // countTable has a line an owner and a column a state that occurs; installed is always there, since its absence says most.
 func countTable(counts []*caracalv1.RouteCount) *table {
 	used := map[caracalv1.RouteState]bool{caracalv1.RouteState_ROUTE_STATE_INSTALLED: true}
-	byOwner := map[string]map[caracalv1.RouteState]uint64{}
+	byOwner := map[string]map[caracalv1.RouteState]uint32{}
 	var names []string
 	for _, c := range counts {
-		used[c.GetState()] = true
+		state := stateOf(outcomeOf(c.GetState())) // one without a word counts as unspecified
+		used[state] = true
 		if byOwner[c.GetOwner()] == nil {
-			byOwner[c.GetOwner()] = map[caracalv1.RouteState]uint64{}
+			byOwner[c.GetOwner()] = map[caracalv1.RouteState]uint32{}
 			names = append(names, c.GetOwner())
 		}
-		byOwner[c.GetOwner()][c.GetState()] += c.GetRoutes()
+		byOwner[c.GetOwner()][state] += c.GetRoutes()
 	}
 	t := &table{right: map[int]bool{}, indent: "  "}
 	head := []string{"OWNER"}

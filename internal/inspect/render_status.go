@@ -14,9 +14,9 @@ import (
 func (r Renderer) Status(w io.Writer, m *caracalv1.GetStatusResponse) error {
 	var b strings.Builder
 	head := &table{}
-	head.add("node", m.GetNode())
-	head.add("backend", m.GetBackend())
-	head.add("version", strings.TrimSpace(m.GetVersion()))
+	head.add("node", filled(m.GetNode()))
+	head.add("backend", filled(m.GetBackend()))
+	head.add("version", filled(m.GetVersion()))
 	head.add("up", r.since(m.GetStarted()))
 	head.add("ready", readyText(m.GetReadiness()))
 	for _, s := range m.GetSources() {
@@ -70,9 +70,8 @@ func routesPart(w io.Writer, m *caracalv1.GetStatusResponse) error {
 		return err
 	}
 	var look []string
-	for _, c := range m.GetCounts() {
-		o := outcomeOf(c.GetState())
-		if slices.Contains(problemStates(), o) && !slices.Contains(look, string(o)) {
+	for _, o := range problemStates() {
+		if slices.ContainsFunc(m.GetCounts(), func(c *caracalv1.RouteCount) bool { return c.GetState() == stateOf(o) }) {
 			look = append(look, string(o))
 		}
 	}
@@ -199,18 +198,18 @@ func (r Renderer) Explain(w io.Writer, m *caracalv1.ExplainResponse) error {
 	if err := t.write(&b); err != nil {
 		return err
 	}
-	fmt.Fprintf(&b, "%s: %s\n", levelWord(m.GetVerdict().GetLevel()), m.GetVerdict().GetText())
+	fmt.Fprintf(&b, "%s: %s\n", levelWord(m.GetVerdict().GetLevel()), filled(m.GetVerdict().GetText()))
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
 // levelSign is what the eye runs down the left edge for.
 func levelSign(l caracalv1.Level) string {
-	return map[caracalv1.Level]string{ok: "ok", warn: "!", missing: "XX"}[l]
+	return map[caracalv1.Level]string{ok: "ok", warn: "!", missing: "XX"}[l] // others are left blank
 }
 
 func levelWord(l caracalv1.Level) string {
-	return map[caracalv1.Level]string{ok: "OK", warn: "LOOK", missing: "BROKEN"}[l]
+	return orElse(map[caracalv1.Level]string{ok: "OK", warn: "LOOK", missing: "BROKEN"}[l], "UNKNOWN")
 }
 
 func stepWord(k caracalv1.ExplainStep_Kind) string {

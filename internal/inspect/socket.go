@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -28,15 +29,15 @@ const (
 //
 // The socket is made under another name, given its mode, and renamed into place: nobody can connect before the mode
 // is right, and a path that exists always has had a listener. Close removes it, unless another daemon has replaced it.
-func Listen(path string) (net.Listener, error) {
-	l, err := listen(path)
+func Listen(ctx context.Context, path string) (net.Listener, error) {
+	l, err := listen(ctx, path)
 	if err != nil {
 		return nil, fmt.Errorf("listen on unix socket %s: %w", path, err)
 	}
 	return l, nil
 }
 
-func listen(path string) (net.Listener, error) {
+func listen(ctx context.Context, path string) (net.Listener, error) {
 	dir := filepath.Dir(path)
 	temp := filepath.Join(dir, fmt.Sprintf(".s%d", os.Getpid()))
 	if n := max(len(path), len(temp)); n >= sunPath {
@@ -53,7 +54,7 @@ func listen(path string) (net.Listener, error) {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		return nil, fmt.Errorf("lock %s: %w", dir, err)
 	}
-	if err := removable(path); err != nil {
+	if err := removable(ctx, path); err != nil {
 		return nil, err
 	}
 	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -63,7 +64,7 @@ func listen(path string) (net.Listener, error) {
 }
 
 // removable reports nil if nothing is at path, or a socket on which nobody answers.
-func removable(path string) error {
+func removable(ctx context.Context, path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -74,7 +75,7 @@ func removable(path string) error {
 	if info.Mode().Type() != fs.ModeSocket {
 		return errors.New("a file that is no socket is there; remove it or choose another path")
 	}
-	conn, err := net.DialTimeout("unix", path, probeTimeout)
+	conn, err := (&net.Dialer{Timeout: probeTimeout}).DialContext(ctx, "unix", path)
 	if err == nil {
 		conn.Close()
 		return errors.New("another daemon answers there; stop it or choose another path")

@@ -75,7 +75,7 @@ func Run(ctx context.Context, args []string, env Environment) int {
 	}
 	fmt.Fprintf(env.Err, "%s: %v\n", ran.CommandPath(), err)
 	var usage usageError
-	if errors.As(err, &usage) || !ran.Runnable() {
+	if errors.As(err, &usage) {
 		fmt.Fprintf(env.Err, "%s --help says how it is used\n", ran.CommandPath())
 		return exitUsage
 	}
@@ -92,7 +92,13 @@ func (c *command) root() *cobra.Command {
 		Short: "Ask the Caracal daemon of this node what it does and why",
 		Long: "caracal asks the Caracal daemon (caracald) of this node: which routes it wants, what became of each and why,\n" +
 			"and how packets get to an address.",
-		Args:          cobra.NoArgs,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("%q: no such command", args[0])}
+			}
+			return nil
+		},
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		SilenceErrors: true, SilenceUsage: true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}

@@ -2044,7 +2044,7 @@ type RouteCount struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Owner         string                 `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
 	State         RouteState             `protobuf:"varint,2,opt,name=state,proto3,enum=caracal.v1.RouteState" json:"state,omitempty"`
-	Routes        uint64                 `protobuf:"varint,3,opt,name=routes,proto3" json:"routes,omitempty"`
+	Routes        uint32                 `protobuf:"varint,3,opt,name=routes,proto3" json:"routes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2093,7 +2093,7 @@ func (x *RouteCount) GetState() RouteState {
 	return RouteState_ROUTE_STATE_UNSPECIFIED
 }
 
-func (x *RouteCount) GetRoutes() uint64 {
+func (x *RouteCount) GetRoutes() uint32 {
 	if x != nil {
 		return x.Routes
 	}
@@ -2523,7 +2523,7 @@ const file_caracal_v1_caracal_proto_rawDesc = "" +
 	"RouteCount\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\tR\x05owner\x12,\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x16.caracal.v1.RouteStateR\x05state\x12\x16\n" +
-	"\x06routes\x18\x03 \x01(\x04R\x06routes\"\x9c\x02\n" +
+	"\x06routes\x18\x03 \x01(\rR\x06routes\"\x9c\x02\n" +
 	"\x06Device\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +

@@ -18,6 +18,9 @@ const (
 	DeviceIPIP   = "tunl0"
 )
 
+// tunnels are all of them.
+var tunnels = [...]string{DeviceVXLAN, DeviceVXLAN6, DeviceIPIP}
+
 // workloadPrefix begins the names of workload interfaces (FelixConfiguration interfacePrefix, default "cali").
 const workloadPrefix = "cali"
 
@@ -44,14 +47,14 @@ func NewHost(interfaces []Interface, workloads []netip.Prefix, table []HostRoute
 			return insertByMetric(same, r), false
 		})
 	}
+	slices.SortFunc(interfaces, func(a, b Interface) int { return a.Index - b.Index })
+	slices.SortFunc(workloads, netip.Prefix.Compare)
 	return newHost(interfaces, workloads, t)
 }
 
-// newHost takes the table as it is; nobody may change it afterwards.
+// newHost takes sorted slices and the table as they are; nobody may change them afterwards.
 func newHost(interfaces []Interface, workloads []netip.Prefix, table *bart.Table[[]HostRoute]) *Host {
 	h := &Host{Interfaces: interfaces, Workloads: workloads, table: table}
-	slices.SortFunc(h.Interfaces, func(a, b Interface) int { return a.Index - b.Index })
-	slices.SortFunc(h.Workloads, netip.Prefix.Compare)
 	h.byAddr = make(map[netip.Addr]int32, len(interfaces))
 	h.byName = make(map[string]int32, len(interfaces))
 	for i := range h.Interfaces {

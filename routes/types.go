@@ -125,6 +125,7 @@ const (
 	Lost       Outcome = "lost"       // another owner wants the same key and wins
 	Unroutable Outcome = "unroutable" // wanted, but no way there is known right now
 	Kept       Outcome = "kept"       // no longer wanted, kept in the kernel until every source is in sync
+	Removed    Outcome = "removed"    // only told by Watch: neither wanted nor there any more
 )
 
 // Status is one route as inspection shows it.

@@ -1,0 +1,111 @@
+package routes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+
+	"github.com/caracal-net/caracal/internal/kernel"
+)
+
+// Cleanup removes from the host what is ours by the rules of ownership: routes of protocol 202 in table main, the VXLAN
+// devices with what is on them, and the IPv4 addresses of tunl0, which stays, as it belongs to its module. It remembers nothing and
+// needs nothing but the kernel. What cannot be removed does not keep the rest from going; the error names all of it.
+func Cleanup(ctx context.Context, k kernel.Kernel, log *slog.Logger) error {
+	if log == nil {
+		log = slog.Default()
+	}
+	var errs []error
+	for _, v6 := range []bool{false, true} {
+		n, err := cleanRoutes(ctx, k, v6)
+		errs = append(errs, err)
+		if n > 0 {
+			log.Info("routes removed", logCount, n, "ipv6", v6)
+		}
+	}
+	links, err := k.ListLinks(ctx)
+	if err != nil {
+		return errors.Join(append(errs, fmt.Errorf("list links: %w", err))...)
+	}
+	tunl0 := 0
+	for i := range links {
+		switch l := &links[i]; {
+		case removable(l):
+			err := k.DeleteLink(ctx, l.Index)
+			if err != nil && !errors.Is(err, kernel.ErrNoDevice) {
+				errs = append(errs, fmt.Errorf("delete device %s: %w", l.Name, err))
+				continue
+			}
+			log.Info("device removed", logDevice, l.Name)
+		case l.Name == DeviceIPIP && l.Kind == "ipip":
+			tunl0 = l.Index
+		}
+	}
+	if tunl0 != 0 {
+		errs = append(errs, cleanAddresses(ctx, k, log, tunl0))
+	}
+	return errors.Join(errs...)
+}
+
+// cleanRoutes deletes the routes of protocol 202 of one family.
+func cleanRoutes(ctx context.Context, k kernel.Kernel, v6 bool) (int, error) {
+	policy := ownership{}
+	var ours []kernel.Route
+	var err error
+	for range interruptedDumps {
+		ours = ours[:0]
+		err = k.ListRoutes(ctx, v6, func(r *kernel.Route) bool {
+			if (r.Table == 0 || r.Table == kernel.TableMain) && policy.ours(r, func(int) string { return "" }) {
+				mine := *r
+				mine.NextHops = append([]kernel.NextHop(nil), r.NextHops...)
+				ours = append(ours, mine)
+			}
+			return true
+		})
+		if !errors.Is(err, kernel.ErrInterrupted) {
+			break
+		}
+	}
+	if err != nil {
+		return 0, fmt.Errorf("list routes: %w", err)
+	}
+	ops := make([]kernel.RouteOp, len(ours))
+	for i := range ours {
+		ops[i] = kernel.RouteOp{Verb: kernel.Delete, Route: &ours[i]}
+	}
+	removed := len(ops)
+	refused := map[string][]netip.Prefix{}
+	err = k.WriteRoutes(ctx, ops, func(i int, err error) {
+		if !errors.Is(err, kernel.ErrNotThere) {
+			removed--
+			refused[describe(err)] = append(refused[describe(err)], ours[i].Dst)
+		}
+	})
+	errs := []error{err}
+	for why, dsts := range refused {
+		errs = append(errs, fmt.Errorf("delete %d routes, the first %s: %s", len(dsts), dsts[0], why))
+	}
+	return removed, errors.Join(errs...)
+}
+
+// cleanAddresses takes the IPv4 addresses from tunl0.
+func cleanAddresses(ctx context.Context, k kernel.Kernel, log *slog.Logger, link int) error {
+	addrs, err := k.ListAddresses(ctx)
+	if err != nil {
+		return fmt.Errorf("list addresses: %w", err)
+	}
+	var errs []error
+	for _, a := range addrs {
+		if a.Link != link || !a.Prefix.Addr().Is4() {
+			continue
+		}
+		if err := k.DeleteAddress(ctx, a); err != nil && !errors.Is(err, kernel.ErrNotThere) {
+			errs = append(errs, fmt.Errorf("delete address %s from %s: %w", a.Prefix, DeviceIPIP, err))
+			continue
+		}
+		log.Info("address removed", logDevice, DeviceIPIP, logAddress, a.Prefix.String())
+	}
+	return errors.Join(errs...)
+}

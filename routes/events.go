@@ -1,0 +1,175 @@
+package routes
+
+import (
+	"errors"
+	"time"
+
+	"github.com/caracal-net/caracal/internal/kernel"
+)
+
+var errWatchEnded = errors.New("the kernel's events ended")
+
+// applyEvent folds one event into the mirror. The echoes of our own writes end here without a trace.
+func (p *Programmer) applyEvent(e *kernel.Event) {
+	switch e.Kind {
+	case kernel.EventLost:
+		p.stats.Lost++
+		p.log.Warn("kernel events were lost; everything is read again", logError, e.Err)
+		p.readEverything("events were lost")
+	case kernel.EventLink:
+		if e.Deleted {
+			p.linkGone(e.Link.Index)
+		} else {
+			p.linkSeen(&e.Link)
+		}
+	case kernel.EventAddress:
+		if e.Deleted {
+			p.addressGone(&e.Address)
+		} else {
+			p.addressSeen(&e.Address)
+		}
+	case kernel.EventRoute:
+		p.routeEvent(e)
+	case kernel.EventNeighbour:
+		p.neighbourEvent(&e.Neighbour, e.Deleted)
+	}
+}
+
+func (p *Programmer) routeEvent(ev *kernel.Event) {
+	r := &ev.Route
+	if r.Table != 0 && r.Table != kernel.TableMain {
+		return
+	}
+	k := kernel.RouteKey{Dst: r.Dst, Metric: r.Metric, TOS: r.TOS}
+	e := p.routes.Get(k)
+	if e != nil && e.Note.echo && !ev.Deleted && e.Actual() != nil && e.Actual().is(r) && !ev.Replaced {
+		e.Note.echo = false // the common case: the echo of what we have just added
+		return
+	}
+	if p.policy.ours(r, p.links.nameOf) {
+		p.ourRouteEvent(ev, k, e)
+		return
+	}
+	p.foreignRouteEvent(ev, k, e)
+}
+
+// suspect is an event that contradicts a write of ours whose echo has not come: it may be older than the write.
+type suspect struct {
+	form *form
+	due  time.Time
+}
+
+// ourRouteEvent folds an event about a route that is ours by its protocol.
+func (p *Programmer) ourRouteEvent(ev *kernel.Event, k kernel.RouteKey, e *routeEntry) {
+	if e == nil {
+		if ev.Deleted {
+			return
+		}
+		e = p.routes.Ensure(k)
+	}
+	var f *form
+	switch {
+	case !ev.Deleted:
+		f = p.forms.of(&ev.Route)
+	case e.Actual() != nil && grouped(k, ev.Route.NextHops):
+		f = p.forms.without(e.Actual(), &ev.Route)
+	}
+	if !ev.Deleted && ev.Replaced && p.foreign.at(k) != nil {
+		p.readRoutes(family(k), "a route of ours replaced another under its key")
+	}
+	if f == e.Actual() {
+		e.Note.echo = false
+		delete(p.suspects, e)
+		p.forget(e)
+		return
+	}
+	if e.Note.echo {
+		p.suspects[e] = suspect{f, p.now.Add(echoPatience)}
+		return
+	}
+	p.observed(e, f)
+}
+
+// settleSuspects believes the events whose contradiction no echo has resolved.
+func (p *Programmer) settleSuspects() {
+	for e, s := range p.suspects {
+		if !s.due.After(p.now) {
+			delete(p.suspects, e)
+			e.Note.echo = false
+			p.observed(e, s.form)
+		}
+	}
+}
+
+// observed records that somebody else has changed or removed a route of ours, or put one there.
+func (p *Programmer) observed(e *routeEntry, f *form) {
+	undone := e.Same() && e.Desired() != nil
+	if undone && f != e.Desired() {
+		p.fought(e)
+	}
+	p.setActual(e, f)
+}
+
+// setActual records what the kernel holds of ours under a key.
+func (p *Programmer) setActual(e *routeEntry, f *form) {
+	e.Note.dump = p.dumps[family(e.Key())].turn
+	if f == e.Actual() {
+		return
+	}
+	p.routes.SetActual(e, f)
+	p.settle(e)
+	p.forget(e)
+}
+
+// foreignRouteEvent folds an event about a route of another program.
+func (p *Programmer) foreignRouteEvent(ev *kernel.Event, k kernel.RouteKey, e *routeEntry) {
+	if k.TOS != 0 {
+		return // neither resolved through nor in the way of ours
+	}
+	if ev.Deleted {
+		if p.foreign.lose(k, &ev.Route) {
+			p.netMoved = true
+			p.keyFreed(k, e)
+		}
+		return
+	}
+	before := p.foreign.at(k) != nil
+	if ev.Replaced && before {
+		p.foreign.loseFirst(k)
+	}
+	if !p.foreign.see(k, &ev.Route, p.dumps[family(k)].turn) && !ev.Replaced {
+		return
+	}
+	p.netMoved = true
+	if e == nil {
+		return
+	}
+	switch {
+	case e.Actual() == nil:
+	case ev.Replaced && !before:
+		e.Note.echo = false
+		delete(p.suspects, e)
+		p.observed(e, nil) // ours was the first under the key: it made way
+		return
+	case k.Dst.Addr().Is6() || ev.Replaced:
+		p.readRoutes(family(k), "a route of another program came under a key of ours")
+	}
+	p.settle(e)
+}
+
+// keyFreed tries a route again whose key another program held.
+func (p *Programmer) keyFreed(k kernel.RouteKey, e *routeEntry) {
+	if e == nil || p.foreign.at(k) != nil {
+		return
+	}
+	p.routes.Wake(e)
+	p.settle(e)
+}
+
+// family is the index of a key's address family: 0 IPv4, 1 IPv6.
+func family(k kernel.RouteKey) int {
+	if k.Dst.Addr().Is6() {
+		return 1
+	}
+	return 0
+}

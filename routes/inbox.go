@@ -1,0 +1,115 @@
+package routes
+
+import (
+	"slices"
+	"sync"
+)
+
+// inbox is what other goroutines have asked of the Programmer and it has not yet taken up.
+type inbox struct {
+	mu   sync.Mutex
+	mail mail
+	ring chan struct{} // size 1: bursts coalesce
+}
+
+// mail is the contents of the inbox, in an order that can be worked off front to back.
+type mail struct {
+	changes []ownerChange
+	expect  []Owner // with expected: the owners that must be in sync
+	counts  bool    // expect was said
+	inSync  []Owner
+	resyncs []chan error // Resync: answered after a full read and one more pass
+	syncs   []chan error // Sync: answered after one pass
+}
+
+type ownerChange struct {
+	owner  Owner
+	change Change
+}
+
+func (b *inbox) put(f func(m *mail)) {
+	b.mu.Lock()
+	f(&b.mail)
+	b.mu.Unlock()
+	select {
+	case b.ring <- struct{}{}:
+	default:
+	}
+}
+
+func (b *inbox) take() mail {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	m := b.mail
+	b.mail = mail{}
+	return m
+}
+
+// Apply hands over one step of an owner's desired state. It never waits for the kernel. The slices belong to the Programmer
+// afterwards. Steps of one owner take effect in the order of the calls; a whole set makes those before it void.
+func (p *Programmer) Apply(owner Owner, c Change) {
+	p.inbox.put(func(m *mail) {
+		if c.Whole {
+			m.changes = slices.DeleteFunc(m.changes, func(o ownerChange) bool {
+				if o.owner != owner {
+					return false
+				}
+				if c.Links == nil {
+					c.Links = o.change.Links
+				}
+				return true
+			})
+		}
+		m.changes = append(m.changes, ownerChange{owner, c})
+	})
+}
+
+// Expect names the owners that must be in sync before anything is deleted; what InSync said before the call no longer
+// counts, since a change of backend starts sources anew. Until the first call nothing is deleted at all; a call without
+// owners opens the way to remove whatever nobody wants.
+func (p *Programmer) Expect(owners ...Owner) {
+	owners = slices.Clone(owners)
+	p.inbox.put(func(m *mail) { m.expect, m.counts, m.inSync = owners, true, nil })
+}
+
+// InSync says that what the owner has applied so far is everything its sources hold.
+func (p *Programmer) InSync(owner Owner) {
+	p.inbox.put(func(m *mail) { m.inSync = append(m.inSync, owner) })
+}
+
+// takeInbox works the mail off: wishes first, so that the gate never opens before them. It reports whether there
+// was any.
+func (p *Programmer) takeInbox() {
+	m := p.inbox.take()
+	for i := range m.changes {
+		p.applyChange(m.changes[i].owner, &m.changes[i].change)
+	}
+	if m.counts {
+		p.expected, p.expectSaid = m.expect, true
+		clear(p.inSync)
+	}
+	for _, o := range m.inSync {
+		p.inSync[o] = true
+	}
+	if m.counts || len(m.inSync) > 0 {
+		p.checkGate()
+	}
+	for _, w := range m.resyncs {
+		p.readEverything("asked for")
+		p.resyncs = append(p.resyncs, w)
+	}
+	p.syncs = append(p.syncs, m.syncs...)
+}
+
+// checkGate opens or closes the way for deletions.
+func (p *Programmer) checkGate() {
+	open := p.expectSaid
+	for _, o := range p.expected {
+		open = open && p.inSync[o]
+	}
+	if open != p.gateOpen {
+		p.gateOpen = open
+		p.touchDevices()
+		p.log.Info("deletions are now " + map[bool]string{true: "allowed: every source is in sync", false: "held until every source is in sync"}[open])
+	}
+}

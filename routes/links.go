@@ -1,0 +1,204 @@
+package routes
+
+import (
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"github.com/caracal-net/caracal/internal/kernel"
+)
+
+// linkTable is the mirror of the interfaces and their addresses: the fold of all events over the last read.
+type linkTable struct {
+	byIndex map[int]*kernel.Link
+	byName  map[string]int
+	addrs   map[int][]kernel.Address
+	// names is what readers on other goroutines use; never changed, only replaced.
+	names map[int]string
+}
+
+func newLinkTable() linkTable {
+	return linkTable{byIndex: map[int]*kernel.Link{}, byName: map[string]int{}, addrs: map[int][]kernel.Address{}}
+}
+
+// named returns the link of that name, or nil.
+func (t *linkTable) named(name string) *kernel.Link {
+	if i, ok := t.byName[name]; ok {
+		return t.byIndex[i]
+	}
+	return nil
+}
+
+// nameOf returns the name of an interface, "" where there is none.
+func (t *linkTable) nameOf(index int) string {
+	if l := t.byIndex[index]; l != nil {
+		return l.Name
+	}
+	return ""
+}
+
+// freeze returns the names of all interfaces for use without the lock.
+func (t *linkTable) freeze() func(int) string {
+	if t.names == nil {
+		t.names = make(map[int]string, len(t.byIndex))
+		for i, l := range t.byIndex {
+			t.names[i] = l.Name
+		}
+	}
+	names := t.names
+	return func(i int) string {
+		if n, ok := names[i]; ok {
+			return n
+		}
+		return "if" + strconv.Itoa(i)
+	}
+}
+
+func equalLinks(a, b *kernel.Link) bool {
+	x, y := *a, *b
+	x.VXLAN, y.VXLAN, x.IPIP, y.IPIP = nil, nil, nil, nil
+	same := func(v, w bool) bool { return v == w }
+	if x != y || !same(a.VXLAN == nil, b.VXLAN == nil) || !same(a.IPIP == nil, b.IPIP == nil) {
+		return false
+	}
+	return (a.VXLAN == nil || *a.VXLAN == *b.VXLAN) && (a.IPIP == nil || *a.IPIP == *b.IPIP)
+}
+
+// linkSeen folds one sight of an interface into the mirror.
+func (p *Programmer) linkSeen(l *kernel.Link) {
+	old := p.links.byIndex[l.Index]
+	if old != nil && equalLinks(old, l) {
+		return
+	}
+	fresh := *l
+	t := &p.links
+	if old != nil && old.Name != l.Name && t.byName[old.Name] == l.Index {
+		delete(t.byName, old.Name)
+	}
+	t.byIndex[l.Index], t.byName[l.Name] = &fresh, l.Index
+	if old == nil || old.Name != l.Name {
+		t.names = nil
+		p.foreign.renamed(l.Index)
+	}
+	if old != nil && old.Up && !l.Up {
+		p.linkDown(l.Index)
+		if isTunnel(l.Name) {
+			p.neighbours.gone(l.Name)
+		}
+	}
+	if old == nil || old.Up != l.Up || old.Name != l.Name {
+		p.relink, p.netMoved = true, true
+		if l.Up && isTunnel(l.Name) {
+			p.neighbours.reread(l.Name)
+		}
+	}
+	p.touchDevices()
+	p.hostDirty = p.hostDirty || !isTunnel(l.Name)
+}
+
+// linkGone folds the end of an interface into the mirror.
+func (p *Programmer) linkGone(index int) {
+	old := p.links.byIndex[index]
+	if old == nil {
+		return
+	}
+	t := &p.links
+	delete(t.byIndex, index)
+	delete(t.addrs, index)
+	if t.byName[old.Name] == index {
+		delete(t.byName, old.Name)
+	}
+	t.names = nil
+	p.linkDown(index)
+	if isTunnel(old.Name) {
+		p.neighbours.gone(old.Name)
+		p.deviceGone(old)
+	}
+	p.relink, p.netMoved = true, true
+	p.touchDevices()
+	p.hostDirty = p.hostDirty || !isTunnel(old.Name)
+}
+
+// linkDown takes the routes out of the mirror that the kernel drops with an interface: IPv4 goes without an
+// event. Multipath routes stay while one of their interfaces is up.
+func (p *Programmer) linkDown(index int) {
+	if p.foreign.hops[index] > 0 {
+		p.foreign.purge(func(r *foreignRoute) bool { return p.allDown(r.hops) })
+	}
+	if !p.forms.any(func(f *form) bool { some, _ := f.uses(index); return some }) {
+		return
+	}
+	p.dropActual(func(f *form) bool { some, _ := f.uses(index); return some && p.allDown(f.hops) })
+}
+
+// allDown reports whether every next hop leaves through an interface that is missing or down.
+func (p *Programmer) allDown(hops []kernel.NextHop) bool {
+	for _, h := range hops {
+		if l := p.links.byIndex[h.Link]; l != nil && l.Up {
+			return false
+		}
+	}
+	return len(hops) > 0
+}
+
+// dropActual takes routes of ours out of the mirror by their form.
+func (p *Programmer) dropActual(gone func(*form) bool) {
+	for i := p.routes.Len() - 1; i >= 0; i-- {
+		if i >= p.routes.Len() {
+			continue
+		}
+		if e := p.routes.At(i); e.Actual() != nil && gone(e.Actual()) {
+			e.Note.echo = false
+			p.setActual(e, nil)
+		}
+	}
+}
+
+// addressSeen folds one sight of an address into the mirror.
+func (p *Programmer) addressSeen(a *kernel.Address) {
+	if slices.Contains(p.links.addrs[a.Link], *a) {
+		return
+	}
+	p.links.addrs[a.Link] = append(p.links.addrs[a.Link], *a)
+	p.addressMoved(a.Link)
+}
+
+// addressGone folds the end of an address into the mirror, with the routes that the kernel drops without an
+// event: IPv4 routes that had it as preferred source, and all IPv4 routes of an interface that lost its last address.
+func (p *Programmer) addressGone(a *kernel.Address) {
+	list := p.links.addrs[a.Link]
+	i := slices.IndexFunc(list, func(o kernel.Address) bool { return o.Prefix == a.Prefix })
+	if i < 0 {
+		return
+	}
+	p.links.addrs[a.Link] = slices.Delete(list, i, i+1)
+	p.addressMoved(a.Link)
+	addr := a.Prefix.Addr()
+	if !p.holdsAddress(addr) {
+		p.foreign.purge(func(r *foreignRoute) bool { return r.src == addr })
+		if p.forms.any(func(f *form) bool { return f.src == addr }) {
+			p.dropActual(func(f *form) bool { return f.src == addr })
+		}
+	}
+	if addr.Is4() && !slices.ContainsFunc(p.links.addrs[a.Link], func(o kernel.Address) bool { return o.Prefix.Addr().Is4() }) {
+		// fib_disable_ip. Which routes it takes depends on more than we see here; ask.
+		p.readRoutes(0, "an interface lost its last IPv4 address")
+	}
+}
+
+func (p *Programmer) holdsAddress(a netip.Addr) bool {
+	for _, list := range p.links.addrs {
+		for i := range list {
+			if list[i].Prefix.Addr() == a {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (p *Programmer) addressMoved(link int) {
+	p.netMoved = true
+	p.touchDevices()
+	p.hostDirty = p.hostDirty || !isTunnel(p.links.nameOf(link))
+}

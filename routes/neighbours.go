@@ -1,0 +1,426 @@
+package routes
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/caracal-net/caracal/internal/delta"
+	"github.com/caracal-net/caracal/internal/kernel"
+)
+
+// neighbourKey is what neighbours are told apart by: ARP/NDP entries by address, FDB entries by MAC.
+type neighbourKey struct {
+	device string
+	fdb    bool
+	addr   netip.Addr
+	mac    [6]byte
+}
+
+// neighbourValue is what the entry says, with both halves so that it is never zero.
+type neighbourValue struct {
+	addr netip.Addr
+	mac  [6]byte
+}
+
+// neighbourNote is the record of one entry.
+type neighbourNote struct {
+	turn     uint8 // generation of the read of its device that saw it last
+	attempts int
+	detail   string
+	since    time.Time
+	due      time.Time
+	repaired time.Time
+	repairs  int
+}
+
+type (
+	neighbourTracker = delta.Tracker[neighbourKey, neighbourValue, neighbourNote]
+	neighbourEntry   = delta.Entry[neighbourKey, neighbourValue, neighbourNote]
+)
+
+// neighbourTable is what is wanted and what is there on our VXLAN devices. Every permanent entry on them is ours: a foreign
+// one is removed, as Felix does. Transient entries are the kernel's and are not looked at.
+type neighbourTable struct {
+	tracker *neighbourTracker
+	wishes  map[uint8]map[neighbourKey]neighbourValue // by rank of owner
+	devices map[string]*neighbourDevice
+	waiting map[*neighbourEntry]struct{} // refused or fought over: woken when due, or by their device
+	failing int                          // batches in a row that broke off
+}
+
+// neighbourDevice is the state of the reads of one device.
+type neighbourDevice struct {
+	index    int // interface index that was read; 0 = none
+	turn     uint8
+	wanted   bool // to be read
+	due      time.Time
+	failures int
+}
+
+func newNeighbourTable() neighbourTable {
+	return neighbourTable{
+		tracker: delta.New[neighbourKey, neighbourValue, neighbourNote](), wishes: map[uint8]map[neighbourKey]neighbourValue{},
+		devices: map[string]*neighbourDevice{}, waiting: map[*neighbourEntry]struct{}{},
+	}
+}
+
+func (t *neighbourTable) device(name string) *neighbourDevice {
+	d := t.devices[name]
+	if d == nil {
+		d = &neighbourDevice{}
+		t.devices[name] = d
+	}
+	return d
+}
+
+// reread asks for a read of a device that has come, or come up.
+func (t *neighbourTable) reread(name string) {
+	if name == DeviceIPIP {
+		return
+	}
+	d := t.device(name)
+	d.wanted, d.due = true, time.Time{}
+}
+
+func (t *neighbourTable) rereadAll() {
+	for _, d := range t.devices {
+		d.wanted, d.due = true, time.Time{}
+	}
+}
+
+// gone forgets what was on a device that no longer exists or is down; it is read when it comes up.
+func (t *neighbourTable) gone(name string) {
+	if d := t.devices[name]; d != nil {
+		d.index, d.wanted = 0, false
+	}
+	for i := t.tracker.Len() - 1; i >= 0; i-- {
+		if i < t.tracker.Len() {
+			if e := t.tracker.At(i); e.Key().device == name {
+				t.setActual(e, neighbourValue{})
+			}
+		}
+	}
+}
+
+func (t *neighbourTable) setActual(e *neighbourEntry, v neighbourValue) {
+	t.tracker.SetActual(e, v)
+	if e.Same() {
+		delete(t.waiting, e)
+		e.Note.attempts, e.Note.detail = 0, ""
+	}
+	t.tracker.Drop(e)
+}
+
+// busy reports whether something can be done now.
+func (t *neighbourTable) busy(gateOpen bool) bool {
+	return t.ready() && (t.tracker.Updates() > 0 || gateOpen && t.tracker.Deletions() > 0)
+}
+
+// ready reports whether some device has been read and can be written.
+func (t *neighbourTable) ready() bool {
+	for _, d := range t.devices {
+		if d.index != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// next is the earliest moment at which something waits to be done.
+func (t *neighbourTable) next() (next time.Time) {
+	for _, d := range t.devices {
+		if d.wanted && (next.IsZero() || d.due.Before(next)) {
+			next = d.due
+		}
+	}
+	for e := range t.waiting {
+		if next.IsZero() || e.Note.due.Before(next) {
+			next = e.Note.due
+		}
+	}
+	return next
+}
+
+func keyOfNeighbour(n *Neighbour) (neighbourKey, neighbourValue) {
+	v := neighbourValue{n.Addr, n.MAC}
+	if n.FDB {
+		return neighbourKey{device: n.Device, fdb: true, mac: n.MAC}, v
+	}
+	return neighbourKey{device: n.Device, addr: n.Addr}, v
+}
+
+// applyNeighbours works one step of an owner into the wishes.
+func (p *Programmer) applyNeighbours(rank uint8, c *Change) {
+	t := &p.neighbours
+	mine := t.wishes[rank]
+	if mine == nil {
+		if len(c.Neighbours) == 0 {
+			return
+		}
+		mine = map[neighbourKey]neighbourValue{}
+		t.wishes[rank] = mine
+	}
+	var fresh map[neighbourKey]neighbourValue
+	if c.Whole {
+		fresh = make(map[neighbourKey]neighbourValue, len(c.Neighbours))
+	}
+	for i := range c.WithdrawNeighbours {
+		k, v := keyOfNeighbour(&c.WithdrawNeighbours[i])
+		if mine[k] == v { // one that has another value by now is wanted
+			delete(mine, k)
+			p.decideNeighbour(k)
+		}
+	}
+	for i := range c.Neighbours {
+		k, v := keyOfNeighbour(&c.Neighbours[i])
+		if fresh != nil {
+			fresh[k] = v
+		}
+		if mine[k] != v {
+			mine[k] = v
+			p.decideNeighbour(k)
+		}
+	}
+	if fresh == nil {
+		return
+	}
+	for k := range mine {
+		if _, still := fresh[k]; !still {
+			delete(mine, k)
+			p.decideNeighbour(k)
+		}
+	}
+}
+
+// decideNeighbour works out what is wanted under a key: the strongest owner's wish.
+func (p *Programmer) decideNeighbour(k neighbourKey) {
+	t := &p.neighbours
+	v := neighbourValue{}
+	for rank := range uint8(len(p.owners)) {
+		if w, ok := t.wishes[rank][k]; ok {
+			v = w
+			break
+		}
+	}
+	if v != (neighbourValue{}) {
+		t.device(k.device)
+	}
+	e := t.tracker.Ensure(k)
+	if e.Desired() != v {
+		e.Note.attempts, e.Note.detail, e.Note.since, e.Note.due = 0, "", p.now, time.Time{}
+		delete(t.waiting, e)
+	}
+	t.tracker.SetDesired(e, v)
+	t.tracker.Drop(e)
+}
+
+// neighbourEvent folds an event into the mirror.
+func (p *Programmer) neighbourEvent(n *kernel.Neighbour, deleted bool) {
+	l := p.links.byIndex[n.Link]
+	if l == nil || !removable(l) {
+		return
+	}
+	t := &p.neighbours
+	k, v := keyOfNeighbour(&Neighbour{Device: l.Name, FDB: n.FDB, Addr: n.Addr, MAC: n.MAC})
+	e := t.tracker.Get(k)
+	if deleted || !n.Permanent {
+		if e == nil || n.FDB && deleted && e.Actual().addr != n.Addr {
+			return
+		}
+		v = neighbourValue{} // a transient entry where ours was: ours is gone
+	}
+	if e == nil {
+		e = t.tracker.Ensure(k)
+	}
+	if e.Actual() == v {
+		return
+	}
+	if e.Same() && e.Desired() != (neighbourValue{}) {
+		p.neighbourFought(e)
+	}
+	t.setActual(e, v)
+}
+
+// neighbourFought says that somebody else undid an entry of ours; see fought.
+func (p *Programmer) neighbourFought(e *neighbourEntry) {
+	n := &e.Note
+	if p.now.Sub(n.repaired) > calmAfter {
+		n.repairs = 0
+	}
+	n.repairs++
+	n.repaired = p.now
+	p.stats.Repairs++
+	n.due = p.now.Add(fightPause(n.repairs))
+	if n.repairs == freeRepairs+1 {
+		p.log.Warn("another program keeps changing a neighbour of ours; repairs slow down", logDevice, e.Key().device, logNeighbour, e.Desired().addr.String())
+	}
+}
+
+// readNeighbours reads the devices that are due.
+func (p *Programmer) readNeighbours(ctx context.Context) {
+	t := &p.neighbours
+	for name, d := range t.devices {
+		l := p.links.named(name)
+		if !d.wanted || d.due.After(p.now) {
+			continue
+		}
+		if l == nil || !l.Up || !removable(l) {
+			d.wanted = false // asked for again when it comes up
+			continue
+		}
+		list, err := p.kernel.ListNeighbours(ctx, l.Index)
+		if err != nil {
+			d.failures++
+			d.due = p.now.Add(readBackoff(d.failures))
+			if d.failures == 2 && ctx.Err() == nil {
+				p.log.Warn("neighbours cannot be read; it is tried again", logDevice, name, logError, err)
+			}
+			continue
+		}
+		d.index, d.wanted, d.failures = l.Index, false, 0
+		d.turn++
+		p.neighboursSeen(name, d.turn, list)
+	}
+}
+
+// neighboursSeen corrects the mirror of one device from a complete list.
+func (p *Programmer) neighboursSeen(device string, turn uint8, list []kernel.Neighbour) {
+	t := &p.neighbours
+	for i := range list {
+		if !list[i].Permanent {
+			continue
+		}
+		k, v := keyOfNeighbour(&Neighbour{Device: device, FDB: list[i].FDB, Addr: list[i].Addr, MAC: list[i].MAC})
+		e := t.tracker.Ensure(k)
+		if e.Note.turn == turn && e.Actual() != (neighbourValue{}) && v == e.Desired() {
+			continue // a second place for one MAC: the wrong one is what must be dealt with
+		}
+		e.Note.turn = turn
+		t.setActual(e, v)
+	}
+	for i := t.tracker.Len() - 1; i >= 0; i-- {
+		if i >= t.tracker.Len() {
+			continue
+		}
+		if e := t.tracker.At(i); e.Key().device == device {
+			if e.Note.turn != turn {
+				t.setActual(e, neighbourValue{})
+			}
+			e.Note.due = time.Time{} // whatever kept it waiting, its device has come
+			t.tracker.Wake(e)
+		}
+	}
+}
+
+// writeNeighbours writes what is wanted and not there, on devices that are read.
+func (p *Programmer) writeNeighbours(ctx context.Context) {
+	p.readNeighbours(ctx)
+	t := &p.neighbours
+	for e := range t.waiting {
+		if !e.Note.due.After(p.now) {
+			delete(t.waiting, e)
+			t.tracker.Wake(e)
+		}
+	}
+	if !t.ready() {
+		return
+	}
+	var ops []kernel.NeighbourOp
+	var entries []*neighbourEntry
+	for e := t.tracker.TakeUpdate(); e != nil; e = t.tracker.TakeUpdate() {
+		d := t.devices[e.Key().device]
+		if d == nil || d.index == 0 {
+			continue // woken by the read of its device
+		}
+		if e.Note.due.After(p.now) {
+			t.waiting[e] = struct{}{}
+			continue
+		}
+		ops = append(ops, kernel.NeighbourOp{Neighbour: neighbourOf(e.Key(), e.Desired(), d.index)})
+		entries = append(entries, e)
+		if old := e.Actual(); e.Key().fdb && old != (neighbourValue{}) {
+			// A second place for one MAC may stand beside ours ("bridge fdb append"): take exactly that away.
+			ops = append(ops, kernel.NeighbourOp{Delete: true, Neighbour: neighbourOf(e.Key(), old, d.index)})
+			entries = append(entries, nil)
+		}
+	}
+	p.sendNeighbours(ctx, ops, entries)
+}
+
+// deleteNeighbours removes what nobody wants.
+func (p *Programmer) deleteNeighbours(ctx context.Context) {
+	t := &p.neighbours
+	if !t.ready() {
+		return
+	}
+	var ops []kernel.NeighbourOp
+	var entries []*neighbourEntry
+	for e := t.tracker.TakeDeletion(); e != nil; e = t.tracker.TakeDeletion() {
+		d := t.devices[e.Key().device]
+		if d == nil || d.index == 0 {
+			continue
+		}
+		if e.Note.due.After(p.now) {
+			t.waiting[e] = struct{}{}
+			continue
+		}
+		ops = append(ops, kernel.NeighbourOp{Delete: true, Neighbour: neighbourOf(e.Key(), e.Actual(), d.index)})
+		entries = append(entries, e)
+	}
+	p.sendNeighbours(ctx, ops, entries)
+}
+
+func neighbourOf(k neighbourKey, v neighbourValue, link int) kernel.Neighbour {
+	return kernel.Neighbour{Link: link, FDB: k.fdb, Addr: v.addr, MAC: v.mac, Permanent: true}
+}
+
+// sendNeighbours hands a batch to the kernel, without the lock, and records what became of each entry; nil entries are not
+// recorded.
+func (p *Programmer) sendNeighbours(ctx context.Context, ops []kernel.NeighbourOp, entries []*neighbourEntry) {
+	if len(ops) == 0 {
+		return
+	}
+	t := &p.neighbours
+	errs := make([]error, len(ops))
+	p.mu.Unlock()
+	err := p.kernel.WriteNeighbours(ctx, ops, func(i int, err error) { errs[i] = err })
+	p.mu.Lock()
+	p.now = time.Now()
+	if err != nil {
+		t.failing++
+		if t.failing <= 2 && ctx.Err() == nil {
+			p.log.Warn("a batch of neighbours broke off; the kernel is read", logError, err, logCount, len(ops))
+		}
+		for _, d := range t.devices {
+			d.wanted, d.due = true, p.now.Add(readBackoff(t.failing))
+		}
+		return
+	}
+	t.failing = 0
+	for i, e := range entries {
+		switch {
+		case e == nil:
+		case errs[i] == nil || ops[i].Delete && errors.Is(errs[i], kernel.ErrNotThere):
+			e.Note.since = p.now
+			t.setActual(e, e.Desired())
+		default:
+			p.neighbourRefused(e, errs[i])
+		}
+	}
+}
+
+func (p *Programmer) neighbourRefused(e *neighbourEntry, err error) {
+	n := &e.Note
+	n.attempts++
+	if n.attempts == 1 {
+		p.log.Warn("the kernel refuses a neighbour; it is tried again", logDevice, e.Key().device, logNeighbour, e.Desired().addr.String(), logError, describe(err))
+	}
+	n.detail, n.since = describe(err), p.now
+	n.due = p.now.Add(backoff(retryFirst, retryMost, n.attempts))
+	p.neighbours.waiting[e] = struct{}{}
+	if errors.Is(err, kernel.ErrOverflow) {
+		p.neighbours.reread(e.Key().device)
+	}
+}

@@ -1,0 +1,272 @@
+package routes
+
+import (
+	"slices"
+
+	"github.com/caracal-net/caracal/internal/kernel"
+)
+
+// wish is what one owner wants under one key.
+type wish struct {
+	shape   *shape
+	reason  *Reason
+	since   int64 // Unix milliseconds: when outcome became what it is
+	owner   uint8 // rank; 0 = nobody, the record of an unwanted route that is there
+	outcome outcome
+	turn    uint8 // generation of the owner's whole set that held it last
+}
+
+// routeNote is the Programmer's record of one key. Its size is what 100,000 routes cost; anything that only few routes have
+// goes behind a pointer.
+type routeNote struct {
+	wish              // of the strongest owner
+	others   *[]wish  // of the others, strongest first
+	trouble  *trouble // while the kernel refuses it
+	repaired uint32   // Unix seconds of the last repair after somebody else's change
+	repairs  uint8    // how many repairs in a row
+	dump     uint8    // generation of the dump that saw it last
+	echo     bool     // a write succeeded and its echo has not come
+}
+
+// each calls f for every wish, strongest first.
+func (n *routeNote) each(f func(*wish)) {
+	if n.owner != 0 {
+		f(&n.wish)
+	}
+	if n.others != nil {
+		for i := range *n.others {
+			f(&(*n.others)[i])
+		}
+	}
+}
+
+// of returns the wish of an owner, or nil.
+func (n *routeNote) of(owner uint8) *wish {
+	if n.owner == owner {
+		return &n.wish
+	}
+	if n.others != nil {
+		for i := range *n.others {
+			if (*n.others)[i].owner == owner {
+				return &(*n.others)[i]
+			}
+		}
+	}
+	return nil
+}
+
+// winner is the wish that is programmed: of the strongest owner who knows a way. Wishes without one never
+// stand in the way of others.
+func (n *routeNote) winner() *wish {
+	if n.owner == 0 {
+		return nil
+	}
+	if n.shape.unroutable == "" {
+		return &n.wish
+	}
+	if n.others != nil {
+		for i := range *n.others {
+			if w := &(*n.others)[i]; w.shape.unroutable == "" {
+				return w
+			}
+		}
+	}
+	return nil
+}
+
+// applyChange works one step of an owner into the wishes.
+func (p *Programmer) applyChange(owner Owner, c *Change) {
+	rank := p.rank(owner)
+	if c.Whole {
+		p.turn[rank]++
+		p.routes.Grow(len(c.Routes) - p.routes.Len())
+	}
+	for i := range c.Withdraw {
+		k := kernel.RouteKey{Dst: c.Withdraw[i].Dst.Masked(), Metric: c.Withdraw[i].Metric}
+		if k.Metric == 0 {
+			k.Metric = Metric
+		}
+		if e := p.routes.Get(k); e != nil {
+			p.withdraw(e, rank)
+		}
+	}
+	for i := range c.Routes {
+		p.want(rank, &c.Routes[i])
+	}
+	if c.Whole {
+		for i := p.routes.Len() - 1; i >= 0; i-- {
+			e := p.routes.At(i)
+			if w := e.Note.of(rank); w != nil && w.turn != p.turn[rank] {
+				p.withdraw(e, rank)
+			}
+		}
+	}
+	p.applyNeighbours(rank, c)
+	if c.Links != nil {
+		p.linkWishes[rank] = c.Links
+		p.arbitrateDevices()
+	}
+}
+
+// want records one wish; an unchanged one costs no allocation.
+func (p *Programmer) want(rank uint8, r *Route) {
+	key := r.Key()
+	e := p.routes.Ensure(kernel.RouteKey{Dst: key.Dst.Masked(), Metric: key.Metric})
+	s, fresh := p.shapes.of(r)
+	if fresh {
+		p.bind(s)
+	}
+	w := e.Note.of(rank)
+	if w == nil || rank == 0 {
+		w = p.addWish(e, rank)
+	}
+	w.turn = p.turn[rank]
+	if w.shape == s && sameReason(w.reason, r.Reason) {
+		return
+	}
+	moved := w.shape != s
+	w.shape, w.reason = s, r.Reason
+	p.tell(e, rank)
+	if moved {
+		p.decide(e)
+	}
+}
+
+func sameReason(a, b *Reason) bool { return a == b || a != nil && b != nil && *a == *b }
+
+// addWish makes room for a wish, keeping them in order of rank.
+func (p *Programmer) addWish(e *routeEntry, rank uint8) *wish {
+	n := &e.Note
+	fresh := wish{owner: rank, since: p.now.UnixMilli()}
+	switch {
+	case n.owner == 0: // it may be there unwanted, as Kept or Failed
+		p.uncount(&n.wish)
+		n.wish = fresh
+		return &n.wish
+	case n.others == nil:
+		n.others = &[]wish{}
+	}
+	if rank < n.owner {
+		fresh, n.wish = n.wish, fresh
+		*n.others = slices.Insert(*n.others, 0, fresh)
+		return &n.wish
+	}
+	i := 0
+	for i < len(*n.others) && (*n.others)[i].owner < rank {
+		i++
+	}
+	*n.others = slices.Insert(*n.others, i, fresh)
+	return &(*n.others)[i]
+}
+
+// withdraw removes an owner's wish, if there is one.
+func (p *Programmer) withdraw(e *routeEntry, rank uint8) {
+	n := &e.Note
+	w := n.of(rank)
+	if w == nil || rank == 0 {
+		return
+	}
+	p.uncount(w)
+	p.tell(e, rank)
+	switch {
+	case w != &n.wish:
+		*n.others = slices.DeleteFunc(*n.others, func(o wish) bool { return o.owner == rank })
+	case n.others != nil && len(*n.others) > 0:
+		n.wish = (*n.others)[0]
+		*n.others = slices.Delete(*n.others, 0, 1)
+	default:
+		n.wish = wish{}
+	}
+	if n.others != nil && len(*n.others) == 0 {
+		n.others = nil
+	}
+	p.decide(e)
+	p.forget(e)
+}
+
+// decide works out anew what the kernel should hold under a key. A new wish is tried at once, whatever became of the one
+// before.
+func (p *Programmer) decide(e *routeEntry) {
+	var f *form
+	if w := e.Note.winner(); w != nil {
+		f = w.shape.form
+	}
+	if f != e.Desired() {
+		p.clearTrouble(e)
+		p.routes.SetDesired(e, f)
+	}
+	p.settle(e)
+}
+
+// forget drops an entry that nobody wants and that is not there.
+func (p *Programmer) forget(e *routeEntry) {
+	if e.Note.owner != 0 || e.Desired() != nil || e.Actual() != nil {
+		return
+	}
+	p.uncount(&e.Note.wish)
+	p.clearTrouble(e)
+	delete(p.suspects, e)
+	if p.routes.Drop(e) {
+		p.tell(e, 0)
+	}
+}
+
+// bind finds the form of a shape with the links as they are. Next hops on interfaces that are missing or down are left
+// out; if that leaves none, the route waits for them.
+func (p *Programmer) bind(s *shape) {
+	if s.unroutable != "" {
+		return
+	}
+	r := kernel.Route{Type: s.typ, Scope: s.scope, Protocol: kernel.ProtoCaracal, Src: s.src, MTU: s.mtu}
+	if s.v6 {
+		r.Dst = anyIPv6
+	} else {
+		r.Dst = anyIPv4
+	}
+	var hops [8]kernel.NextHop
+	r.NextHops = hops[:0]
+	why := ""
+	for i := range s.hops {
+		h := &s.hops[i]
+		l := p.links.named(h.Device)
+		switch {
+		case l == nil:
+			why = "interface " + h.Device + " is missing"
+		case !l.Up:
+			why = "interface " + h.Device + " is down"
+		default:
+			r.NextHops = append(r.NextHops, kernel.NextHop{Gateway: h.Gateway.Unmap(), Link: l.Index, Onlink: h.Onlink, Weight: h.Weight})
+		}
+	}
+	f := (*form)(nil)
+	if len(s.hops) == 0 || len(r.NextHops) > 0 {
+		f, why = p.forms.of(&r), ""
+	}
+	s.why = why
+	if f != s.form {
+		s.form, s.moved = f, true
+	}
+}
+
+// bindShapes binds every shape anew after links changed, and passes on what that changes.
+func (p *Programmer) bindShapes() {
+	if !p.relink {
+		return
+	}
+	p.relink = false
+	moved := false
+	p.shapes.each(func(s *shape) {
+		s.moved = false
+		p.bind(s)
+		moved = moved || s.moved
+	})
+	if !moved {
+		return
+	}
+	for i := p.routes.Len() - 1; i >= 0; i-- {
+		e := p.routes.At(i)
+		if w := e.Note.winner(); w != nil && w.shape.moved {
+			p.decide(e)
+		}
+	}
+}

@@ -1,0 +1,175 @@
+package routes
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/caracal-net/caracal/internal/kernel"
+)
+
+// writeBatch is the batch in the making; its arrays are used again and again.
+type writeBatch struct {
+	ops     []kernel.RouteOp
+	routes  []kernel.Route
+	entries []*routeEntry
+	errs    []error
+	// failures counts calls in a row that broke off; notBefore holds the next one back after the second.
+	failures  int
+	notBefore time.Time
+}
+
+func (b *writeBatch) held(now time.Time) bool { return b.notBefore.After(now) }
+
+func (b *writeBatch) reset() {
+	if b.routes == nil {
+		b.ops = make([]kernel.RouteOp, 0, batchSize)
+		b.routes = make([]kernel.Route, 0, batchSize)
+		b.entries = make([]*routeEntry, 0, batchSize)
+		b.errs = make([]error, batchSize)
+	}
+	b.ops, b.routes, b.entries = b.ops[:0], b.routes[:0], b.entries[:0]
+}
+
+func (b *writeBatch) full() bool { return len(b.ops) == batchSize }
+
+func (b *writeBatch) add(v kernel.Verb, e *routeEntry, f *form) {
+	b.routes = append(b.routes, f.route(e.Key()))
+	b.ops = append(b.ops, kernel.RouteOp{Verb: v, Route: &b.routes[len(b.routes)-1]})
+	b.entries = append(b.entries, e)
+	b.errs[len(b.ops)-1] = nil
+}
+
+// writeUpdates writes one batch of what is wanted and not there.
+func (p *Programmer) writeUpdates(ctx context.Context) {
+	if p.writes.held(p.now) || p.routes.Updates() == 0 {
+		return
+	}
+	p.writes.reset()
+	for !p.writes.full() {
+		e := p.routes.TakeUpdate()
+		if e == nil {
+			break
+		}
+		p.planUpdate(e)
+	}
+	p.write(ctx)
+}
+
+// planUpdate decides how a wanted route is written, if it may be now.
+func (p *Programmer) planUpdate(e *routeEntry) {
+	if !p.reads.state[partRoutes4+part(family(e.Key()))].done {
+		p.uncertain = append(p.uncertain, e)
+		return
+	}
+	if t := e.Note.trouble; t != nil && !t.refused && t.due.After(p.now) {
+		p.arm(e, t) // somebody fights us over it: not so fast
+		return
+	}
+	switch {
+	case p.foreign.at(e.Key()) == nil && e.Actual() == nil:
+		p.writes.add(kernel.Add, e, e.Desired())
+	case p.foreign.at(e.Key()) == nil:
+		p.writes.add(kernel.Replace, e, e.Desired())
+	case e.Actual() != nil && p.gateOpen:
+		// A foreign route and an outdated one of ours share the key. A replacement might hit the foreign one.
+		p.writes.add(kernel.Delete, e, e.Actual())
+	default:
+		p.settle(e) // Foreign: woken when that route goes
+	}
+}
+
+// writeDeletions removes one batch of what nobody wants.
+func (p *Programmer) writeDeletions(ctx context.Context) {
+	if p.writes.held(p.now) || p.routes.Deletions() == 0 {
+		return
+	}
+	p.writes.reset()
+	for !p.writes.full() {
+		e := p.routes.TakeDeletion()
+		if e == nil {
+			break
+		}
+		if t := e.Note.trouble; t != nil && t.refused && t.due.After(p.now) {
+			p.arm(e, t)
+			continue
+		}
+		p.writes.add(kernel.Delete, e, e.Actual())
+	}
+	p.write(ctx)
+}
+
+// write hands the batch to the kernel, without the lock, and records what became of each route.
+func (p *Programmer) write(ctx context.Context) {
+	b := &p.writes
+	if len(b.ops) == 0 {
+		return
+	}
+	p.mu.Unlock()
+	err := p.kernel.WriteRoutes(ctx, b.ops, func(i int, err error) { b.errs[i] = err })
+	p.mu.Lock()
+	p.now = time.Now()
+	p.stats.Batches++
+	if err != nil {
+		p.broken(ctx, err)
+		return
+	}
+	b.failures, b.notBefore = 0, time.Time{}
+	for i, e := range b.entries {
+		switch {
+		case b.errs[i] == nil:
+			p.written(e, b.ops[i].Verb)
+		case b.ops[i].Verb == kernel.Delete && errors.Is(b.errs[i], kernel.ErrNotThere):
+			p.setActual(e, nil)
+		default:
+			p.unwritten(e, b.ops[i].Verb, b.errs[i])
+		}
+	}
+}
+
+// written records a write that succeeded. If the wish has changed meanwhile, the entry is queued again by that.
+func (p *Programmer) written(e *routeEntry, v kernel.Verb) {
+	p.stats.Writes++
+	p.clearTrouble(e)
+	e.Note.echo = true
+	if v == kernel.Delete {
+		p.setActual(e, nil)
+		return
+	}
+	p.setActual(e, e.Desired())
+}
+
+// unwritten records a write that the kernel refused, and asks for what may resolve it.
+func (p *Programmer) unwritten(e *routeEntry, v kernel.Verb, err error) {
+	p.refuse(e, err)
+	switch {
+	case errors.Is(err, kernel.ErrExists):
+		// Something is there that the mirror does not show: read what.
+		p.uncertain = append(p.uncertain, e)
+		p.readRoutes(family(e.Key()), "a key that seemed free is taken")
+	case errors.Is(err, kernel.ErrOverflow):
+		p.uncertain = append(p.uncertain, e)
+		p.readRoutes(family(e.Key()), "the kernel ran out of buffers")
+	case e.Note.trouble.device && e.Note.trouble.attempts > 1:
+		p.reads.state[partLinks].wanted = true // the event of its end should have come by now
+	}
+}
+
+// broken deals with a batch that broke off: what was done is not known, so everything is read at once and only then
+// tried again. A kernel that breaks off every batch is asked less and less often.
+func (p *Programmer) broken(ctx context.Context, err error) {
+	b := &p.writes
+	b.failures++
+	b.notBefore = time.Time{}
+	if wait := readBackoff(b.failures); wait > 0 {
+		b.notBefore = p.now.Add(wait)
+	}
+	p.uncertain = append(p.uncertain, b.entries...)
+	if ctx.Err() != nil {
+		return
+	}
+	if b.failures <= 2 {
+		p.log.Warn("a batch of routes broke off; the kernel is read", logError, err, logCount, len(b.ops))
+	}
+	p.readEverything("a batch of routes broke off")
+}

@@ -7,8 +7,8 @@
 // packet meets four things that this package planned, each by another table of the kernel:
 //
 //	10.244.3.0/26 via 10.244.3.0 dev vxlan.calico onlink    the route: into the tunnel, towards c's end of it
-//	10.244.3.0 lladdr 66:3e:ca:a4:db:65 nud permanent       the neighbour: c's end has this MAC; nobody is asked by ARP
-//	66:3e:ca:a4:db:65 dst 198.51.100.3 self permanent       the FDB entry: that MAC lives behind c's own address
+//	10.244.3.0 lladdr 66:84:a5:16:84:1b nud permanent       the neighbour: c's end has this MAC; nobody is asked by ARP
+//	66:84:a5:16:84:1b dst 198.51.100.3 self permanent       the FDB entry: that MAC lives behind c's own address
 //	vxlan.calico id 4096 dstport 4789 local 192.0.2.1       the device: wraps the frame in UDP and sends it (RFC 7348)
 //
 // The gateway is nobody's neighbour on any wire, hence onlink. On c the frame is unwrapped because its MAC is that of

@@ -82,7 +82,7 @@ func (s *scene) say(text string) string {
 		"{A1}", "10.244.1.9", "{A2}", "10.244.2.9", "{A3}", "10.244.3.9", "{Z2}", "10.244.2.60",
 		"{N1}", "192.0.2.1", "{N2}", "192.0.2.2", "{N3}", "198.51.100.3",
 		"{S1}", "192.0.2.1/24", "{S2}", "192.0.2.2/24", "{S3}", "198.51.100.3/24",
-		"{H}", "/32", "{D}", "vxlan.calico", "{M}", "1450", "{L}", " scope link",
+		"{H}", "/32", "{D}", "vxlan.calico", "{M}", "1450", "{M9000}", "8950", "{L}", " scope link",
 		"{F}", "IPv4", "{TA}", "spec.ipv4VXLANTunnelAddr", "{HA}", "spec.bgp.ipv4Address", "{MA}", "spec.vxlanTunnelMACAddr",
 		"{V2}", MAC("n2", cluster.IPv4).String(), "{V3}", MAC("n3", cluster.IPv4).String())
 	six := strings.NewReplacer(
@@ -92,7 +92,7 @@ func (s *scene) say(text string) string {
 		"{A1}", "fd00:10:244::109", "{A2}", "fd00:10:244::209", "{A3}", "fd00:10:244::309", "{Z2}", "fd00:10:244::23c",
 		"{N1}", "2001:db8:1::1", "{N2}", "2001:db8:1::2", "{N3}", "2001:db8:2::3",
 		"{S1}", "2001:db8:1::1/64", "{S2}", "2001:db8:1::2/64", "{S3}", "2001:db8:2::3/64",
-		"{H}", "/128", "{D}", "vxlan-v6.calico", "{M}", "1430", "{L}", "",
+		"{H}", "/128", "{D}", "vxlan-v6.calico", "{M}", "1430", "{M9000}", "8930", "{L}", "",
 		"{F}", "IPv6", "{TA}", "spec.ipv6VXLANTunnelAddr", "{HA}", "spec.bgp.ipv6Address", "{MA}", "spec.vxlanTunnelMACAddrV6",
 		"{V2}", MAC("n2", cluster.IPv6).String(), "{V3}", MAC("n3", cluster.IPv6).String())
 	if s.f == cluster.IPv4 {

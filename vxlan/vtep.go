@@ -265,7 +265,7 @@ func (r *roll) update(changes []cluster.Change[cluster.Node]) map[string]*member
 		if m == nil {
 			continue // left as well
 		}
-		if _, new := was[name]; !new {
+		if _, replaced := was[name]; !replaced {
 			was[name] = m
 			m = &member{name: name, node: m.node, ends: m.ends}
 			r.members[name] = m

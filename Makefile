@@ -1,0 +1,59 @@
+# Caracal. Bare `make` lists the targets.
+
+GO     ?= go
+BIN    := bin
+export CGO_ENABLED ?= 0
+# What `make demo`, `make up` and `make scenario` build; see `bin/caracal-lab up --help`.
+MODE   ?= mixed
+NODES  ?= 3
+FAMILY ?= 4
+NAME   ?= all
+LAB    := $(BIN)/caracal-lab --vm test/vm/run-in-vm
+SHAPE   = --mode $(MODE) --nodes $(NODES) --family $(FAMILY)
+
+.DEFAULT_GOAL := help
+.PHONY: help deps build demo test test-host test-guest bench check proto up status down scenario clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deps: ## install the programs tests and lab use (Debian; nothing happens when they are there)
+	@test/install
+
+build: ## build caracald, caracal and caracal-lab into bin/
+	$(GO) build -trimpath -o $(BIN)/ ./cmd/...
+
+demo: deps build ## bring up a cluster, ping everything, show why each route is there, clean up (MODE= NODES= FAMILY=)
+	@$(LAB) demo $(SHAPE)
+
+test: deps build test-host test-guest ## run every test: pure, real kernel, lab, and those that need IPIP in the guest kernel
+
+test-host:
+	CARACAL_TEST_GUEST=follows CARACAL_BIN=$(CURDIR)/$(BIN) $(GO) test $(TESTFLAGS) ./...
+
+test-guest: deps build ## run only the tests that need a kernel with IPIP, in one boot of the guest kernel
+	@test/guest-tests
+
+bench: deps build ## print the figures: programming rate, resync, memory, plan time
+	$(GO) test -run '^$$' -bench . -benchmem -timeout 30m ./...
+
+check: ## format, vet, staticcheck, generated code, walls between the rooms
+	@test/check
+
+proto: deps ## generate the gRPC code
+	proto/generate.sh
+
+up: deps build ## bring up a cluster and leave it standing (MODE= NODES= FAMILY=)
+	@$(LAB) up $(SHAPE)
+
+status: ## show the clusters that stand
+	@$(LAB) status
+
+down: ## remove the cluster that `make up` built
+	@$(LAB) down
+
+scenario: deps build ## play scenarios under a constant probe (NAME=, MODE=); `bin/caracal-lab scenario` lists them
+	@$(LAB) scenario $(NAME) $(SHAPE)
+
+clean: ## remove what was built
+	rm -rf $(BIN)

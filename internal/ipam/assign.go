@@ -181,7 +181,7 @@ func (a *assignment) fromOthers(ctx context.Context) error {
 		}
 	}
 	if a.missing() > 0 {
-		return fmt.Errorf("%w: %d found; create an IPPool or release addresses", ErrFull, len(a.got))
+		return fmt.Errorf("%w: %d found; add an IPPool or release addresses", ErrFull, len(a.got))
 	}
 	return nil
 }
@@ -317,32 +317,29 @@ func (o *operation) assignIP(ctx context.Context, addr netip.Addr, handle string
 		return fmt.Errorf("%w: no enabled IPPool holds the address and allows the use %q", ErrNoPool, use)
 	}
 	cidr := netip.PrefixFrom(addr, pool.BlockSize).Masked()
-	b, err := o.blockFor(ctx, cidr)
-	if err != nil {
-		return err
-	}
-	_, err = o.assignFrom(ctx, b, handle, o.strict, func(b *block) ([]int, error) {
-		ord := b.ordinal(addr)
-		if !b.assignOrdinal(ord, handle, attrs) {
-			return nil, ErrInUse
+	return retry(ctx, "find the block", func() error {
+		b, err := o.blockFor(ctx, cidr)
+		if err != nil {
+			return err
 		}
-		return []int{ord}, nil
+		_, err = o.assignFrom(ctx, b, handle, o.strict, func(b *block) ([]int, error) {
+			ord := b.ordinal(addr)
+			if !b.assignOrdinal(ord, handle, attrs) {
+				return nil, ErrInUse
+			}
+			return []int{ord}, nil
+		})
+		return raced(err) // not found: the block was deleted under us
 	})
-	return err
 }
 
-// blockFor returns the block, claiming it if nobody has it. Unlike Calico's AssignIP it looks again when it loses the
-// race for the claim (reference, sharp edge 35).
-func (o *operation) blockFor(ctx context.Context, cidr netip.Prefix) (b *block, err error) {
-	for i := range tries {
-		if b, err = o.readBlock(ctx, cidr); !errors.Is(err, datastore.ErrNotFound) {
-			break
-		}
-		if b, err = o.claim(ctx, cidr); !errors.Is(err, ErrClaimed) {
-			break
-		}
-		if err := pause(ctx, i); err != nil {
-			return nil, err
+// blockFor returns the block, claiming it if nobody has it. A claim lost to another is a conflict, so that the caller
+// looks again; Calico's AssignIP means to and does not (reference, sharp edge 35).
+func (o *operation) blockFor(ctx context.Context, cidr netip.Prefix) (*block, error) {
+	b, err := o.readBlock(ctx, cidr)
+	if errors.Is(err, datastore.ErrNotFound) {
+		if b, err = o.claim(ctx, cidr); errors.Is(err, ErrClaimed) {
+			return nil, fmt.Errorf("%w: %w", datastore.ErrConflict, err)
 		}
 	}
 	if err == nil && o.strict && !b.ownedBy(o.Node) {

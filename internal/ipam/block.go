@@ -79,6 +79,12 @@ func parseBlock(obj *calico.IPAMBlock) (*block, error) {
 			return nil, bad("spec.unallocated", "entry %d is not a free address", ordinal)
 		}
 	}
+	if obj.Spec.Unallocated == nil { // written back as null it would be refused: Calico's schema wants a list
+		obj.Spec.Unallocated = []int{}
+	}
+	if obj.Spec.Attributes == nil {
+		obj.Spec.Attributes = []calico.AllocationAttrs{}
+	}
 	return &block{obj, cidr}, nil
 }
 

@@ -86,13 +86,26 @@ func (c *Client) remove(ctx context.Context, obj calico.Object) error {
 	return c.erase(ctx, marked)
 }
 
-// erase is the second step of a deletion. If the object has changed or is gone, somebody else did it.
+// erase is the second step of a deletion. If the object is gone or another has its name, somebody else did it. One that
+// was only marked once more, as Calico does before it finishes another's deletion, is deleted all the same: that
+// other may be dead by now.
 func (c *Client) erase(ctx context.Context, obj calico.Object) error {
-	err := c.Store.Delete(ctx, obj)
-	if err == nil || errors.Is(err, datastore.ErrNotFound) || errors.Is(err, datastore.ErrConflict) {
-		return nil
-	}
-	return fmt.Errorf("delete %s %s: %w", obj.Kind(), obj.Meta().Name, err)
+	kind, name, uid := obj.Kind(), obj.Meta().Name, obj.Meta().UID
+	return retry(ctx, "delete "+calico.ObjectName(kind, name), func() error {
+		err := c.Store.Delete(ctx, obj)
+		if errors.Is(err, datastore.ErrConflict) {
+			now, rerr := c.Store.Get(ctx, kind, name)
+			if rerr == nil && now.Meta().UID == uid && *deletedMark(now) {
+				obj = now
+				return err
+			}
+			err = rerr
+		}
+		if err == nil || errors.Is(err, datastore.ErrNotFound) {
+			return nil
+		}
+		return fmt.Errorf("delete %s %s: %w", kind, name, err)
+	})
 }
 
 // readBlock reads a block and frees in memory what has cooled down; the next write of the block keeps that.

@@ -118,7 +118,7 @@ func (s *search) reclaim(ctx context.Context, spare []*block) (*block, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return nil, fmt.Errorf("%w: every block is another node's; enlarge the pool, add one, or give back blocks of nodes that are gone", ErrFull)
+	return nil, fmt.Errorf("%w: every block is another node's; add an IPPool or give back blocks of nodes that are gone", ErrFull)
 }
 
 func (s *search) evict(ctx context.Context, b *block) error {

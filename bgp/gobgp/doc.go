@@ -1,0 +1,57 @@
+// Package gobgp is the Speaker: an embedded GoBGP v4 server, and the only place that knows its types.
+//
+//	bgp.Config -> Apply -> diff -> server                     (the caller's goroutine, one at a time)
+//	server -> its watcher -> feed -> deliver -> bgp.Events     (paths, session states, End-of-RIB)
+//
+// # What flows and who owns which goroutine
+//
+// The server runs goroutines of its own: one for management, three per session. It tells us of changes on one more, through a
+// queue without a bound; so what runs there only files the news into the feed, which holds one entry per prefix and
+// session however often they change, and goes back for more. The goroutine "deliver" takes what the feed has collected,
+// all prefixes at once, and calls the Events, one after the other. A consumer that is slow, or stands still, delays only what is
+// delivered to itself. Methods may be called from any goroutine; Apply and Stop wait for each other.
+//
+// The server reports changes of best paths as differences, without saying which set they belong to. The feed adds them up: per
+// prefix the set of equal best paths, told apart by the peer's address, its router id and the path id. Its own
+// routes are left out, which is why a prefix that we originate is never reported as learned.
+//
+// # Restarts (RFC 4724, RFC 8538)
+//
+// Graceful restart is on for every session, restart time 120 s as BIRD in calico-node has it. What if we die here?
+//
+//   - The process is killed: the kernel closes its connections, peers keep our routes as stale for the restart time.
+//   - Stop with graceful set: the connections are shut down under GoBGP before it is told to stop, so that it sends
+//     neither a NOTIFICATION nor, to eBGP peers, withdrawals of what it has just dropped itself. To peers this looks like a kill.
+//   - Stop without: Cease/Peer De-configured (as a Hard Reset where the peer knows RFC 8538), peers flush.
+//   - Started with Options.Restarting: OPENs carry the restart and forwarding bits, without which a BIRD would flush at once.
+//
+// GoBGP then holds announcements back until every peer, those that are down included, has sent its End-of-RIB, or
+// for the deferral time. A node of the mesh announces only what it originates, which it knows before the first session, so the
+// deferral of iBGP sessions is one second; it is 30 s towards eBGP peers, to whom routes of the mesh are passed on.
+//
+// The Speaker is in sync when every session configured has brought its End-of-RIB (a peer without graceful restart counts ten
+// seconds after its session came up), at the latest when the restart time has run out since the first Apply. A change
+// of our own AS, router id, or listening address needs a new server: it starts as after a restart, and what was learned before
+// stays delivered, marked stale, until the new server is in sync.
+//
+// # Timers
+//
+// Hold 90 s, keepalive 30 s. Connections are tried after 1.5 to 2 s and then every 5 s (as in Calico). After a session was lost
+// GoBGP stays idle for 5 s (a constant of its own) and refuses connections meanwhile; so a session returns after 5 to 10 s.
+//
+// # Standards
+//
+// RFC 4271 (BGP-4), 4760 (multiprotocol), 4724 (graceful restart), 8538 (its N bit), 6793 (four-octet AS), 7606 (revised error
+// handling: a broken attribute costs its routes, not the session), 7911 (add-path, receiving only), 2918 (route
+// refresh), 5082 (TTL security), 4486 and 9003 (Cease subcodes), 8654 (extended messages).
+//
+// # Known deviations and limits
+//
+//   - GoBGP tells peers apart by address, so two sessions with one address on different ports are impossible (bgp.Plan picks one).
+//   - RFC 4271 section 9.1.2.2: no IGP cost is compared; equal paths are those equal in LOCAL_PREF, AS_PATH length, ORIGIN, MED
+//     and in being iBGP or not. Multipath and selection options are variables of the GoBGP packages, one for all
+//     servers of a process; every Speaker sets them alike.
+//   - Calico's BIRD also sends additional paths; a node of the mesh has none to send.
+//   - A peer that sends a NOTIFICATION after an error of ours loses its routes here unless both know RFC 8538.
+//   - Dial errors and the NOTIFICATIONs of sessions that never came up are known to GoBGP's log only, and are read from it.
+package gobgp

@@ -1,0 +1,236 @@
+package gobgp
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/osrg/gobgp/v4/api"
+	"github.com/osrg/gobgp/v4/pkg/apiutil"
+	gobgp "github.com/osrg/gobgp/v4/pkg/packet/bgp"
+
+	"github.com/caracal-net/caracal/bgp"
+)
+
+// The states of RFC 4271 section 8.2.2.
+const (
+	stateIdle        bgp.SessionState = "Idle"
+	stateConnect     bgp.SessionState = "Connect"
+	stateActive      bgp.SessionState = "Active"
+	stateOpenSent    bgp.SessionState = "OpenSent"
+	stateOpenConfirm bgp.SessionState = "OpenConfirm"
+	stateEstablished bgp.SessionState = "Established"
+)
+
+var states = map[gobgp.FSMState]bgp.SessionState{
+	gobgp.BGP_FSM_IDLE: stateIdle, gobgp.BGP_FSM_CONNECT: stateConnect, gobgp.BGP_FSM_ACTIVE: stateActive,
+	gobgp.BGP_FSM_OPENSENT: stateOpenSent, gobgp.BGP_FSM_OPENCONFIRM: stateOpenConfirm, gobgp.BGP_FSM_ESTABLISHED: stateEstablished,
+}
+
+// settleTime is how long a session without graceful restart, which need not send End-of-RIB, is given for its routes.
+const settleTime = 10 * time.Second
+
+// session is what the feed knows of one peer. All but up is guarded by the feed's lock.
+type session struct {
+	peer       bgp.Peer
+	state      bgp.SessionState
+	since      time.Time
+	lastError  string
+	said       bool // lastError is of this connection already
+	eor        bool
+	restarting bool
+	noRestart  bool        // the peer did not offer graceful restart
+	up         atomic.Bool // state is Established; read by the log adapter on GoBGP's hot path
+}
+
+func (f *feed) add(p bgp.Peer) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.sessions[p.Addr] = &session{peer: p, state: stateIdle, since: time.Now()}
+	f.changed = true
+}
+
+// rename takes over what only we read of a peer. Paths learned before keep the name they came with.
+func (f *feed) rename(p bgp.Peer) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s := f.sessions[p.Addr]; s != nil && s.peer != p {
+		s.peer = p
+		f.changed = true
+	}
+}
+
+func (f *feed) remove(a netip.Addr) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.sessions, a)
+	f.changed = true
+	f.kick()
+}
+
+func (f *feed) session(a netip.Addr) *session {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.sessions[a]
+}
+
+// name fills in the names of peers.
+func (f *feed) name(paths []bgp.Path) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range paths {
+		if s := f.sessions[paths[i].PeerAddr]; s != nil {
+			paths[i].Peer = s.peer.Name
+		}
+	}
+}
+
+// state files a change of a session's state.
+func (f *feed) state(gen int, p *apiutil.Peer, at time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.sessions[p.State.NeighborAddress]
+	now, known := states[p.State.SessionState]
+	if gen != f.gen || s == nil || !known || s.state == now {
+		return // after close too: hangUp waits for the sessions to go down
+	}
+	was := s.state
+	s.state, s.since = now, at
+	s.up.Store(now == stateEstablished)
+	switch {
+	case now == stateEstablished:
+		f.cameUp(s, p)
+	case was == stateEstablished:
+		f.wentDown(s, p)
+	default:
+		s.fail(reason(p))
+	}
+	if p.State.DisconnectReason == api.PeerState_DISCONNECT_REASON_RESTART_TIMER_EXPIRED {
+		s.restarting = false
+		s.fail("the peer did not come back within its restart time")
+	}
+	f.changed = true
+	f.kick()
+}
+
+func (f *feed) cameUp(s *session, p *apiutil.Peer) {
+	s.eor, s.said = false, false
+	s.noRestart = !slices.ContainsFunc(p.State.RemoteCap, func(c gobgp.ParameterCapabilityInterface) bool {
+		return c.Code() == gobgp.BGP_CAP_GRACEFUL_RESTART
+	})
+	if s.noRestart {
+		time.AfterFunc(settleTime, f.kick)
+	}
+	f.log.Info("BGP session is up", keyPeer, s.peer.Name, keyAddress, s.peer.Addr, keyGraceful, !s.noRestart)
+}
+
+func (f *feed) wentDown(s *session, p *apiutil.Peer) {
+	s.eor = false
+	s.restarting = p.State.DisconnectReason == api.PeerState_DISCONNECT_REASON_GRACEFUL_RESTART
+	if s.restarting {
+		f.stale(s.peer.Addr, true)
+	}
+	if !s.said {
+		s.fail(reason(p))
+	}
+	s.said = false
+	f.log.Warn("BGP session is down", keyPeer, s.peer.Name, keyAddress, s.peer.Addr, keyError, s.lastError, keyKept, s.restarting)
+}
+
+func (s *session) fail(text string) {
+	if text != "" {
+		s.lastError = text
+	}
+}
+
+// reason says why a session left a state, in words; "" where the next state is progress, or where the log has said it.
+func reason(p *apiutil.Peer) string {
+	switch p.State.DisconnectReason {
+	case api.PeerState_DISCONNECT_REASON_READ_FAILED, api.PeerState_DISCONNECT_REASON_GRACEFUL_RESTART:
+		return "connection closed by the peer or lost"
+	case api.PeerState_DISCONNECT_REASON_WRITE_FAILED:
+		return "connection lost while writing"
+	case api.PeerState_DISCONNECT_REASON_HOLD_TIMER_EXPIRED:
+		return "sent: " + notification(gobgp.BGP_ERROR_HOLD_TIMER_EXPIRED, 0)
+	case api.PeerState_DISCONNECT_REASON_BAD_PEER_AS:
+		return "sent: " + notification(gobgp.BGP_ERROR_OPEN_MESSAGE_ERROR, gobgp.BGP_ERROR_SUB_BAD_PEER_AS)
+	case api.PeerState_DISCONNECT_REASON_INVALID_MSG:
+		return "the peer sent an invalid message"
+	}
+	return ""
+}
+
+// endOfRIB files that a peer has sent all it had (RFC 4724 section 2).
+func (f *feed) endOfRIB(gen int, peer netip.Addr, fam gobgp.Family) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.sessions[peer]
+	if gen != f.gen || f.closed || s == nil || fam != family(peer) {
+		return
+	}
+	s.eor, s.restarting = true, false
+	f.stale(peer, false) // what did not come again is withdrawn next
+	f.changed = true
+	f.kick()
+}
+
+// allHeard reports whether every session has brought what it had.
+func (f *feed) allHeard(now time.Time) bool {
+	for _, s := range f.sessions {
+		settled := s.state == stateEstablished && s.noRestart && now.Sub(s.since) >= settleTime
+		if !s.eor && !settled {
+			return false
+		}
+	}
+	return true
+}
+
+// statuses returns all sessions sorted by name, without counts.
+func (f *feed) statuses() []bgp.PeerStatus {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := make([]bgp.PeerStatus, 0, len(f.sessions))
+	for _, s := range f.sessions {
+		out = append(out, bgp.PeerStatus{
+			Peer: s.peer, State: s.state, Since: s.since, LastError: s.lastError, EndOfRIB: s.eor, Restarting: s.restarting,
+		})
+	}
+	slices.SortFunc(out, func(a, b bgp.PeerStatus) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+// notification names a NOTIFICATION as the RFCs do.
+func notification(code, subcode uint8) string {
+	c, ok := codes[code]
+	if !ok {
+		return fmt.Sprintf("NOTIFICATION %d/%d", code, subcode)
+	}
+	if sub := c.subcodes[subcode]; sub != "" {
+		return c.name + "/" + sub
+	}
+	if subcode != 0 {
+		return fmt.Sprintf("%s/%d", c.name, subcode)
+	}
+	return c.name
+}
+
+// codes are the names of RFC 4271 sections 4.5 and 6.6 (with RFC 6608), RFC 4486, RFC 5492, RFC 7313 and RFC 8538.
+var codes = map[uint8]struct {
+	name     string
+	subcodes map[uint8]string
+}{
+	1: {"Message Header Error", map[uint8]string{1: "Connection Not Synchronized", 2: "Bad Message Length", 3: "Bad Message Type"}},
+	2: {"OPEN Message Error", map[uint8]string{1: "Unsupported Version Number", 2: "Bad Peer AS", 3: "Bad BGP Identifier",
+		4: "Unsupported Optional Parameter", 6: "Unacceptable Hold Time", 7: "Unsupported Capability"}},
+	3: {"UPDATE Message Error", map[uint8]string{1: "Malformed Attribute List", 2: "Unrecognized Well-known Attribute", 3: "Missing Well-known Attribute",
+		4: "Attribute Flags Error", 5: "Attribute Length Error", 6: "Invalid ORIGIN Attribute", 8: "Invalid NEXT_HOP Attribute",
+		9: "Optional Attribute Error", 10: "Invalid Network Field", 11: "Malformed AS_PATH"}},
+	4: {"Hold Timer Expired", nil},
+	5: {"Finite State Machine Error", map[uint8]string{1: "Unexpected Message in OpenSent", 2: "Unexpected Message in OpenConfirm", 3: "Unexpected Message in Established"}},
+	6: {"Cease", map[uint8]string{1: "Maximum Number of Prefixes Reached", 2: "Administrative Shutdown", 3: "Peer De-configured", 4: "Administrative Reset",
+		5: "Connection Rejected", 6: "Other Configuration Change", 7: "Connection Collision Resolution", 8: "Out of Resources", 9: "Hard Reset"}},
+	7: {"ROUTE-REFRESH Message Error", map[uint8]string{1: "Invalid Message Length"}},
+}

@@ -17,7 +17,7 @@ func (r *Resource) Word() (any, []cluster.Problem) {
 			problems = append(problems, p)
 		}
 	}
-	if len(problems) > 0 && !partial(r.Kind) {
+	if len(problems) > 0 && !Partial(r.Kind) {
 		return nil, problems
 	}
 	return w, problems
@@ -33,9 +33,9 @@ func (r *Resource) told(field string) bool {
 	return false
 }
 
-// partial reports whether objects of a kind can be used without the values that are wrong. That holds for a node and for
+// Partial reports whether objects of a kind can be used without the values that are wrong. That holds for a node and for
 // settings, where every value stands alone; a pool or a block is usable as a whole or not at all.
-func partial(kind Kind) bool {
+func Partial(kind Kind) bool {
 	return kind == KindNode || kind == KindBGPConfiguration || kind == KindFelixConfig
 }
 

@@ -1,0 +1,21 @@
+package file
+
+import (
+	"testing"
+
+	"github.com/caracal-net/caracal/internal/datastore"
+	"github.com/caracal-net/caracal/internal/datastore/datastoretest"
+)
+
+func open(t testing.TB, dir string) *Store {
+	t.Helper()
+	s, err := Open(dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestContract(t *testing.T) {
+	datastoretest.Contract(t, func(t *testing.T) datastore.Store { return open(t, t.TempDir()) })
+}

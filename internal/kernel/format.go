@@ -20,7 +20,7 @@ func FormatRoute(r *Route, linkName func(int) string) string {
 		b.WriteString(" tos 0x" + strconv.FormatUint(uint64(r.TOS), 16))
 	}
 	if len(r.NextHops) == 1 {
-		formatHop(&b, &r.NextHops[0], linkName)
+		formatHop(&b, &r.NextHops[0], r.Dst.Addr().Is6(), linkName)
 	}
 	if r.Table != 0 && r.Table != TableMain {
 		b.WriteString(" table " + tableName(r.Table))
@@ -47,7 +47,7 @@ func FormatRoute(r *Route, linkName func(int) string) string {
 		for i := range r.NextHops {
 			h := &r.NextHops[i]
 			b.WriteString(" nexthop")
-			formatHop(&b, h, linkName)
+			formatHop(&b, h, r.Dst.Addr().Is6(), linkName)
 			b.WriteString(" weight " + strconv.Itoa(int(max(h.Weight, 1))))
 			formatFlags(&b, h)
 		}
@@ -66,8 +66,12 @@ func formatDst(r *Route) string {
 	}
 }
 
-func formatHop(b *strings.Builder, h *NextHop, linkName func(int) string) {
-	if h.Gateway.IsValid() {
+func formatHop(b *strings.Builder, h *NextHop, v6 bool, linkName func(int) string) {
+	switch {
+	case !h.Gateway.IsValid():
+	case h.Gateway.Is6() && !v6:
+		b.WriteString(" via inet6 " + h.Gateway.String())
+	default:
 		b.WriteString(" via " + h.Gateway.String())
 	}
 	if h.Link != 0 {
@@ -142,7 +146,7 @@ func FormatAnswer(dst netip.Addr, a *Answer, linkName func(int) string) string {
 		b.WriteString(word + " ")
 	}
 	b.WriteString(dst.String())
-	formatHop(&b, &a.Chosen, linkName)
+	formatHop(&b, &a.Chosen, dst.Is6(), linkName)
 	if a.Src.IsValid() {
 		b.WriteString(" src " + a.Src.String())
 	}

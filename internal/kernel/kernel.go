@@ -78,14 +78,16 @@ type RouteKey struct {
 // Verb is what a RouteOp does.
 type Verb uint8
 
-// The verbs of a RouteOp. None of them ever replaces or removes a route of another protocol that the
-// kernel's own matching can tell apart: Add is exclusive, Delete carries protocol and metric.
+// The verbs of a RouteOp. Add and Delete never touch a route of another protocol: Add is exclusive, Delete carries protocol,
+// metric and, in IPv6, the next hops. Replace is for a key that was read back as ours (see the package's essay).
 const (
 	// Add creates the route; ErrExists if any route has its key.
 	Add Verb = iota
-	// Replace atomically replaces the route of the same key, or creates it.
+	// Replace atomically replaces the route of the same key, or creates it. It does not look at the protocol: IPv4 replaces the
+	// first route of the key, IPv6 all siblings of it.
 	Replace
-	// Delete removes the route of that key and protocol; one that is not there is ErrNotThere.
+	// Delete removes the route of that key, protocol and (unless 0) type; one that is not there is ErrNotThere. In IPv6 it removes
+	// the next hops that the Route names and leaves others, ours or not; give it the route as it was read back.
 	Delete
 )
 
@@ -178,7 +180,9 @@ const (
 	EventNeighbour
 )
 
-// Event is one notification of the kernel. Deleted tells the two directions apart.
+// Event is one notification of the kernel. Deleted tells the two directions apart. A deleted IPv6 route may be a part of one: the
+// next hops named are gone, others may be left (RTM_DELROUTE of one sibling). Of a deleted ARP or NDP neighbour only Link and
+// Addr count, and there may be two such events.
 type Event struct {
 	Kind    EventKind
 	Deleted bool
@@ -233,8 +237,9 @@ type Links interface {
 type Kernel interface {
 	Routes
 	Links
-	// Watch delivers events in the kernel's order to one consumer until ctx ends, then closes the channel. After a
-	// lost message it delivers EventLost and goes on. Our own writes are seen as events too.
+	// Watch delivers events in the kernel's order to one consumer until ctx ends, then closes the channel. Changes made
+	// after Watch has returned are seen, our own writes too. After a lost message it delivers EventLost, behind all events
+	// older than the loss, and goes on: who then reads everything again and applies what follows is right.
 	Watch(ctx context.Context) (<-chan Event, error)
 	Close() error
 }

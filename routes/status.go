@@ -5,6 +5,7 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/caracal-net/caracal/internal/kernel"
@@ -29,46 +30,61 @@ const chunk = 1024
 // Snapshot returns the statuses that match, or all if match is nil, sorted by destination, metric and owner. match sees
 // everything but the Kernel text and must not keep the pointer. A route that changes meanwhile is shown as it was or as it is.
 func (p *Programmer) Snapshot(match func(*Status) bool) []Status {
-	var all []Status
-	p.mu.Lock()
-	names := p.links.freeze()
-	rows := make([]row, 0, chunk)
-	for i := p.routes.Len() - 1; i >= 0; {
-		rows = rows[:0]
-		for ; i >= 0 && len(rows) < chunk; i-- {
-			if i < p.routes.Len() {
-				rows = p.appendRows(rows, p.routes.At(i))
-			}
-		}
-		p.mu.Unlock()
-		for r := range rows {
-			s := rows[r].status()
-			if match == nil || match(&s) {
-				s.Kernel = rows[r].text(names)
-				all = append(all, s)
-			}
-		}
-		p.mu.Lock()
+	rows, names := p.rows()
+	text := newTexts(names)
+	all := make([]Status, 0, len(rows))
+	if match != nil {
+		all = nil
 	}
-	p.mu.Unlock()
-	slices.SortFunc(all, p.compareStatus())
-	// An entry that moved while the lock was free may have been met twice.
-	return slices.CompactFunc(all, func(a, b Status) bool {
-		return a.Owner == b.Owner && a.Route.Dst == b.Route.Dst && a.Route.Metric == b.Route.Metric
-	})
+	for i := range rows {
+		if i > 0 && rows[i].rank == rows[i-1].rank && rows[i].key == rows[i-1].key {
+			continue // it moved while the lock was free and was met twice
+		}
+		s := rows[i].status()
+		if match == nil || match(&s) {
+			s.Kernel = text.of(rows[i])
+			all = append(all, s)
+		}
+	}
+	return all
 }
 
-// compareStatus orders statuses by destination, metric, and rank of owner.
-func (p *Programmer) compareStatus() func(a, b Status) int {
+// rows copies the records of all routes in order, letting the Programmer go on every chunk.
+func (p *Programmer) rows() ([]*row, func(int) string) {
 	p.mu.Lock()
-	ranks := make(map[Owner]uint8, len(p.ranks))
-	for o, r := range p.ranks {
-		ranks[o] = r
+	defer p.mu.Unlock()
+	var all []*row
+	block := make([]row, 0, chunk)
+	for i := p.routes.Len() - 1; i >= 0; i-- {
+		if i >= p.routes.Len() {
+			continue
+		}
+		if block = p.appendRows(block, p.routes.At(i)); cap(block)-len(block) < 8 {
+			for r := range block {
+				all = append(all, &block[r])
+			}
+			block = make([]row, 0, chunk)
+			p.mu.Unlock()
+			p.mu.Lock()
+		}
 	}
+	for r := range block {
+		all = append(all, &block[r])
+	}
+	names := p.links.freeze()
 	p.mu.Unlock()
-	return func(a, b Status) int {
-		return cmp.Or(a.Route.Dst.Compare(b.Route.Dst), cmp.Compare(a.Route.Metric, b.Route.Metric), cmp.Compare(ranks[a.Owner], ranks[b.Owner]))
-	}
+	slices.SortFunc(all, compareRows)
+	p.mu.Lock()
+	return all, names
+}
+
+func compareRows(a, b *row) int {
+	return cmp.Or(comparePrefixes(a.key.Dst, b.key.Dst), cmp.Compare(a.key.Metric, b.key.Metric), cmp.Compare(a.key.TOS, b.key.TOS), cmp.Compare(a.rank, b.rank))
+}
+
+// comparePrefixes is the order of addresses, then of lengths: how a person looks for a prefix.
+func comparePrefixes(a, b netip.Prefix) int {
+	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
 }
 
 // appendRows copies the records of an entry.
@@ -129,13 +145,53 @@ func (r *row) status() Status {
 	return s
 }
 
-// text is the route as the kernel holds it.
-func (r *row) text(names func(int) string) string {
+// texts writes routes as the kernel holds them. Routes of one form differ in nothing but their destination, so the
+// rest of the line is made once.
+type texts struct {
+	names func(int) string
+	lines map[textKey][2]string // before and behind the destination
+}
+
+type textKey struct {
+	form   *form
+	metric uint32
+	tos    uint8
+	v6     bool
+}
+
+func newTexts(names func(int) string) *texts {
+	return &texts{names: names, lines: map[textKey][2]string{}}
+}
+
+// Destinations that stand for any in a line.
+var (
+	standIn4 = netip.MustParsePrefix("255.254.253.252/31")
+	standIn6 = netip.MustParsePrefix("ffff:fffe:fffd:fffc:fffb:fffa:fff9:fff8/127")
+)
+
+func (t *texts) of(r *row) string {
 	if r.actual == nil {
 		return ""
 	}
-	k := r.actual.route(r.key)
-	return kernel.FormatRoute(&k, names)
+	k := textKey{r.actual, r.key.Metric, r.key.TOS, r.key.Dst.Addr().Is6()}
+	line, ok := t.lines[k]
+	if !ok {
+		any := standIn4
+		if k.v6 {
+			any = standIn6
+		}
+		route := r.actual.route(kernel.RouteKey{Dst: any, Metric: k.metric, TOS: k.tos})
+		line[0], line[1], _ = strings.Cut(kernel.FormatRoute(&route, t.names), any.String())
+		t.lines[k] = line
+	}
+	dst := r.key.Dst.String()
+	switch {
+	case r.key.Dst.Bits() == 0:
+		dst = "default"
+	case r.key.Dst.IsSingleIP():
+		dst = r.key.Dst.Addr().String()
+	}
+	return line[0] + dst + line[1]
 }
 
 // Counts returns how many routes each owner has in each outcome; unwanted ones that are kept count for the empty owner.
@@ -227,18 +283,18 @@ func (p *Programmer) changes(w *watcher) []Status {
 		}
 	}
 	p.mu.Unlock()
-	all := make([]Status, len(rows))
+	slices.SortFunc(rows, func(a, b row) int { return compareRows(&a, &b) })
+	all, text := make([]Status, len(rows)), newTexts(names)
 	for i := range rows {
 		all[i] = rows[i].status()
-		all[i].Kernel = rows[i].text(names)
+		all[i].Kernel = text.of(&rows[i])
 	}
-	slices.SortFunc(all, p.compareStatus())
 	return all
 }
 
 // rowAt is the record of one key and owner, with outcome none (Removed) if there is none.
 func (p *Programmer) rowAt(k watchKey) row {
-	gone := row{key: k.key, owner: p.owners[k.owner], wish: wish{since: p.now.UnixMilli()}}
+	gone := row{key: k.key, rank: k.owner, owner: p.owners[k.owner], wish: wish{since: p.now.UnixMilli()}}
 	e := p.routes.Get(k.key)
 	if e == nil {
 		return gone

@@ -1,0 +1,107 @@
+// Command caracald is the node daemon: it makes the cluster's workload addresses reachable from this node.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/caracal-net/caracal/internal/daemon"
+)
+
+func main() {
+	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer cancel()
+	if err := command().ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "caracald:", err)
+		os.Exit(1)
+	}
+}
+
+func command() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "caracald",
+		Short:         "BGP and VXLAN routing for the workloads of a Calico cluster",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.AddCommand(runCommand(), cleanupCommand(), versionCommand())
+	return root
+}
+
+func runCommand() *cobra.Command {
+	var backend, level string
+	cfg := daemon.Config{}
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Run the daemon until SIGTERM; routes stay when it stops",
+		Args:  cobra.NoArgs,
+	}
+	f := cmd.Flags()
+	f.StringVar(&cfg.Node, "node", "", "name of this node; default "+daemon.EnvNodeName+", the nodename file, the host name")
+	f.StringVar(&cfg.Datastore, "datastore", os.Getenv(daemon.EnvDatastore), "file:DIR, a directory of Calico manifests; default "+daemon.EnvDatastore)
+	f.StringVar(&cfg.Socket, "socket", envOr(daemon.EnvSocket, daemon.DefaultSocket), "unix socket of the gRPC services")
+	f.StringVar(&backend, "backend", os.Getenv(daemon.EnvBackend), "bird, vxlan or none, until the ConfigMap calico-config says otherwise; default "+daemon.EnvBackend)
+	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		log, err := logger(level)
+		if err != nil {
+			return err
+		}
+		if cfg.Backend, err = daemon.ParseBackend(backend); err != nil {
+			return err
+		}
+		if cfg.Node == "" {
+			if cfg.Node, err = daemon.NodeName(os.Getenv); err != nil {
+				return err
+			}
+		}
+		return daemon.Run(cmd.Context(), cfg, log)
+	}
+	return cmd
+}
+
+func cleanupCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "cleanup",
+		Short: "Remove every route, device and address of ours from this host; stop the daemon first",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := logger("info")
+			if err != nil {
+				return err
+			}
+			return daemon.Cleanup(cmd.Context(), log)
+		},
+	}
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		Run:   func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), daemon.Version()) },
+	}
+}
+
+// logger writes text records to standard error, which is what container runtimes and systemd collect.
+func logger(level string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("--log-level %q: want debug, info, warn or error", level)
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l})), nil
+}
+
+func envOr(name, otherwise string) string {
+	if v := os.Getenv(name); v != "" {
+		return v
+	}
+	return otherwise
+}

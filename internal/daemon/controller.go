@@ -1,0 +1,275 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+
+	"github.com/caracal-net/caracal/bgp"
+	"github.com/caracal-net/caracal/internal/cluster"
+	"github.com/caracal-net/caracal/internal/datastore"
+	"github.com/caracal-net/caracal/ipip"
+	"github.com/caracal-net/caracal/routes"
+	"github.com/caracal-net/caracal/vxlan"
+)
+
+// programmer is what the controller needs of the route programmer.
+type programmer interface {
+	Apply(owner routes.Owner, c routes.Change)
+	Expect(owners ...routes.Owner)
+	InSync(owner routes.Owner)
+}
+
+// speakers is what the controller needs of the engine: nil asks for no Speaker at all.
+type speakers interface{ Set(*bgp.Config) }
+
+// controller turns what is known into what is wanted. Its one goroutine owns the planners; everything that happens
+// (a new state, a changed host, learned paths) is left in the inbox and looked at together.
+type controller struct {
+	node     string
+	fallback cluster.Backend // until the datastore names one
+	log      *slog.Logger
+	prog     programmer
+	speakers speakers
+	wake     chan struct{}
+
+	mu   sync.Mutex // guards what follows
+	in   inbox
+	view view
+
+	// Owned by Run's goroutine.
+	planned cluster.Backend // backend the last plan was made for, "" before the first
+	vxlan   *vxlan.Planner
+	learned *bgp.Routes
+	config  *bgp.Config // last one given to the Speaker
+}
+
+// inbox holds what has happened since the last plan.
+type inbox struct {
+	update    datastore.Update
+	host      *routes.Host
+	learned   []bgp.Learned
+	bgpInSync bool // the Speaker has heard every peer out since it was started
+}
+
+// view is what inspection sees of the last plan.
+type view struct {
+	state    *cluster.State
+	inSync   bool
+	storeErr error
+	backend  cluster.Backend
+	vteps    []vxlan.VTEP
+	problems []cluster.Problem
+	planned  bool
+	bgpDone  bool
+}
+
+func newController(node string, fallback cluster.Backend, log *slog.Logger, prog programmer, speakers speakers) *controller {
+	return &controller{
+		node: node, fallback: fallback, log: log, prog: prog, speakers: speakers,
+		wake:  make(chan struct{}, 1),
+		vxlan: vxlan.NewPlanner(node), learned: bgp.NewRoutes(node, ipip.NextHop),
+	}
+}
+
+// String names the task.
+func (c *controller) String() string { return "controller" }
+
+// The methods that fill the inbox; any goroutine may call them, none waits for a plan.
+
+func (c *controller) setUpdate(u datastore.Update) { c.post(func(in *inbox) { in.update = u }) }
+
+func (c *controller) setHost(h *routes.Host) { c.post(func(in *inbox) { in.host = h }) }
+
+func (c *controller) addLearned(l []bgp.Learned) {
+	c.post(func(in *inbox) { in.learned = append(in.learned, l...) })
+}
+
+func (c *controller) setBGPInSync() { c.post(func(in *inbox) { in.bgpInSync = true }) }
+
+func (c *controller) post(f func(*inbox)) {
+	c.mu.Lock()
+	f(&c.in)
+	c.mu.Unlock()
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// View returns what inspection sees.
+func (c *controller) View() view {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.view
+}
+
+// Run is the task.
+func (c *controller) Run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c.wake:
+			c.plan(c.take())
+		}
+	}
+}
+
+// take empties the inbox of what is consumed once: learned paths. The rest is the newest there is.
+func (c *controller) take() inbox {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	in := c.in
+	c.in.learned = nil
+	return in
+}
+
+// plan makes everything wanted equal to what is known. Before the datastore and the host are known nothing is planned, and so
+// nothing is touched (invariant 1).
+func (c *controller) plan(in inbox) {
+	if c.planned == cluster.BackendBird {
+		c.learned.Learned(in.learned)
+	} else {
+		in.bgpInSync = false // a Speaker that is not wanted has nothing to say
+	}
+	v := view{state: in.update.State, inSync: in.update.InSync, storeErr: in.update.Err, backend: c.backend(in.update.State)}
+	if !in.update.InSync || in.host == nil {
+		c.show(v)
+		return
+	}
+	if in.update.State.Node(c.node) == nil && v.backend != cluster.BackendNone {
+		// A cluster without us in it is more likely an accident than a wish: keep what stands.
+		v.problems = append(v.problems, cluster.Problem{Object: "Node " + c.node,
+			Text: "this node is not in the datastore, so the last plan stays; create the Node resource or start with the right node name"})
+		v.planned = c.planned != ""
+		c.show(v)
+		return
+	}
+	if v.backend != c.planned {
+		c.changeBackend(v.backend, &in)
+	}
+	switch v.backend {
+	case cluster.BackendNone:
+	case cluster.BackendVXLAN:
+		c.planVXLAN(in, &v)
+	default:
+		c.planVXLAN(in, &v)
+		c.planBGP(in, &v)
+	}
+	v.planned = true
+	v.bgpDone = v.backend != cluster.BackendBird || in.bgpInSync
+	c.show(v)
+}
+
+// backend returns the backend in force: the datastore's word, since a ConfigMap can change while we run, else the one
+// we were started with.
+func (c *controller) backend(st *cluster.State) cluster.Backend {
+	if st != nil && st.Backend() != "" {
+		return st.Backend()
+	}
+	return c.fallback
+}
+
+// changeBackend prepares the planners for another backend. What the old one wanted and the new one does not is withdrawn
+// by the programmer once the new owners are in sync, so that a route both want never goes away.
+func (c *controller) changeBackend(to cluster.Backend, in *inbox) {
+	if c.planned != "" {
+		c.log.Info("backend changes", logFrom, c.planned, logTo, to)
+	}
+	c.planned = to
+	c.vxlan.Reset()
+	c.speakers.Set(nil) // before its paths are dropped: from here on a former Speaker says nothing more
+	c.config = nil
+	c.mu.Lock()
+	c.in.learned, c.in.bgpInSync = nil, false
+	c.mu.Unlock()
+	in.bgpInSync = false
+	c.learned = bgp.NewRoutes(c.node, ipip.NextHop)
+	c.prog.Expect(routes.OwnerVXLAN, routes.OwnerIPIP, routes.OwnerBGP)
+	if to == cluster.BackendBird {
+		return
+	}
+	nothing := routes.Change{Whole: true, Links: []routes.Link{}}
+	if to == cluster.BackendNone {
+		c.prog.Apply(routes.OwnerVXLAN, nothing)
+		c.prog.InSync(routes.OwnerVXLAN)
+	}
+	for _, owner := range []routes.Owner{routes.OwnerIPIP, routes.OwnerBGP} {
+		c.prog.Apply(owner, nothing)
+		c.prog.InSync(owner)
+	}
+}
+
+func (c *controller) planVXLAN(in inbox, v *view) {
+	out := c.vxlan.Plan(vxlan.Input{State: in.update.State, Host: in.host, Backend: v.backend})
+	c.prog.Apply(routes.OwnerVXLAN, out.Change)
+	c.prog.InSync(routes.OwnerVXLAN)
+	v.vteps = out.VTEPs
+	v.problems = append(v.problems, out.Problems...)
+}
+
+func (c *controller) planBGP(in inbox, v *view) {
+	st := in.update.State
+	links := []routes.Link{}
+	link, problems := ipip.Device(st, c.node, in.host)
+	if link != nil {
+		links = append(links, *link)
+	}
+	v.problems = append(v.problems, problems...)
+	c.prog.Apply(routes.OwnerIPIP, routes.Change{Links: links})
+	c.prog.InSync(routes.OwnerIPIP)
+
+	cfg, problems := bgp.Plan(st, c.node, in.host)
+	v.problems = append(v.problems, problems...)
+	if c.config == nil || !sameConfig(*c.config, cfg) {
+		c.config = &cfg
+		c.speakers.Set(&cfg)
+	}
+	c.prog.Apply(routes.OwnerBGP, c.learned.Plan(st, in.host))
+	if in.bgpInSync {
+		c.prog.InSync(routes.OwnerBGP)
+	}
+}
+
+func sameConfig(a, b bgp.Config) bool {
+	return a.ASN == b.ASN && a.RouterID == b.RouterID && a.ListenPort == b.ListenPort &&
+		slices.Equal(a.ListenAddrs, b.ListenAddrs) && slices.Equal(a.Peers, b.Peers) && slices.Equal(a.Originate, b.Originate)
+}
+
+// show publishes the view and logs each problem that was not there before, and each that is gone.
+func (c *controller) show(v view) {
+	if v.state != nil {
+		v.problems = append(slices.Clone(v.state.Problems()), v.problems...)
+	}
+	c.mu.Lock()
+	old := c.view
+	c.view = v
+	c.mu.Unlock()
+	for _, p := range v.problems {
+		if !slices.Contains(old.problems, p) {
+			c.log.Warn("problem in the datastore", logObject, p.Object, logField, p.Field, logText, p.Text, logFile, fileLine(p))
+		}
+	}
+	for _, p := range old.problems {
+		if !slices.Contains(v.problems, p) {
+			c.log.Info("problem in the datastore is mended", logObject, p.Object, logField, p.Field)
+		}
+	}
+	if (v.storeErr == nil) != (old.storeErr == nil) {
+		if v.storeErr != nil {
+			c.log.Error("datastore cannot be read, the last good state stays", logErr, v.storeErr)
+		} else {
+			c.log.Info("datastore can be read again")
+		}
+	}
+}
+
+func fileLine(p cluster.Problem) string {
+	if p.File == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s:%d", p.File, p.Line)
+}

@@ -1,0 +1,173 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"runtime/debug"
+	"time"
+
+	"github.com/caracal-net/caracal/bgp"
+	"github.com/caracal-net/caracal/bgp/gobgp"
+	"github.com/caracal-net/caracal/internal/datastore"
+	"github.com/caracal-net/caracal/internal/datastore/file"
+	"github.com/caracal-net/caracal/internal/inspect"
+	"github.com/caracal-net/caracal/internal/ipam"
+	"github.com/caracal-net/caracal/internal/kernel"
+	"github.com/caracal-net/caracal/routes"
+)
+
+// daemon is one running caracald: every part of it, wired.
+type daemon struct {
+	cfg     Config
+	log     *slog.Logger
+	started time.Time
+
+	kernel     kernel.Kernel
+	store      datastoreBoth
+	programmer *routes.Programmer
+	controller *controller
+	engine     *engine
+	tunnels    *tunnels
+}
+
+// datastoreBoth is a datastore that is watched and written.
+type datastoreBoth interface {
+	datastore.Watcher
+	datastore.Store
+}
+
+// Run runs caracald in the calling process's network namespace until ctx ends or a part of it fails for good.
+// What it has programmed stays.
+func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
+	d := &daemon{cfg: cfg, log: log.With(logNode, cfg.Node), started: time.Now()}
+	if err := d.open(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.kernel.Close()) }()
+	listener, err := inspect.Listen(ctx, cfg.Socket)
+	if err != nil {
+		return err
+	}
+	server := inspect.NewServer(d.sources())
+	d.log.Info("caracald starts", logVersion, Version(), logBackend, cfg.Backend, logDatastore, cfg.Datastore, logSocket, cfg.Socket)
+	err = runStages(ctx, []stage{
+		{task{"datastore watcher", d.watch}, d.controller},
+		{task{"route programmer", d.programmer.Run}},
+		{d.engine, d.tunnels},
+		{task{"gRPC server", func(ctx context.Context) error { return server.Serve(ctx, listener) }}},
+	})
+	d.log.Info("caracald has stopped; routes, devices and addresses stay")
+	return err
+}
+
+// open makes every part; none of them works before Run's stages start it.
+func (d *daemon) open(ctx context.Context) error {
+	dir, err := d.cfg.Directory()
+	if err != nil {
+		return err
+	}
+	store, err := file.Open(dir, file.Options{Log: d.log})
+	if err != nil {
+		return fmt.Errorf("open datastore %s: %w", d.cfg.Datastore, err)
+	}
+	d.store = store
+	if d.kernel, err = kernel.Open(kernel.Options{}); err != nil {
+		return fmt.Errorf("open netlink: %w; caracald needs CAP_NET_ADMIN", err)
+	}
+	restarting, err := holdsRoutes(ctx, d.kernel)
+	if err != nil {
+		return errors.Join(err, d.kernel.Close())
+	}
+	d.programmer = routes.New(routes.Options{Kernel: d.kernel, Log: d.log, ResyncInterval: routes.DefaultResyncInterval})
+	d.engine = newEngine(d.log, func(ev bgp.Events) (bgp.Speaker, error) {
+		s, err := gobgp.New(gobgp.Options{Log: d.log, Events: ev, Restarting: restarting})
+		restarting = false // a Speaker started later, by a change of backend, has forgotten nothing
+		return s, err
+	}, bgp.Events{
+		Learned: func(l []bgp.Learned) { d.controller.addLearned(l) },
+		Peers:   func() {},
+		InSync:  func() { d.controller.setBGPInSync() },
+	})
+	client := &ipam.Client{Store: d.store, Node: d.cfg.Node, Log: d.log}
+	d.tunnels = newTunnels(d.cfg.Node, d.log, client.EnsureTunnelAddresses)
+	d.controller = newController(d.cfg.Node, d.cfg.Backend, d.log, d.programmer, d.engine)
+	d.programmer.OnHost(d.controller.setHost)
+	return nil
+}
+
+// watch feeds the controller and the tunnel address task from the datastore.
+func (d *daemon) watch(ctx context.Context) error {
+	return d.store.Watch(ctx, func(u datastore.Update) {
+		d.controller.setUpdate(u)
+		if u.InSync {
+			d.tunnels.setState(u.State, d.controller.backend(u.State))
+		}
+	})
+}
+
+// holdsRoutes reports whether a former process left routes of ours: then forwarding went on without us and the Speaker may say so
+// (RFC 4724 section 3, the Restart State and Forwarding State bits).
+func holdsRoutes(ctx context.Context, k kernel.Kernel) (bool, error) {
+	for _, v6 := range []bool{false, true} {
+		found := false
+		err := k.ListRoutes(ctx, v6, func(r *kernel.Route) bool {
+			found = r.Protocol == kernel.ProtoCaracal
+			return !found
+		})
+		if found {
+			return true, nil
+		}
+		if err != nil && !errors.Is(err, kernel.ErrInterrupted) && !errors.Is(err, kernel.ErrUnsupported) {
+			return false, fmt.Errorf("list routes: %w", err)
+		}
+	}
+	return false, nil
+}
+
+// Cleanup removes everything of ours from the calling process's network namespace.
+func Cleanup(ctx context.Context, log *slog.Logger) (err error) {
+	k, err := kernel.Open(kernel.Options{})
+	if err != nil {
+		return fmt.Errorf("open netlink: %w; cleanup needs CAP_NET_ADMIN", err)
+	}
+	defer func() { err = errors.Join(err, k.Close()) }()
+	return routes.Cleanup(ctx, k, log)
+}
+
+// Version returns the version that was built: the module's, or the revision's of a build inside a checkout.
+func Version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return info.Main.Version + " " + s.Value
+		}
+	}
+	return info.Main.Version
+}
+
+// task is a Task made of a name and a function.
+type task struct {
+	name string
+	run  func(context.Context) error
+}
+
+// Run runs the function.
+func (t task) Run(ctx context.Context) error { return t.run(ctx) }
+
+// String returns the name.
+func (t task) String() string { return t.name }
+
+// paths returns every path known for a prefix, nil where no Speaker runs.
+func (d *daemon) paths(p netip.Prefix) []bgp.Path {
+	speaker, _ := d.engine.Status()
+	if speaker == nil {
+		return nil
+	}
+	return speaker.Paths(p)
+}

@@ -1,0 +1,35 @@
+// Package daemon is "package main logic": it wires the rooms of caracald together, starts and stops them in order, and
+// is the one place that knows them all.
+//
+// # What flows
+//
+// The datastore's watcher delivers immutable states, the route programmer delivers pictures of the host, the BGP speaker
+// delivers learned paths. All three only leave what they bring in the controller's inbox. The controller, one goroutine,
+// takes what has gathered, runs the pure planners (vxlan, ipip, bgp) and hands the results on: routes, devices and
+// neighbours to the programmer, sessions and originations to the engine, which owns the Speaker. Nothing downstream calls
+// upstream but by leaving something in an inbox, so no cycle of waiting can form.
+//
+// # Goroutines
+//
+// Each Task has one goroutine that owns its state: programmer (kernel), controller (plans), watcher (datastore), engine
+// (BGP speaker), tunnels (IPAM), server (gRPC). Triggers are channels of size one; bursts become one run.
+//
+// # Start and stop
+//
+// Everything starts at once and waits for its input: without an in-sync datastore and a picture of the host nothing is
+// planned, without a plan nothing is written, and nothing is deleted before every owner of routes is in sync.
+// On SIGTERM the programmer and the controller stop first, then the Speaker closes its sessions without a Cease that
+// would end graceful restart, then the rest. Routes, devices and addresses stay: the next process finds them by
+// protocol number and device name and keeps what is still wanted. kill -9 is the same without the first half.
+//
+// # Backends
+//
+// calico_backend comes from the flag or CALICO_NETWORKING_BACKEND, and from the ConfigMap calico-config in the datastore,
+// which wins because it can change while we run. bird runs all owners; vxlan stops the Speaker, so that no BGP port is
+// open, and withdraws what only BGP wanted; none withdraws everything.
+//
+// # Known deviations
+//
+// A node that is missing from the datastore keeps its last plan instead of losing its routes; BIRD would render an empty
+// configuration. Felix restarts when encapsulations change, this daemon re-plans.
+package daemon

@@ -1,0 +1,122 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/caracal-net/caracal/bgp"
+	"github.com/caracal-net/caracal/internal/cluster"
+	"github.com/caracal-net/caracal/internal/inspect"
+	"github.com/caracal-net/caracal/routes"
+)
+
+// sources lends inspection what it reads.
+func (d *daemon) sources() inspect.Sources {
+	return inspect.Sources{
+		Node:    d.cfg.Node,
+		Backend: func() cluster.Backend { return d.controller.View().backend },
+		State:   func() *cluster.State { return d.controller.View().state },
+		Status:  d.status,
+		VTEPs:   d.vteps,
+		Peers:   d.peers,
+		Paths:   d.paths,
+		Routes:  d.programmer.Snapshot,
+		Counts:  d.programmer.Counts,
+		WatchRoutes: func(ctx context.Context, changed func([]routes.Status)) {
+			_ = d.programmer.Watch(ctx, changed) // it ends with ctx and has no other reason to
+		},
+		Lookup: d.programmer.Lookup,
+		Resync: d.programmer.Resync,
+	}
+}
+
+func (d *daemon) peers() []bgp.PeerStatus {
+	speaker, _ := d.engine.Status()
+	if speaker == nil {
+		return nil
+	}
+	return speaker.Peers()
+}
+
+func (d *daemon) vteps() []inspect.VTEP {
+	var out []inspect.VTEP
+	for _, v := range d.controller.View().vteps {
+		out = append(out, inspect.VTEP{Node: v.Node, Family: v.Family, Addr: v.Addr, MAC: v.MAC, Underlay: v.NodeAddr,
+			Device: v.Device, Local: v.Local, Problem: v.Detail})
+	}
+	return out
+}
+
+// status is how the daemon is doing, in words for a person and for the health service.
+func (d *daemon) status() inspect.StatusInfo {
+	v := d.controller.View()
+	info := inspect.StatusInfo{Version: Version(), Started: d.started, Problems: v.problems}
+	store := inspect.SourceStatus{Name: "datastore", InSync: v.inSync}
+	if v.storeErr != nil {
+		store.Detail = v.storeErr.Error()
+	}
+	info.Sources = append(info.Sources, store)
+	wait := func(format string, args ...any) {
+		info.WaitingFor = append(info.WaitingFor, fmt.Sprintf(format, args...))
+	}
+	switch {
+	case !v.inSync:
+		wait("the datastore %s has not been read yet", d.cfg.Datastore)
+	case !v.planned:
+		wait("a first plan: the host's interfaces and our own Node")
+	}
+	if v.backend == cluster.BackendBird {
+		info.Sources = append(info.Sources, d.bgpStatus(v))
+	}
+	if err := d.tunnels.Err(); err != nil {
+		wait("tunnel addresses: %v", err)
+	}
+	if _, err := d.engine.Status(); err != nil && v.backend == cluster.BackendBird {
+		wait("BGP: %v", err)
+	}
+	info.Devices = d.devices()
+	info.Ready = len(info.WaitingFor) == 0
+	return info
+}
+
+func (d *daemon) bgpStatus(v view) inspect.SourceStatus {
+	s := inspect.SourceStatus{Name: "bgp", InSync: v.bgpDone}
+	for _, p := range d.peers() {
+		if !p.EndOfRIB {
+			s.Detail = appendWord(s.Detail, p.Name)
+		}
+	}
+	if s.Detail != "" {
+		s.Detail = "no End-of-RIB from " + s.Detail
+	}
+	return s
+}
+
+func appendWord(list, word string) string {
+	if list == "" {
+		return word
+	}
+	return list + ", " + word
+}
+
+// devices is every wanted tunnel device, with how many of its permanent neighbour and FDB entries stand.
+func (d *daemon) devices() []inspect.DeviceStatus {
+	var out []inspect.DeviceStatus
+	index := map[string]int{}
+	for _, s := range d.programmer.Devices() {
+		index[s.Link.Name] = len(out)
+		out = append(out, inspect.DeviceStatus{Name: s.Link.Name, Kind: s.Link.Kind, Owner: s.Owner, Outcome: s.Outcome, Detail: s.Detail,
+			MTU: s.MTU, Addresses: s.Addresses})
+	}
+	for _, n := range d.programmer.Neighbours() {
+		i, ok := index[n.Neighbour.Device]
+		if !ok {
+			continue
+		}
+		out[i].NeighboursWanted++
+		if n.Outcome == routes.Installed {
+			out[i].NeighboursInstalled++
+		}
+	}
+	return out
+}

@@ -10,34 +10,51 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/caracal-net/caracal/internal/kernel"
 	"github.com/caracal-net/caracal/internal/kernel/kerneltest"
 )
 
-// rig is a Programmer over a Fake inside a synctest bubble, with eth0 (192.0.2.1/24, 2001:db8::1/64).
+// rig is a Programmer over a kernel that has eth0 (192.0.2.1/24, 2001:db8::1/64): over a Fake inside a synctest bubble, where
+// time is free, or over the real one in a namespace, where conditions are polled for.
 type rig struct {
 	t    testing.TB
-	fake *kerneltest.Fake
-	far  kernel.Kernel // another program on the same kernel
+	k    kernel.Kernel
+	far  kernel.Kernel    // another program on the same kernel
+	fake *kerneltest.Fake // nil over the real kernel
+	wire func(name string) int
 	p    *Programmer
 	eth0 int
 	stop func()
 	host []*Host
+
+	patient bool // a fault is planned: convergence may take a back-off
+	lying   bool // the fault makes the kernel say "done" of what is not: only a resync can find out
 }
 
-// bubble runs f with a rig that is not started.
+// bubble runs f with a rig over a Fake that is not started.
 func bubble(t *testing.T, f func(*rig)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		r := &rig{t: t, fake: kerneltest.NewFake(), stop: func() {}}
-		r.far = r.fake.Foreign()
-		r.eth0 = r.fake.Wire("eth0")
-		r.must(r.far.AddAddress(t.Context(), kernel.Address{Link: r.eth0, Prefix: pfx("192.0.2.1/24")}))
-		r.must(r.far.AddAddress(t.Context(), kernel.Address{Link: r.eth0, Prefix: pfx("2001:db8::1/64")}))
+		fake := kerneltest.NewFake()
+		r := &rig{t: t, fake: fake, k: fake, far: fake.Foreign(), wire: fake.Wire, stop: func() {}}
+		r.setUp()
 		defer func() { r.stop() }()
 		f(r)
 	})
+}
+
+func (r *rig) setUp() {
+	r.eth0 = r.wire("eth0")
+	r.address("192.0.2.1/24")
+	r.address("2001:db8::1/64")
+}
+
+// address gives eth0 an address.
+func (r *rig) address(a string) {
+	r.t.Helper()
+	r.must(r.far.AddAddress(r.t.Context(), kernel.Address{Link: r.eth0, Prefix: pfx(a)}))
 }
 
 func (r *rig) must(err error) {
@@ -50,7 +67,7 @@ func (r *rig) must(err error) {
 // start makes a Programmer and runs it until the rig stops or another is started.
 func (r *rig) start(o Options) {
 	r.stop()
-	o.Kernel = r.fake
+	o.Kernel = r.k
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -77,10 +94,18 @@ func (r *rig) ready(changes ...Change) {
 	r.wait()
 }
 
-// wait lets everything happen that can happen without time passing.
+func (r *rig) apply(c Change) { r.p.Apply(OwnerVXLAN, c) }
+
+// wait lets everything happen that can happen at once.
 func (r *rig) wait() {
 	r.t.Helper()
-	synctest.Wait()
+	if r.fake != nil {
+		synctest.Wait()
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.t.Context(), 5*time.Second)
+	defer cancel()
+	r.must(r.p.Sync(ctx))
 }
 
 // resync reads everything again and repairs.
@@ -90,17 +115,44 @@ func (r *rig) resync() {
 	r.wait()
 }
 
-// ours is what the kernel holds of protocol 202, as ip(8) prints it, sorted.
-func (r *rig) ours() []string {
-	return kernelRoutes(r.t, r.far, func(k *kernel.Route) bool { return k.Protocol == kernel.ProtoCaracal })
+// eventually holds a condition to be true at once over a Fake, after every back-off where a fault is planned, and within
+// seconds over the real kernel.
+func (r *rig) eventually(condition func() error) {
+	r.t.Helper()
+	var err error
+	if r.fake == nil {
+		for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+			if err = condition(); err == nil {
+				return
+			}
+			if time.Now().After(deadline) {
+				break
+			}
+		}
+	} else {
+		if r.patient {
+			time.Sleep(3 * retryMost)
+		}
+		synctest.Wait()
+		if err = condition(); err != nil && r.lying {
+			r.resync()
+			err = condition()
+		}
+	}
+	if err != nil {
+		r.t.Fatalf("%v\nstatuses\n  %s\ndevices %+v\nneighbours %+v", err, strings.Join(r.statuses(), "\n  "), r.p.Devices(), r.p.Neighbours())
+	}
 }
 
-func kernelRoutes(t testing.TB, k kernel.Kernel, match func(*kernel.Route) bool) []string {
-	t.Helper()
-	links, err := k.ListLinks(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+// ours is what the kernel holds of protocol 202, as ip(8) prints it, sorted.
+func (r *rig) ours() []string {
+	return r.routes(func(k *kernel.Route) bool { return k.Protocol == kernel.ProtoCaracal })
+}
+
+func (r *rig) routes(match func(*kernel.Route) bool) []string {
+	r.t.Helper()
+	links, err := r.far.ListLinks(r.t.Context())
+	r.must(err)
 	name := func(i int) string {
 		for _, l := range links {
 			if l.Index == i {
@@ -111,26 +163,87 @@ func kernelRoutes(t testing.TB, k kernel.Kernel, match func(*kernel.Route) bool)
 	}
 	var lines []string
 	for _, v6 := range []bool{false, true} {
-		err := k.ListRoutes(t.Context(), v6, func(r *kernel.Route) bool {
-			if match(r) {
-				lines = append(lines, strings.TrimSpace(kernel.FormatRoute(r, name)))
+		r.must(r.far.ListRoutes(r.t.Context(), v6, func(k *kernel.Route) bool {
+			if match(k) {
+				lines = append(lines, kernel.FormatRoute(k, name))
 			}
 			return true
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		}))
 	}
 	sort.Strings(lines)
 	return lines
 }
 
+// wantOurs holds the kernel to have exactly these routes of ours.
 func (r *rig) wantOurs(want ...string) {
 	r.t.Helper()
-	sort.Strings(want)
-	if got := r.ours(); !slices.Equal(got, want) {
-		r.t.Fatalf("kernel holds\n  %s\nwant\n  %s\nstatuses\n  %s", strings.Join(got, "\n  "), strings.Join(want, "\n  "), strings.Join(r.statuses(), "\n  "))
+	want = slices.Sorted(slices.Values(want))
+	r.eventually(func() error {
+		if got := r.ours(); !slices.Equal(got, want) {
+			return fmt.Errorf("kernel holds\n  %s\nwant\n  %s", strings.Join(got, "\n  "), strings.Join(want, "\n  "))
+		}
+		return nil
+	})
+}
+
+// wantTunnel holds the device of a set, its addresses, neighbours and FDB entries to be just as wanted.
+func (r *rig) wantTunnel(c Change) {
+	r.t.Helper()
+	r.eventually(func() error { return r.tunnel(c) })
+}
+
+func (r *rig) tunnel(c Change) error {
+	want := c.Links[0]
+	l := r.device(want.Name)
+	if l == nil {
+		return fmt.Errorf("device %s is missing", want.Name)
 	}
+	v := l.VXLAN
+	if !l.Up || l.MTU != want.MTU || l.MAC != want.MAC || v == nil || v.VNI != want.VXLAN.VNI || v.Port != want.VXLAN.Port || v.Local != want.VXLAN.Local ||
+		v.Parent != r.device(want.VXLAN.Parent).Index || v.Learning {
+		return fmt.Errorf("device is %+v %+v, want %+v", l, v, want)
+	}
+	addrs, err := r.far.ListAddresses(r.t.Context())
+	r.must(err)
+	var have []netip.Prefix
+	for _, a := range addrs {
+		if a.Link == l.Index && !a.Prefix.Addr().IsLinkLocalUnicast() {
+			have = append(have, a.Prefix)
+		}
+	}
+	if !slices.Equal(have, want.Addresses) {
+		return fmt.Errorf("addresses %v, want %v", have, want.Addresses)
+	}
+	list, err := r.far.ListNeighbours(r.t.Context(), l.Index)
+	r.must(err)
+	var got, wanted []string
+	for _, n := range list {
+		if n.Permanent {
+			got = append(got, fmt.Sprintf("%v %s %x", n.FDB, n.Addr, n.MAC))
+		}
+	}
+	for _, n := range c.Neighbours {
+		wanted = append(wanted, fmt.Sprintf("%v %s %x", n.FDB, n.Addr, n.MAC))
+	}
+	sort.Strings(got)
+	sort.Strings(wanted)
+	if !slices.Equal(got, wanted) {
+		return fmt.Errorf("neighbours\n  %s\nwant\n  %s", strings.Join(got, "\n  "), strings.Join(wanted, "\n  "))
+	}
+	return nil
+}
+
+// device returns an interface as it is, or nil.
+func (r *rig) device(name string) *kernel.Link {
+	r.t.Helper()
+	links, err := r.far.ListLinks(r.t.Context())
+	r.must(err)
+	for i := range links {
+		if links[i].Name == name {
+			return &links[i]
+		}
+	}
+	return nil
 }
 
 // statuses is the snapshot, one line a status: destination owner outcome [detail].
@@ -148,9 +261,12 @@ func (r *rig) statuses() []string {
 
 func (r *rig) wantStatuses(want ...string) {
 	r.t.Helper()
-	if got := r.statuses(); !slices.Equal(got, want) {
-		r.t.Fatalf("statuses\n  %s\nwant\n  %s", strings.Join(got, "\n  "), strings.Join(want, "\n  "))
-	}
+	r.eventually(func() error {
+		if got := r.statuses(); !slices.Equal(got, want) {
+			return fmt.Errorf("statuses\n  %s\nwant\n  %s", strings.Join(got, "\n  "), strings.Join(want, "\n  "))
+		}
+		return nil
+	})
 }
 
 // write has another program write a route.
@@ -159,9 +275,26 @@ func (r *rig) write(v kernel.Verb, k kernel.Route) {
 	r.must(r.far.WriteRoutes(r.t.Context(), []kernel.RouteOp{{Verb: v, Route: &k}}, func(_ int, err error) { r.t.Fatal(err) }))
 }
 
+// neighbour has another program write or delete a neighbour.
+func (r *rig) neighbour(del bool, n kernel.Neighbour) {
+	r.t.Helper()
+	n.Link, n.Permanent = r.device(DeviceVXLAN).Index, true
+	r.must(r.far.WriteNeighbours(r.t.Context(), []kernel.NeighbourOp{{Delete: del, Neighbour: n}}, func(_ int, err error) { r.t.Fatal(err) }))
+}
+
+// their is a route of another program by eth0.
+func (r *rig) their(dst, gw string) kernel.Route {
+	return kernel.Route{
+		Dst: pfx(dst), Metric: Metric, Type: kernel.Unicast, Protocol: kernel.ProtoStatic,
+		NextHops: []kernel.NextHop{{Gateway: addr(gw), Link: r.eth0, Onlink: true}},
+	}
+}
+
 // via is a direct route by eth0.
-func via(dst, gw string) Route {
-	return Route{Dst: pfx(dst), Type: kernel.Unicast, NextHops: []NextHop{{Gateway: addr(gw), Device: "eth0", Onlink: true}}}
+func via(dst, gw string) Route { return viaDevice(dst, gw, "eth0") }
+
+func viaDevice(dst, gw, device string) Route {
+	return Route{Dst: pfx(dst), Type: kernel.Unicast, NextHops: []NextHop{{Gateway: addr(gw), Device: device, Onlink: true}}}
 }
 
 func blackhole(dst string) Route { return Route{Dst: pfx(dst), Type: kernel.Blackhole} }
@@ -181,7 +314,7 @@ func vxlanLink() Link {
 
 func mac(n byte) [6]byte { return [6]byte{0x66, 0, 0, 0, 0, n} }
 
-// vtep is what one remote node adds: neighbour, FDB entry, route through the tunnel.
+// vtep adds one remote node: neighbour, FDB entry, route through the tunnel.
 func vtep(c Change, n byte) Change {
 	tunnel := netip.AddrFrom4([4]byte{10, 244, n, 0})
 	c.Neighbours = append(c.Neighbours,
@@ -194,11 +327,25 @@ func vtep(c Change, n byte) Change {
 	return c
 }
 
-// tunnels is a whole VXLAN set with n remote nodes and an own block.
+// vxlanSet is a whole VXLAN set with remote nodes and an own block.
 func vxlanSet(nodes ...byte) Change {
 	c := Change{Whole: true, Links: []Link{vxlanLink()}, Routes: []Route{blackhole("10.244.0.0/26")}}
 	for _, n := range nodes {
 		c = vtep(c, n)
 	}
 	return c
+}
+
+// vxlanRoutes is what the kernel then holds.
+func vxlanRoutes(nodes ...byte) []string {
+	lines := []string{"blackhole 10.244.0.0/26 proto 202 metric 1024"}
+	for _, n := range nodes {
+		lines = append(lines, fmt.Sprintf("10.244.%d.0/26 via 10.244.%d.0 dev vxlan.calico proto 202 metric 1024 onlink mtu 1450", n, n))
+	}
+	return lines
+}
+
+// direct is how the kernel prints via(dst, gw).
+func direct(dst, gw string) string {
+	return dst + " via " + gw + " dev eth0 proto 202 metric 1024 onlink"
 }

@@ -90,6 +90,34 @@ func TestWithoutRouteEvents(t *testing.T) {
 	}
 }
 
+func TestOtherTables(t *testing.T) {
+	r := newRig(t, 1, false)
+	events, err := r.Watch(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, table := range []uint32{100, 255, 70000} {
+		other := *r.ops[0].Route
+		other.Table = table
+		err := r.WriteRoutes(t.Context(), []RouteOp{{Verb: Add, Route: &other}}, func(_ int, err error) { t.Error(table, err) })
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.ours()
+	for _, e := range next(t, events, "the mark", func(e Event) bool {
+		return e.Kind == EventRoute && e.Route.Table == TableMain && e.Route.Protocol == ProtoCaracal
+	}) {
+		if e.Kind == EventRoute && e.Route.Table != TableMain {
+			t.Errorf("route of another table %+v", e.Route)
+		}
+	}
+	n := 0
+	if err := r.ListRoutes(t.Context(), false, func(*Route) bool { n++; return true }); err != nil || n != 2 {
+		t.Errorf("%d routes listed, %v; want ours and the connected one", n, err)
+	}
+}
+
 // TestSocketOpenedAgain breaks the event socket: a loss is told, and events go on.
 func TestSocketOpenedAgain(t *testing.T) {
 	r := newRig(t, 1, false)

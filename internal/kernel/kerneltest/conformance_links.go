@@ -56,6 +56,10 @@ func vxlanRefusals(b *bench) {
 	l.Name = "longer-than-fifteen"
 	_, err = b.Kernel.CreateLink(b.ctx, l)
 	b.wantErr(err, kernel.ErrInvalid)
+	_, err = b.Kernel.CreateLink(b.ctx, kernel.Link{Name: "nonesuch", Kind: "nonesuch"})
+	b.wantErr(err, kernel.ErrUnsupported)
+	_, err = b.Kernel.CreateLink(b.ctx, kernel.Link{Name: "bare", Kind: "vxlan"})
+	b.wantErr(err, kernel.ErrInvalid)
 	b.must(b.Kernel.DeleteLink(b.ctx, index))
 	l.Name, l.VXLAN.Parent = "orphan", 9999
 	_, err = b.Kernel.CreateLink(b.ctx, l)

@@ -25,6 +25,7 @@ type Fake struct {
 	calls    map[string]int
 	closed   bool
 	noIPIP   bool
+	before   func(method string)
 }
 
 // link is an interface with what kernel.Link does not show.
@@ -62,6 +63,23 @@ func (f *Fake) enter(ctx context.Context, method string, kind Kind) error {
 		return nil
 	}
 	return f.due(kind)
+}
+
+// Before has the hook called at the start of every call that is not Foreign's, with the method's name and without the lock: the place
+// for what another program does just then. It may use Foreign, Wire and the like; nil takes it away.
+func (f *Fake) Before(hook func(method string)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.before = hook
+}
+
+func (f *Fake) begin(method string) {
+	f.mu.Lock()
+	hook := f.before
+	f.mu.Unlock()
+	if hook != nil {
+		hook(method)
+	}
 }
 
 // Calls says how often a method was called ("WriteRoutes"), and for "RouteOps" and "NeighbourOps" how many operations.
@@ -154,11 +172,17 @@ func (w *watcher) run(ctx context.Context, out chan<- kernel.Event) {
 
 // Watch delivers every change from now on.
 func (f *Fake) Watch(ctx context.Context) (<-chan kernel.Event, error) {
+	f.begin("Watch")
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := f.enter(ctx, "Watch", WatchFails); err != nil {
 		return nil, fmt.Errorf("watch: %w", err)
 	}
+	return f.subscribe(ctx), nil
+}
+
+// subscribe starts a watch; the lock is held.
+func (f *Fake) subscribe(ctx context.Context) <-chan kernel.Event {
 	w := &watcher{ring: make(chan struct{}, 1)}
 	f.watchers[w] = true
 	out := make(chan kernel.Event, 64)
@@ -168,7 +192,7 @@ func (f *Fake) Watch(ctx context.Context) (<-chan kernel.Event, error) {
 		delete(f.watchers, w)
 		f.mu.Unlock()
 	}()
-	return out, nil
+	return out
 }
 
 // emit delivers an event to every watch, or loses it as the plan says. The lock is held.
@@ -288,7 +312,11 @@ func (o foreign) WriteNeighbours(ctx context.Context, ops []kernel.NeighbourOp, 
 	return err
 }
 
-func (o foreign) Watch(ctx context.Context) (<-chan kernel.Event, error) { return o.f.Watch(ctx) }
+func (o foreign) Watch(ctx context.Context) (<-chan kernel.Event, error) {
+	o.f.mu.Lock()
+	defer o.f.mu.Unlock()
+	return o.f.subscribe(ctx), nil
+}
 
 // Close does nothing: the kernel belongs to the test.
 func (o foreign) Close() error { return nil }
@@ -305,7 +333,6 @@ func report(errs []opError, failed func(int, error)) {
 	}
 }
 
-// Host is what Fake and Foreign both are, for tests that take either.
 var (
 	_ kernel.Kernel = (*Fake)(nil)
 	_ kernel.Kernel = foreign{}

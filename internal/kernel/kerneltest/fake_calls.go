@@ -7,10 +7,11 @@ import (
 	"github.com/caracal-net/caracal/internal/kernel"
 )
 
-// The methods of kernel.Kernel: each takes the lock and does the work of its lower-case twin, which the Foreign view shares.
+// The methods of kernel.Kernel: each runs the hook, takes the lock and does the work of its lower-case twin, which the Foreign view shares.
 
 // ListRoutes yields the routes of table main of one family, sorted by destination, metric and TOS.
 func (f *Fake) ListRoutes(ctx context.Context, v6 bool, yield func(*kernel.Route) bool) error {
+	f.begin("ListRoutes")
 	f.mu.Lock()
 	all, err := f.listRoutes(ctx, v6)
 	f.mu.Unlock()
@@ -24,6 +25,7 @@ func (f *Fake) ListRoutes(ctx context.Context, v6 bool, yield func(*kernel.Route
 
 // WriteRoutes performs the operations in order.
 func (f *Fake) WriteRoutes(ctx context.Context, ops []kernel.RouteOp, failed func(int, error)) error {
+	f.begin("WriteRoutes")
 	f.mu.Lock()
 	errs, err := f.writeRoutes(ctx, ops)
 	f.mu.Unlock()
@@ -33,6 +35,7 @@ func (f *Fake) WriteRoutes(ctx context.Context, ops []kernel.RouteOp, failed fun
 
 // Lookup does what the kernel does with a packet to dst.
 func (f *Fake) Lookup(ctx context.Context, dst netip.Addr) (kernel.Answer, error) {
+	f.begin("Lookup")
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.lookup(ctx, dst)
@@ -40,6 +43,7 @@ func (f *Fake) Lookup(ctx context.Context, dst netip.Addr) (kernel.Answer, error
 
 // ListLinks returns the interfaces by index.
 func (f *Fake) ListLinks(ctx context.Context) ([]kernel.Link, error) {
+	f.begin("ListLinks")
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.listLinks(ctx)
@@ -47,6 +51,7 @@ func (f *Fake) ListLinks(ctx context.Context) ([]kernel.Link, error) {
 
 // CreateLink makes an interface of any kind; "veth" and the like come with carrier.
 func (f *Fake) CreateLink(ctx context.Context, l kernel.Link) (int, error) {
+	f.begin("CreateLink")
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.createLink(ctx, l)
@@ -54,6 +59,7 @@ func (f *Fake) CreateLink(ctx context.Context, l kernel.Link) (int, error) {
 
 // DeleteLink removes an interface and everything on it.
 func (f *Fake) DeleteLink(ctx context.Context, index int) error {
+	f.begin("DeleteLink")
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.deleteLink(ctx, index)
@@ -61,6 +67,7 @@ func (f *Fake) DeleteLink(ctx context.Context, index int) error {
 
 // SetLink changes MTU, MAC and admin state.
 func (f *Fake) SetLink(ctx context.Context, index, mtu int, mac [6]byte, up bool) error {
+	f.begin("SetLink")
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.setLink(ctx, index, mtu, mac, up)
@@ -68,6 +75,7 @@ func (f *Fake) SetLink(ctx context.Context, index, mtu int, mac [6]byte, up bool
 
 // ListAddresses returns all addresses.
 func (f *Fake) ListAddresses(ctx context.Context) ([]kernel.Address, error) {
+	f.begin("ListAddresses")
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.listAddresses(ctx)
@@ -75,6 +83,7 @@ func (f *Fake) ListAddresses(ctx context.Context) ([]kernel.Address, error) {
 
 // AddAddress adds an address and, on an interface that is up, its connected route.
 func (f *Fake) AddAddress(ctx context.Context, a kernel.Address) error {
+	f.begin("AddAddress")
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.addAddress(ctx, a)
@@ -82,6 +91,7 @@ func (f *Fake) AddAddress(ctx context.Context, a kernel.Address) error {
 
 // DeleteAddress removes an address, its connected route and what depended on it.
 func (f *Fake) DeleteAddress(ctx context.Context, a kernel.Address) error {
+	f.begin("DeleteAddress")
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.deleteAddress(ctx, a)
@@ -89,6 +99,7 @@ func (f *Fake) DeleteAddress(ctx context.Context, a kernel.Address) error {
 
 // ListNeighbours returns the neighbours and FDB entries of one interface.
 func (f *Fake) ListNeighbours(ctx context.Context, index int) ([]kernel.Neighbour, error) {
+	f.begin("ListNeighbours")
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.listNeighbours(ctx, index)
@@ -96,6 +107,7 @@ func (f *Fake) ListNeighbours(ctx context.Context, index int) ([]kernel.Neighbou
 
 // WriteNeighbours performs the operations in order.
 func (f *Fake) WriteNeighbours(ctx context.Context, ops []kernel.NeighbourOp, failed func(int, error)) error {
+	f.begin("WriteNeighbours")
 	f.mu.Lock()
 	errs, err := f.writeNeighbours(ctx, ops)
 	f.mu.Unlock()

@@ -66,12 +66,14 @@ func (f *Fake) mayCreate(l kernel.Link) syscall.Errno {
 		return syscall.EINVAL
 	case f.byName(l.Name) != nil:
 		return syscall.EEXIST
-	case l.Kind == "ipip" && f.noIPIP:
+	case l.Kind == "ipip" && f.noIPIP, !slices.Contains([]string{"vxlan", "ipip", "veth", "bridge", "dummy"}, l.Kind):
 		return syscall.EOPNOTSUPP
-	case l.Kind == "vxlan" && l.VXLAN != nil && l.VXLAN.Parent != 0 && f.links[l.VXLAN.Parent] == nil:
+	case l.Kind == "vxlan" && l.VXLAN == nil:
+		return syscall.EINVAL
+	case l.Kind == "vxlan" && l.VXLAN.Parent != 0 && f.links[l.VXLAN.Parent] == nil:
 		return syscall.ENODEV
 	}
-	if l.Kind != "vxlan" || l.VXLAN == nil {
+	if l.Kind != "vxlan" {
 		return 0
 	}
 	for _, other := range f.links {

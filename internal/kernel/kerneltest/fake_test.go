@@ -137,3 +137,31 @@ func TestUnknownFaultPanics(t *testing.T) {
 	}()
 	NewFake().Inject(Fault{Kind: "no-such-thing"})
 }
+
+// TestBefore has another program take an interface away between a test's wish and the kernel's deed.
+func TestBefore(t *testing.T) {
+	f := NewFake()
+	wire := f.Wire("w")
+	calls := 0
+	f.Before(func(method string) {
+		if calls++; method == "WriteRoutes" {
+			if err := f.Foreign().DeleteLink(t.Context(), wire); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	var failure error
+	route := &kernel.Route{Dst: netip.MustParsePrefix("10.0.0.0/26"), NextHops: []kernel.NextHop{{Link: wire}}}
+	err := f.WriteRoutes(t.Context(), []kernel.RouteOp{{Route: route}}, func(_ int, err error) { failure = err })
+	if err != nil || !errors.Is(failure, kernel.ErrNoDevice) || calls != 1 {
+		t.Errorf("%v, %v after %d calls; want the operation refused for want of a device after 1", err, failure, calls)
+	}
+}
+
+func TestWithoutIPIP(t *testing.T) {
+	f := NewFake()
+	f.WithoutIPIP()
+	if _, err := f.CreateLink(t.Context(), kernel.Link{Name: "tunl0", Kind: "ipip"}); !errors.Is(err, kernel.ErrUnsupported) {
+		t.Errorf("error %v, want %v", err, kernel.ErrUnsupported)
+	}
+}

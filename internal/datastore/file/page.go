@@ -70,7 +70,8 @@ type placed struct {
 type place struct{ doc, item int }
 
 // readPage reads and parses a file. Documents whose text is the same as in the page before are not parsed again.
-func readPage(path string, before *page) (*page, []byte, error) {
+// unwritten is asked whether anybody has the file open for writing.
+func readPage(path string, before *page, unwritten func(*os.File) bool) (*page, []byte, error) {
 	if _, err := statFile(path); err != nil {
 		return nil, nil, err // do not open what is no file: opening a pipe waits for its writer
 	}
@@ -248,4 +249,16 @@ func manifest(name string) bool {
 		return true
 	}
 	return false
+}
+
+// dirID returns the identity of the directory that a path leads to now.
+func dirID(dir string) (stamp, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return stamp{}, &fs.PathError{Op: "stat", Path: dir, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return stamp{}, &fs.PathError{Op: "list", Path: dir, Err: errNotADir}
+	}
+	return stamp{dev: st.Dev, ino: st.Ino}, nil
 }

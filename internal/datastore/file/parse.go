@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"regexp"
+	"sort"
 	"strconv"
 	"strings"
 
@@ -29,6 +30,7 @@ type document struct {
 // resource is one object in a document.
 type resource struct {
 	datastore.Key
+	line     int
 	word     any
 	problems []cluster.Problem
 }
@@ -53,7 +55,7 @@ func parseSum(text []byte, sum [sha256.Size]byte, isJSON bool) *document {
 	for i := range found {
 		r := &found[i]
 		word, problems := r.Word()
-		d.resources = append(d.resources, resource{Key: datastore.Key{Kind: r.Kind, Name: r.Name}, word: word, problems: problems})
+		d.resources = append(d.resources, resource{Key: datastore.Key{Kind: r.Kind, Name: r.Name}, line: r.Node.Line, word: word, problems: problems})
 	}
 	return d
 }
@@ -91,11 +93,24 @@ func yamlProblem(text []byte, err error) *cluster.Problem {
 		if n, err := strconv.Atoi(number); err == nil {
 			line, message = n, what
 		}
-		if strings.HasPrefix(what, "did not find expected") {
+		switch {
+		case what == "did not find expected key" || what == "did not find expected '-' indicator":
+			line = firstBad(text, what)
+		case strings.HasPrefix(what, "did not find expected"):
 			line++ // the library counts the lines of these from 0
 		}
 	}
 	return syntaxProblem(text, line, "is not YAML: "+message)
+}
+
+// firstBad returns the first line with which a text cannot be parsed. The library tells where the block begins that the
+// line is in, which may be a page above it.
+func firstBad(text []byte, message string) int {
+	lines := bytes.SplitAfter(text, []byte("\n"))
+	return 1 + sort.Search(len(lines)-1, func(i int) bool {
+		err := yaml.Unmarshal(bytes.Join(lines[:i+1], nil), &yaml.Node{})
+		return err != nil && strings.HasSuffix(err.Error(), message)
+	})
 }
 
 // syntaxProblem names what can be known of a text that cannot be parsed: by its indentation.

@@ -3,6 +3,7 @@ package file
 import (
 	"errors"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -14,7 +15,8 @@ import (
 // shelf keeps the pages of a directory's files, so that a file is parsed once for each time it changes and not once for
 // each time it is asked about. The Watcher and all users of the Store share one. All methods may be called from any goroutine.
 type shelf struct {
-	dir string
+	dir       string
+	unwritten func(*os.File) bool
 
 	mu    sync.Mutex
 	pages map[string]*page // by file name
@@ -31,7 +33,7 @@ type objectAt struct {
 }
 
 func newShelf(dir string) *shelf {
-	return &shelf{dir: dir, pages: map[string]*page{}, where: map[datastore.Key][]string{}, objects: map[objectAt]calico.Object{}}
+	return &shelf{dir: dir, unwritten: unwritten, pages: map[string]*page{}, where: map[datastore.Key][]string{}, objects: map[objectAt]calico.Object{}}
 }
 
 // load returns the page of a file as it is now. A file that is not there is an error that is fs.ErrNotExist.
@@ -61,7 +63,7 @@ func (s *shelf) reload(name string) (*page, []byte, error) {
 
 func (s *shelf) read(name string) (*page, []byte, error) {
 	was := s.pages[name]
-	p, text, err := readPage(filepath.Join(s.dir, name), was)
+	p, text, err := readPage(filepath.Join(s.dir, name), was, s.unwritten)
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		s.put(name, was, p)
 	}

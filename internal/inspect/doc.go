@@ -17,6 +17,6 @@
 //
 // Standards: grpc.health.v1 with the readiness of the daemon as serving status, gRPC server reflection v1 and v1alpha.
 //
-// Known deviations: the form of a route is the one of ip(8), but interface names come from our own words where the kernel has
-// no form to show; the source address of an IPv6 blackhole is not shown.
+// Known deviations: the interfaces of a kernel's answer are numbers, so of several next hops only the chosen one is compared
+// by name; routes between tables (ip rule) are seen only through the kernel's answer.
 package inspect

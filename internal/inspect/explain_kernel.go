@@ -154,14 +154,15 @@ func compare(f finding, believed *routes.Status, a *kernel.Answer) finding {
 }
 
 // judgeRefusal reads a failed lookup. For a blackhole the kernel answers EINVAL, for an unreachable route EHOSTUNREACH and
-// for no route at all ENETUNREACH (fib_props in net/ipv4/fib_semantics.c).
+// for no route at all ENETUNREACH (fib_props in net/ipv4/fib_semantics.c), so the three are told apart: a blackhole that
+// is gone drops packets too, and is drift all the same.
 func judgeRefusal(dst netip.Addr, believed *routes.Status, err error) finding {
 	refused := errors.Is(err, kernel.ErrInvalid) || errors.Is(err, kernel.ErrUnreachable)
 	f := finding{level: missing, text: fmt.Sprintf("no way to %v: %v", dst, err), dropped: true}
 	switch {
 	case !refused:
 		return finding{level: warn, text: fmt.Sprintf("it could not be asked: %v", err), but: "the kernel could not be asked"}
-	case believed != nil && drops(believed.Route.Type):
+	case believed != nil && believed.Route.Type == kernel.Blackhole && errors.Is(err, kernel.ErrInvalid):
 		f.level, f.text = ok, fmt.Sprintf("packets to %v are dropped, as the %v route %v says", dst, believed.Route.Type, believed.Route.Dst)
 	case believed != nil:
 		return f.disagree("we believe %v to be installed, but the kernel has no way there: %v", believed.Route.Dst, err)

@@ -213,6 +213,10 @@ var explainCases = []struct {
 			}
 		}
 	}},
+	{"route-of-other-owner", "10.20.2.7", warn, func(w *world) {
+		w.statuses = append(w.statuses, with(route(routes.OwnerVXLAN, "10.20.2.0/26", routes.Unroutable, &routes.Reason{Rule: "Always: tunnel", Source: "IPAMBlock 10-20-2-0-26"}),
+			func(s *routes.Status) { s.Route.Unroutable = "the VTEP of node-c is not known" }))
+	}},
 	{"route-kept", "10.10.2.7", warn, func(w *world) {
 		w.edit("10.10.2.0/26", func(s *routes.Status) { s.Outcome, s.Detail = routes.Kept, "bgp is not in sync" })
 	}},
@@ -251,6 +255,7 @@ var explainCases = []struct {
 	{"kernel-blackhole-lost", "10.10.0.8", missing, func(w *world) {
 		w.lookup = match("0.0.0.0/0", kernel.ProtoStatic, 0, hop{"192.0.2.1", "eth0"}).always
 	}},
+	{"kernel-blackhole-lost-no-default", "10.10.0.8", missing, func(w *world) { w.lookup = errno(syscall.ENETUNREACH) }},
 	{"kernel-blackhole-answered", "10.10.0.8", warn, func(w *world) {
 		m := match("10.10.0.0/26", kernel.ProtoCaracal, 1024)
 		m.Match.Type = kernel.Blackhole

@@ -243,11 +243,10 @@ func (e *explainer) findRoute() {
 		return
 	}
 	top := e.routes[0].Route.Dst
-	installed := false
+	installed := inKernel(e.chosen())
 	for i := range e.routes {
 		if s := &e.routes[i]; s.Route.Dst == top {
-			e.addRoute(s)
-			installed = installed || inKernel(s)
+			e.addRoute(s, installed)
 		}
 	}
 	if e.borrowed && !e.local() && top != e.host {
@@ -258,13 +257,13 @@ func (e *explainer) findRoute() {
 	}
 }
 
-// addRoute says what became of one desired route.
-func (e *explainer) addRoute(s *routes.Status) {
+// addRoute says what became of one desired route; installed says that some route of its prefix is in the kernel.
+func (e *explainer) addRoute(s *routes.Status, installed bool) {
 	level := missing
-	switch s.Outcome {
-	case routes.Installed:
+	switch {
+	case s.Outcome == routes.Installed:
 		level = ok
-	case routes.Kept, routes.Lost, routes.Foreign: // what the winner does for packets the kernel's answer shows
+	case installed, s.Outcome == routes.Lost, s.Outcome == routes.Foreign: // what the winner does for packets the kernel's answer shows
 		level = warn
 	}
 	detail := s.Detail

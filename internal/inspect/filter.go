@@ -71,7 +71,7 @@ func parsePrefix(field, s string) (netip.Prefix, error) {
 	case err != nil:
 		return netip.Prefix{}, fmt.Errorf("%s %q: want an address or a prefix such as 10.244.1.0/26", field, s)
 	case p.Addr().Is4In6():
-		return netip.Prefix{}, fmt.Errorf("%s %q: write the IPv4 prefix without ::ffff:", field, s)
+		return netip.Prefix{}, fmt.Errorf("%s %q: write the IPv4 prefix without the ::ffff: in front", field, s)
 	case p != p.Masked():
 		return netip.Prefix{}, fmt.Errorf("%s %q: bits are set behind the prefix length; write %v or %v", field, s, p.Masked(), p.Addr())
 	}

@@ -100,14 +100,14 @@ func withoutPrefix(form, prefix string) string {
 
 // wantedForm is a desired route in the form of ip(8), its interfaces by name.
 func wantedForm(m *caracalv1.Route) string {
+	if m.GetState() == caracalv1.RouteState_ROUTE_STATE_UNROUTABLE {
+		return m.GetPrefix() // there is nothing to ask of the kernel
+	}
 	var b strings.Builder
 	if t := kernel.RouteType(m.GetType()); t != 0 && t != kernel.Unicast {
 		b.WriteString(t.String() + " ")
 	}
 	b.WriteString(m.GetPrefix())
-	if m.GetState() == caracalv1.RouteState_ROUTE_STATE_UNROUTABLE {
-		return b.String() // there is nothing to ask of the kernel
-	}
 	hops := m.GetNextHops()
 	if len(hops) == 1 {
 		wantedHop(&b, hops[0])

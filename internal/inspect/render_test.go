@@ -108,7 +108,7 @@ func TestRender(t *testing.T) {
 						t.Fatal(err)
 					}
 					golden(t, fmt.Sprintf("render/%s-%s.%s", name, day, form), first.Bytes())
-					for range 5 { // protojson's blanks are random
+					for range 5 { // protojson's blanks are random, from build to build
 						var again bytes.Buffer
 						if err := write(&again); err != nil || !bytes.Equal(first.Bytes(), again.Bytes()) {
 							t.Fatalf("the same message is written in two ways (%v)", err)

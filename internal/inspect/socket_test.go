@@ -6,9 +6,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // socketPath is a path short enough for a socket; t.TempDir's may not be.
@@ -123,6 +126,59 @@ func TestListenRefuses(t *testing.T) {
 	long := filepath.Join(filepath.Dir(path), strings.Repeat("x", 110))
 	if _, err := Listen(t.Context(), long); err == nil || !strings.Contains(err.Error(), "use a shorter one") {
 		t.Errorf("a long path: got %v", err)
+	}
+}
+
+// TestListenWaits: who asks for the socket waits until another start on the same directory is through, so that the other's
+// socket is either there and answers or never comes.
+func TestListenWaits(t *testing.T) {
+	path := socketPath(t)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	if err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		l, err := Listen(t.Context(), path)
+		if err == nil {
+			l.Close()
+		}
+		done <- err
+	}()
+	waits := func() bool { // proc(5): a waiting lock is marked with an arrow
+		b, err := os.ReadFile("/proc/locks")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(b)) {
+			if f := strings.Fields(line); len(f) > 5 && f[1] == "->" && f[2] == "FLOCK" && f[5] == strconv.Itoa(os.Getpid()) {
+				return true
+			}
+		}
+		return false
+	}
+	for deadline := time.Now().Add(10 * time.Second); !waits(); time.Sleep(time.Millisecond) {
+		if len(done) > 0 || time.Now().After(deadline) {
+			t.Fatal("does not wait for the other start")
+		}
+	}
+	other, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if err := syscall.Flock(int(dir.Fd()), syscall.LOCK_UN); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err == nil || !strings.Contains(err.Error(), "another daemon answers there") {
+		t.Errorf("got %v", err)
 	}
 }
 

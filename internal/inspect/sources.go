@@ -26,10 +26,10 @@ type Sources struct {
 	Routes func(match func(*routes.Status) bool) []routes.Status
 	// Counts returns the number of routes by owner and outcome.
 	Counts func() map[routes.Owner]map[routes.Outcome]int
-	// WatchRoutes calls changed with every changed status until ctx ends, in order, never two calls at once. It either
+	// WatchRoutes (routes.Programmer.Watch does it) calls changed with every changed status until ctx ends, in order, never two calls at once. It either
 	// subscribes and returns at once, or blocks until ctx ends and calls changed, with an empty slice if need be, as soon as it
-	// has subscribed. A status whose Outcome is empty says that the route is gone. changed never blocks and keeps
-	// nothing of its argument but copies.
+	// has subscribed. A status whose Outcome is empty or Removed says that the route is gone; only its key and owner are looked
+	// at. changed never blocks and keeps nothing of its argument but copies.
 	WatchRoutes func(ctx context.Context, changed func([]routes.Status))
 	// Lookup asks the kernel what it does with a packet to that address.
 	Lookup func(ctx context.Context, dst netip.Addr) (kernel.Answer, error)

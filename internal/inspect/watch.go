@@ -206,7 +206,7 @@ func (w *watcher) some(list []routes.Status) error {
 
 // change makes the message of one changed status, nil if the reader need not hear of it.
 func (w *watcher) change(s *routes.Status) *caracalv1.RouteChange {
-	picked := s.Outcome != "" && w.filter.picksState(s.Outcome)
+	picked := !gone(s.Outcome) && w.filter.picksState(s.Outcome)
 	if w.sent != nil {
 		id := identityOf(s)
 		_, had := w.sent[id]
@@ -224,6 +224,9 @@ func (w *watcher) change(s *routes.Status) *caracalv1.RouteChange {
 	}
 	return setOf(s)
 }
+
+// gone reports whether an outcome says that the route is neither wanted nor there any more.
+func gone(o routes.Outcome) bool { return o == "" || o == routes.Removed }
 
 func setOf(s *routes.Status) *caracalv1.RouteChange { return &caracalv1.RouteChange{Route: routeOf(s)} }
 

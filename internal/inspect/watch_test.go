@@ -77,7 +77,7 @@ func (r *reader) until(cond func() bool) {
 func (r *reader) is(id string, want caracalv1.RouteState) func() bool {
 	return func() bool {
 		got, has := r.have[id]
-		return r.synced && (has && got == want || !has && want == 0)
+		return r.synced && has == (want != 0) && got == want
 	}
 }
 
@@ -96,7 +96,7 @@ func TestWatchRoutes(t *testing.T) {
 	r.until(r.is("vxlan 10.10.4.0/26 1024", caracalv1.RouteState_ROUTE_STATE_INSTALLED))
 	w.set(route(routes.OwnerBGP, "10.10.4.0/26", routes.Lost, why, via("192.0.2.1", "eth0", true)))
 	r.until(r.is("bgp 10.10.4.0/26 1024", caracalv1.RouteState_ROUTE_STATE_LOST))
-	w.set(route(routes.OwnerVXLAN, "10.10.4.0/26", "", nil))
+	w.set(route(routes.OwnerVXLAN, "10.10.4.0/26", routes.Removed, nil))
 	r.until(r.is("vxlan 10.10.4.0/26 1024", 0))
 	if _, has := r.have["bgp 10.10.4.0/26 1024"]; !has {
 		t.Error("one owner's route went with the other's")

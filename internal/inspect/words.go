@@ -87,14 +87,6 @@ func sessionWord(s caracalv1.SessionState) string {
 	return sessionWords()[0]
 }
 
-// familyOf returns the family of an address as the API numbers it.
-func familyOf(a netip.Addr) caracalv1.Family {
-	if !a.IsValid() {
-		return caracalv1.Family_FAMILY_UNSPECIFIED
-	}
-	return caracalv1.Family(cluster.FamilyOf(a))
-}
-
 func addrText(a netip.Addr) string {
 	if !a.IsValid() {
 		return ""

@@ -124,16 +124,16 @@ func (w *world) watching() int {
 	return len(w.watchers)
 }
 
-// set makes a status what it is now and tells the watchers, as the programmer does; an empty outcome removes it.
+// set makes a status what it is now and tells the watchers, as the programmer does; a gone outcome removes it.
 func (w *world) set(changed ...routes.Status) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, s := range changed {
 		at := slices.IndexFunc(w.statuses, func(o routes.Status) bool { return identityOf(&o) == identityOf(&s) })
 		switch {
-		case s.Outcome == "" && at >= 0:
+		case gone(s.Outcome) && at >= 0:
 			w.statuses = slices.Delete(slices.Clone(w.statuses), at, at+1)
-		case s.Outcome == "":
+		case gone(s.Outcome):
 		case at >= 0:
 			w.statuses[at] = s
 		default:
@@ -248,7 +248,12 @@ func via(gateway, device string, onlink bool) routes.NextHop {
 // serve runs a Server over a connection in memory and returns a client's connection.
 func serve(t testing.TB, w *world, change ...func(*Server)) (*grpc.ClientConn, *Server) {
 	t.Helper()
-	s := NewServer(w.sources())
+	return serveSources(t, w.sources(), change...)
+}
+
+func serveSources(t testing.TB, src Sources, change ...func(*Server)) (*grpc.ClientConn, *Server) {
+	t.Helper()
+	s := NewServer(src)
 	for _, f := range change {
 		f(s)
 	}

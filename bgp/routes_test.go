@@ -386,7 +386,7 @@ func TestRoutesForgetsGoneNextHops(t *testing.T) {
 	r := bgp.NewRoutes("a", tunnel)
 	st, h := cluster.Build(testObjects()), testHost()
 	r.Plan(st, h)
-	for i := range 20000 {
+	for i := range 5000 {
 		r.Learned([]bgp.Learned{learned(path("10.1.1.0/26", fmt.Sprint("P", i), "192.0.2.10", ordinary))})
 		if ch := r.Plan(st, h); len(ch.Routes) != 1 {
 			t.Fatalf("step %d: %v", i, ch)

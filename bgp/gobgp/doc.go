@@ -22,7 +22,7 @@
 //   - The process is killed: the kernel closes its connections, peers keep our routes as stale for the restart time.
 //   - Stop with graceful set: the connections are shut down under GoBGP before it is told to stop, so that it sends
 //     neither a NOTIFICATION nor, to eBGP peers, withdrawals of what it has just dropped itself. To peers this looks like a kill.
-//   - Stop without: Cease/Peer De-configured (as a Hard Reset where the peer knows RFC 8538), peers flush.
+//   - Stop without: Cease/Administrative Shutdown (as a Hard Reset where the peer knows RFC 8538), peers flush.
 //   - Started with Options.Restarting: OPENs carry the restart and forwarding bits, without which a BIRD would flush at once.
 //
 // GoBGP then holds announcements back until every peer, those that are down included, has sent its End-of-RIB, or

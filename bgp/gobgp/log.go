@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"strings"
 )
 
 // Log keys.
@@ -51,7 +52,7 @@ func (a *logAdapter) Enabled(_ context.Context, l slog.Level) bool {
 func (a *logAdapter) Handle(ctx context.Context, r slog.Record) error {
 	switch r.Message {
 	case msgDial:
-		a.note("dial: " + attr(r, attrError).String())
+		a.note("dial: " + lastPart(attr(r, attrError).String()))
 	case msgSent:
 		a.note("sent: " + notification(octet(r, attrCode), octet(r, attrSubcode)))
 	case msgReceived:
@@ -108,6 +109,14 @@ func (a *logAdapter) WithAttrs(attrs []slog.Attr) slog.Handler {
 
 // WithGroup is not used by GoBGP.
 func (a *logAdapter) WithGroup(string) slog.Handler { return a }
+
+// lastPart returns what is left of a network error without operation and addresses: "connection refused".
+func lastPart(text string) string {
+	if i := strings.LastIndex(text, ": "); i >= 0 {
+		return text[i+2:]
+	}
+	return text
+}
 
 func attr(r slog.Record, key string) slog.Value {
 	var v slog.Value

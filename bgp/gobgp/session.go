@@ -94,8 +94,17 @@ func (f *feed) state(gen int, p *apiutil.Peer, at time.Time) {
 	defer f.mu.Unlock()
 	s := f.sessions[p.State.NeighborAddress]
 	now, known := states[p.State.SessionState]
-	if gen != f.gen || s == nil || !known || s.state == now {
-		return // after close too: hangUp waits for the sessions to go down
+	if gen != f.gen || s == nil || !known {
+		return // but not after close: hangUp waits for the sessions to go down
+	}
+	if s.restarting && p.State.DisconnectReason == api.PeerState_DISCONNECT_REASON_RESTART_TIMER_EXPIRED {
+		s.restarting = false // may come in any state but Established, and leads to Idle, from Idle too
+		s.fail("the peer did not come back within its restart time")
+		f.changed = true
+		f.kick()
+	}
+	if s.state == now {
+		return
 	}
 	was := s.state
 	s.state, s.since = now, at
@@ -107,10 +116,6 @@ func (f *feed) state(gen int, p *apiutil.Peer, at time.Time) {
 		f.wentDown(s, p)
 	default:
 		s.fail(reason(p))
-	}
-	if p.State.DisconnectReason == api.PeerState_DISCONNECT_REASON_RESTART_TIMER_EXPIRED {
-		s.restarting = false
-		s.fail("the peer did not come back within its restart time")
 	}
 	f.changed = true
 	f.kick()

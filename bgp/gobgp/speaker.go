@@ -192,6 +192,8 @@ func (s *Speaker) halt(ctx context.Context, graceful bool) {
 	}
 	if graceful {
 		s.hangUp(ctx)
+	} else {
+		s.sayGoodbye(ctx)
 	}
 	s.unwatch()
 	if err := s.srv.StopBgp(ctx, &api.StopBgpRequest{AllowGracefulRestart: graceful}); err != nil {

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/osrg/gobgp/v4/api"
 	"golang.org/x/sys/unix"
 
 	"github.com/caracal-net/caracal/bgp"
@@ -19,7 +20,27 @@ const hangUpTime = 2 * time.Second
 // hangUp ends all connections the way a killed process does. GoBGP has no call for it: told to stop, it first drops what it
 // learned from one peer and tells the eBGP peers it has not come to yet, which would cost them paths that a graceful restart
 // is to keep. So the sockets are shut down behind its back, and it is waited for that no session is up any more.
-func (s *Speaker) hangUp(ctx context.Context) {
+func (s *Speaker) hangUp(ctx context.Context) { s.downWith(ctx, s.shutdownSockets) }
+
+// sayGoodbye ends all sessions with Cease/Administrative Shutdown. StopBgp would send Peer De-configured, but it closes
+// accepted connections without waiting for that to be on its way, and then peers would keep our routes.
+func (s *Speaker) sayGoodbye(ctx context.Context) {
+	asked := make(map[netip.Addr]bool)
+	s.downWith(ctx, func(up map[netip.Addr]struct{}) {
+		for a := range up {
+			if asked[a] {
+				continue
+			}
+			asked[a] = true
+			if err := s.srv.ShutdownPeer(ctx, &api.ShutdownPeerRequest{Address: a.String()}); err != nil {
+				s.opts.Log.Warn("end BGP session", keyAddress, a, keyError, err)
+			}
+		}
+	})
+}
+
+// downWith does something to the sessions that are up until none is.
+func (s *Speaker) downWith(ctx context.Context, do func(up map[netip.Addr]struct{})) {
 	ctx, cancel := context.WithTimeout(ctx, hangUpTime)
 	defer cancel()
 	for {
@@ -27,7 +48,7 @@ func (s *Speaker) hangUp(ctx context.Context) {
 		if len(up) == 0 {
 			return
 		}
-		s.shutdownSockets(up)
+		do(up)
 		select {
 		case <-ctx.Done():
 			return

@@ -1,0 +1,221 @@
+package gobgp_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/caracal-net/caracal/bgp"
+	"github.com/caracal-net/caracal/bgp/gobgp"
+	"github.com/caracal-net/caracal/test/need"
+)
+
+// child is a Speaker in a process of its own, so that it can be killed.
+type child struct {
+	t   *testing.T
+	cmd *exec.Cmd
+}
+
+func startChild(t *testing.T, cfg bgp.Config, restarting bool) *child {
+	t.Helper()
+	text, err := json.Marshal(job{Config: cfg, Restarting: restarting})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &child{t: t, cmd: exec.Command(os.Args[0])}
+	c.cmd.Env = append(os.Environ(), childEnv+"="+string(text))
+	var log strings.Builder
+	c.cmd.Stderr = &log
+	if _, err := c.cmd.StdinPipe(); err != nil { // held open as long as we live
+		t.Fatal(err)
+	}
+	out, err := c.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		c.end(syscall.SIGKILL)
+		if t.Failed() {
+			t.Logf("child:\n%s", log.String())
+		}
+	})
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "ready\n" {
+		t.Fatalf("child said %q, %v\n%s", line, err, log.String())
+	}
+	return c
+}
+
+// end sends a signal and waits for the process to be gone.
+func (c *child) end(s syscall.Signal) {
+	c.t.Helper()
+	if c.cmd.ProcessState != nil {
+		return
+	}
+	if err := c.cmd.Process.Signal(s); err != nil {
+		c.t.Error(err)
+	}
+	_ = c.cmd.Wait()
+}
+
+// TestKill: a daemon that is killed, or terminated, and comes back costs its peer no route; one that does not come back costs
+// its routes when its restart time is over.
+func TestKill(t *testing.T) {
+	notUnderRace(t)
+	parallel(t)
+	port := testPort()
+	a, b := config("127.3.0.1", port, "10.1.0.0/26", "10.1.1.0/26"), config("127.3.0.2", port, "10.2.0.0/26")
+	peerWith(&a, &b)
+	nb := start(t, b, gobgp.Options{})
+	c := startChild(t, a, false)
+	fresh := []string{"10.1.0.0/26 Mesh_127_3_0_1 via 127.3.0.1", "10.1.1.0/26 Mesh_127_3_0_1 via 127.3.0.1"}
+	nb.knows(t, fresh...)
+	for _, s := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
+		c.end(s)
+		nb.knows(t, fresh[0]+" stale", fresh[1]+" stale")
+		if p := nb.status("127.3.0.1"); !p.Restarting || p.State == "Established" {
+			t.Errorf("%v: %+v", s, p)
+		}
+		begin := time.Now()
+		c = startChild(t, a, true)
+		nb.knows(t, fresh...)
+		nb.up(t, "127.3.0.1")
+		t.Logf("%v: back after %v", s, time.Since(begin).Round(time.Millisecond))
+	}
+	if n := nb.losses("10.1.0.0/26") + nb.losses("10.1.1.0/26"); n != 0 {
+		t.Errorf("%d routes were lost", n)
+	}
+
+	// It comes back with one block less: that one goes, at End-of-RIB, and the other stays.
+	c.end(syscall.SIGKILL)
+	nb.knows(t, fresh[0]+" stale", fresh[1]+" stale")
+	a.Originate = a.Originate[:1]
+	c = startChild(t, a, true)
+	nb.knows(t, fresh[0])
+	if nb.losses("10.1.0.0/26") != 0 {
+		t.Error("the block that stayed was lost")
+	}
+	c.end(syscall.SIGKILL)
+}
+
+// TestNeverBack: the restart time that the dead one had asked for is kept to.
+func TestNeverBack(t *testing.T) {
+	notUnderRace(t)
+	parallel(t)
+	port := testPort()
+	a, b := config("127.3.1.1", port, "10.1.0.0/26"), config("127.3.1.2", port)
+	peerWith(&a, &b)
+	a.Peers[0].RestartTime = 3 * time.Second
+	nb := start(t, b, gobgp.Options{})
+	c := startChild(t, a, false)
+	nb.knows(t, "10.1.0.0/26 Mesh_127_3_1_1 via 127.3.1.1")
+	c.end(syscall.SIGKILL)
+	nb.knows(t, "10.1.0.0/26 Mesh_127_3_1_1 via 127.3.1.1 stale")
+	nb.knows(t)
+	eventually(t, "status", func() string {
+		if p := nb.status("127.3.1.1"); p.Restarting {
+			return fmt.Sprintf("%+v", p)
+		}
+		return ""
+	})
+}
+
+// insideEnv marks a test binary that runs in a namespace made for it.
+const insideEnv = "CARACAL_GOBGP_TEST_INSIDE"
+
+// TestBothFamilies runs TestBothFamiliesInside in a namespace with addresses of both families.
+func TestBothFamilies(t *testing.T) {
+	parallel(t)
+	ip := need.Tool(t, "ip", "iproute2")
+	ns := need.Namespace(t)
+	for _, a := range []string{"fd00:1::1", "fd00:1::2"} {
+		if _, err := ns.Run(ip, "-6", "address", "add", a+"/128", "dev", "lo", "nodad"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^TestBothFamiliesInside$", "-test.v", "-test.timeout=2m")
+	cmd.Env = append(os.Environ(), insideEnv+"=1")
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := ns.Start(cmd); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "--- PASS: TestBothFamiliesInside") {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+}
+
+// TestBothFamiliesInside: two sessions between two nodes, each with the routes of its own family.
+func TestBothFamiliesInside(t *testing.T) {
+	if os.Getenv(insideEnv) == "" {
+		t.Skip("is run by TestBothFamilies")
+	}
+	const port = 179
+	dual := func(v4, v6 string, originate ...string) bgp.Config {
+		c := config(v4, port, originate...)
+		c.ListenAddrs = append(c.ListenAddrs, netip.MustParseAddr(v6))
+		return c
+	}
+	a, b := dual("127.0.0.1", "fd00:1::1", "10.1.0.0/26", "fd00:10::/122"), dual("127.0.0.2", "fd00:1::2", "10.1.1.0/26", "fd00:10::40/122")
+	for i := range 2 {
+		x, y := a.ListenAddrs[i], b.ListenAddrs[i]
+		a.Peers = append(a.Peers, peering(x, y, port, 64512))
+		b.Peers = append(b.Peers, peering(y, x, port, 64512))
+	}
+	nodes := startAll(t, a, b)
+	na, nb := nodes[0], nodes[1]
+	na.knows(t, "10.1.1.0/26 Mesh_127_0_0_2 via 127.0.0.2", "fd00:10::40/122 Mesh_fd00_1__2 via fd00:1::2")
+	nb.knows(t, "10.1.0.0/26 Mesh_127_0_0_1 via 127.0.0.1", "fd00:10::/122 Mesh_fd00_1__1 via fd00:1::1")
+	if p := nb.Paths(netip.MustParsePrefix("fd00:10::/122")); len(p) != 1 || p[0].LocalPref != bgp.MaxPref-1024 || !p[0].Best {
+		t.Errorf("%+v", p)
+	}
+	na.up(t, "fd00:1::2")
+	if p := na.status("fd00:1::2"); p.Received != 1 || p.Advertised != 1 {
+		t.Errorf("%+v", p)
+	}
+	na.cfg.Originate = na.cfg.Originate[:1]
+	na.apply(t)
+	nb.knows(t, "10.1.0.0/26 Mesh_127_0_0_1 via 127.0.0.1")
+}
+
+// BenchmarkLearn takes in 100,000 prefixes of one peer, from the first message to the last event.
+func BenchmarkLearn(b *testing.B) {
+	const prefixes = 100_000
+	for b.Loop() {
+		port := testPort()
+		x, y := config("127.3.9.1", port), config("127.3.9.2", port)
+		for i := range prefixes {
+			p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 32)
+			x.Originate = append(x.Originate, bgp.Origination{Prefix: p, LocalPref: bgp.MaxPref - 1024})
+		}
+		peerWith(&x, &y)
+		nx, ny := start(b, x, gobgp.Options{}), start(b, y, gobgp.Options{})
+		eventually(b, "session", func() string {
+			if s := ny.status("127.3.9.1").State; s != "Established" {
+				return string(s)
+			}
+			return ""
+		})
+		begin := time.Now()
+		eventually(b, "all prefixes", func() string {
+			ny.mu.Lock()
+			defer ny.mu.Unlock()
+			if len(ny.known) != prefixes {
+				return fmt.Sprint(len(ny.known))
+			}
+			return ""
+		})
+		b.ReportMetric(float64(prefixes)/time.Since(begin).Seconds(), "prefixes/s")
+		_ = nx.Stop(b.Context(), false)
+		_ = ny.Stop(b.Context(), false)
+	}
+}

@@ -36,6 +36,7 @@ test-guest: deps build ## run only the tests that need a kernel with IPIP, in on
 
 bench: deps build ## print the figures: programming rate, resync, memory, plan time
 	$(GO) test -run '^$$' -bench . -benchmem -timeout 30m ./...
+	$(GO) run ./test/bench -caracald $(BIN)/caracald
 
 check: ## format, vet, staticcheck, generated code, walls between the rooms
 	@test/check

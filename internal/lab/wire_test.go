@@ -1,0 +1,152 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/caracal-net/caracal/internal/netns"
+	"github.com/caracal-net/caracal/test/need"
+)
+
+// wired builds one node with two workloads and no daemon, with addresses as IPAM would give them.
+func wired(t *testing.T, family Families) (*Plan, []*Endpoint) {
+	t.Helper()
+	need.Root(t)
+	need.Tool(t, "ip", "iproute2")
+	spec, err := Spec{Name: fmt.Sprintf("wire-%d", os.Getpid()), Nodes: 1, Mode: VXLAN, Family: family}.Complete()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := NewPlan(spec)
+	t.Cleanup(func() {
+		if err := Remove(spec.Name, t.TempDir()); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := p.buildUnderlay(); err != nil {
+		t.Fatal(err)
+	}
+	var eps []*Endpoint
+	n := &p.Nodes[0]
+	for i := range n.Workloads {
+		w := &n.Workloads[i]
+		for _, pool := range w.Pools {
+			w.Addrs = append(w.Addrs, host(netip.PrefixFrom(pool.Addr(), pool.Bits()), i+1).Addr())
+		}
+		if err := p.wire(n, w); err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range w.Addrs {
+			eps = append(eps, &Endpoint{Name: w.Name, Node: n.Name, NS: netns.NS{Name: w.NS}, Addr: a})
+		}
+	}
+	return p, eps
+}
+
+func TestWorkloadsOfOneNodeReachEachOther(t *testing.T) {
+	p, eps := wired(t, DualStack)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	took, err := WaitReachable(ctx, eps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Log("reachable after", took)
+	for _, size := range []int{0, p.WorkloadMTU()} {
+		r, err := Matrix(ctx, eps, 20, size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(r.Pairs) != 4 || r.Lost() != 0 || r.Sent() < 80 {
+			t.Errorf("size %d: %s; want 4 pairs, 20 probes each, none lost", size, r)
+		}
+	}
+	// One byte more than the MTU must not pass: else the size test proves nothing.
+	r, err := Matrix(ctx, eps, 3, p.WorkloadMTU()+1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Lost() != r.Sent() {
+		t.Errorf("probes above the MTU: %s; want all lost", r)
+	}
+	if _, err := Transfer(ctx, eps[0], eps[2], 1<<20); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestProberCountsExactly takes a wire down for a while and compares the count with what the kernel itself saw.
+func TestProberCountsExactly(t *testing.T) {
+	p, eps := wired(t, Only4)
+	pairs := pairsOf(eps, false)
+	probe, err := StartProbe(pairs, ProbeOptions{Interval: 2 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	answered := func(n uint32) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if err := poll(ctx, time.Millisecond, func() error {
+			if got := probe.pairs[0].answered.Load(); got < n {
+				return fmt.Errorf("%d answers, want %d", got, n)
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	answered(20)
+	node := netns.NS{Name: p.Nodes[0].NS}
+	away := time.Now()
+	if err := batch(node, "route del "+eps[1].Addr.String()+"\nroute add blackhole "+eps[1].Addr.String()+"\n"); err != nil {
+		t.Fatal(err)
+	}
+	before := probe.pairs[0].sent.Load()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if err := poll(ctx, time.Millisecond, func() error {
+		if probe.pairs[0].sent.Load() < before+25 {
+			return fmt.Errorf("too few sent")
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := batch(node, "route del blackhole "+eps[1].Addr.String()+"\nroute add "+eps[1].Addr.String()+" dev cali-w2\n"); err != nil {
+		t.Fatal(err)
+	}
+	out := time.Since(away)
+	answered(probe.pairs[0].answered.Load() + 20)
+	r := probe.Stop()
+	if r.Lost() < 24 || r.Lost() > int(out/(2*time.Millisecond))+2 || r.Lost()+int(probe.pairs[0].answered.Load()) != r.Sent() {
+		t.Errorf("%s after an outage of %s in which 25 probes were sent", r, out)
+	}
+	if r.Gap() <= 0 || r.Gap() > out+20*time.Millisecond {
+		t.Errorf("gap %s, want it within the outage of %s", r.Gap(), out)
+	}
+}
+
+func TestRemoveTakesOnlyItsOwn(t *testing.T) {
+	need.Root(t)
+	mine := fmt.Sprintf("own-%d", os.Getpid())
+	for _, name := range []string{prefix(mine) + "node1", prefix(mine+"-b") + "node1"} {
+		if _, err := netns.Create(name); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = netns.NS{Name: name}.Delete() })
+	}
+	if err := Remove(mine, t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
+	left, err := netns.List(prefix(mine))
+	if err != nil || len(left) != 0 {
+		t.Errorf("left of the removed cluster: %v, %v", left, err)
+	}
+	if left, err = netns.List(prefix(mine + "-b")); err != nil || len(left) != 1 {
+		t.Errorf("left of the other cluster: %v, %v; want it untouched", left, err)
+	}
+}

@@ -75,6 +75,7 @@ type assignment struct {
 	got   []netip.Prefix
 	// aside are the reasons why blocks were passed over.
 	aside []error
+	free  *search
 }
 
 func (a *assignment) missing() int { return a.r.Num - len(a.got) }
@@ -117,7 +118,7 @@ func (a *assignment) fromOwn(ctx context.Context) error {
 			continue
 		}
 		if err == nil {
-			err = a.take(ctx, b, true)
+			err = a.take(ctx, cidr, b, true)
 		}
 		if err := a.pass(ctx, err); err != nil {
 			return err
@@ -136,47 +137,47 @@ func (a *assignment) pass(ctx context.Context, err error) error {
 
 // fromNew claims blocks until there is enough.
 func (a *assignment) fromNew(ctx context.Context) error {
+	a.free = &search{operation: a.operation, pools: a.use}
 	if !a.claims {
 		return fmt.Errorf("%w: IPAMConfiguration default forbids new blocks (spec.autoAllocateBlocks)", ErrFull)
 	}
-	s := &search{operation: a.operation, pools: a.use}
 	for a.missing() > 0 {
 		if a.owned >= a.limit {
 			return fmt.Errorf("%w: %d; raise spec.maxBlocksPerHost of IPAMConfiguration default or give back blocks", ErrBlockLimit, a.limit)
 		}
-		b, isNew, err := s.next(ctx)
+		b, isNew, err := a.free.next(ctx)
 		if err != nil {
 			return err
 		}
 		if isNew {
 			a.owned++
 		}
-		if err := a.pass(ctx, a.take(ctx, b, true)); err != nil {
+		if err := a.pass(ctx, a.take(ctx, b.cidr, b, true)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// fromOthers borrows from blocks of other nodes and of none, in random order so that not all borrow from the first.
+// fromOthers borrows from blocks of other nodes and of none, in random order so that not all borrow from the first. It
+// goes by the list that the search for a free block has read.
 func (a *assignment) fromOthers(ctx context.Context) error {
-	blocks, err := a.listBlocks(ctx)
-	if err != nil {
+	if err := a.free.load(ctx); err != nil {
 		return err
 	}
-	var lenders []*block
-	for cidr, b := range blocks {
-		if within(a.use, cidr) != nil && b.free() > 0 && !b.ownedBy(a.Node) && !b.virtual() {
-			lenders = append(lenders, b)
+	var lenders []netip.Prefix
+	for cidr, b := range a.free.seen {
+		if within(a.use, cidr) != nil && (b == nil || b.free() > 0 && !b.ownedBy(a.Node) && !b.virtual()) {
+			lenders = append(lenders, cidr)
 		}
 	}
-	slices.SortFunc(lenders, func(x, y *block) int { return x.cidr.Compare(y.cidr) })
+	slices.SortFunc(lenders, netip.Prefix.Compare)
 	rand.Shuffle(len(lenders), func(i, j int) { lenders[i], lenders[j] = lenders[j], lenders[i] })
-	for _, b := range lenders {
+	for _, cidr := range lenders {
 		if a.missing() == 0 {
 			return nil
 		}
-		if err := a.pass(ctx, a.take(ctx, b, false)); err != nil {
+		if err := a.pass(ctx, a.take(ctx, cidr, a.free.seen[cidr], false)); err != nil {
 			return err
 		}
 	}
@@ -186,10 +187,10 @@ func (a *assignment) fromOthers(ctx context.Context) error {
 	return nil
 }
 
-// take assigns what is missing from a block.
-func (a *assignment) take(ctx context.Context, b *block, ours bool) error {
+// take assigns what is missing from a block, which is read first if it is nil.
+func (a *assignment) take(ctx context.Context, cidr netip.Prefix, b *block, ours bool) error {
 	n := a.missing()
-	addrs, err := a.assignFrom(ctx, b, a.r.Handle, ours, func(b *block) ([]int, error) {
+	addrs, err := a.assignFrom(ctx, cidr, b, a.r.Handle, ours, func(b *block) ([]int, error) {
 		return b.assign(n, a.r.Handle, a.r.Attrs), nil
 	})
 	for _, addr := range addrs {
@@ -202,10 +203,9 @@ func (a *assignment) take(ctx context.Context, b *block, ours bool) error {
 // death in between leaves a handle that counts too much, which any release by it mends; the other order would leave
 // an address that no handle leads to. On a conflict pick chooses again in the block as it is now; with ours, only
 // while the block is the node's.
-func (o *operation) assignFrom(ctx context.Context, b *block, handle string, ours bool,
+func (o *operation) assignFrom(ctx context.Context, cidr netip.Prefix, b *block, handle string, ours bool,
 	pick func(*block) ([]int, error)) (addrs []netip.Addr, err error) {
 	counted := 0
-	cidr := b.cidr
 	defer func() {
 		if over := counted - len(addrs); over > 0 {
 			err = errors.Join(err, o.uncount(ctx, handle, cidr, over))
@@ -322,7 +322,7 @@ func (o *operation) assignIP(ctx context.Context, addr netip.Addr, handle string
 		if err != nil {
 			return err
 		}
-		_, err = o.assignFrom(ctx, b, handle, o.strict, func(b *block) ([]int, error) {
+		_, err = o.assignFrom(ctx, cidr, b, handle, o.strict, func(b *block) ([]int, error) {
 			ord := b.ordinal(addr)
 			if !b.assignOrdinal(ord, handle, attrs) {
 				return nil, ErrInUse

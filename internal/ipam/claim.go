@@ -147,10 +147,8 @@ func (o *operation) tryRelease(ctx context.Context, host string, cidr netip.Pref
 	if opt.empty && !b.empty() || opt.sequence != 0 && opt.sequence != b.Spec.SequenceNumber {
 		return o.keepBlock(ctx, aff, b)
 	}
-	if aff != nil {
-		if aff, err = o.setAffinity(ctx, aff, pendingDeletion); err != nil {
-			return raced(err)
-		}
+	if aff, err = o.announceRelease(ctx, aff, host, cidr); err != nil {
+		return raced(err)
 	}
 	if b.empty() {
 		err = o.remove(ctx, b.IPAMBlock)
@@ -162,6 +160,21 @@ func (o *operation) tryRelease(ctx context.Context, host string, cidr netip.Pref
 		return raced(err)
 	}
 	return o.dropAffinity(ctx, aff)
+}
+
+// announceRelease marks a claim for deletion. One that is missing is made for that: perhaps it is missing because a
+// claimer is only just beginning, and then one of us two finds that he is not alone.
+func (o *operation) announceRelease(ctx context.Context, aff *calico.BlockAffinity, host string, cidr netip.Prefix) (*calico.BlockAffinity, error) {
+	if aff != nil {
+		return o.setAffinity(ctx, aff, pendingDeletion)
+	}
+	aff = newAffinity(host, cidr)
+	aff.Spec.State = pendingDeletion
+	obj, err := o.Store.Create(ctx, aff)
+	if err != nil {
+		return nil, fmt.Errorf("create BlockAffinity %s: %w", aff.Name, err)
+	}
+	return typed[*calico.BlockAffinity](obj)
 }
 
 // keepBlock puts a claim back that we, or one who died, had marked for deletion before the block was used again.

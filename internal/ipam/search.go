@@ -29,10 +29,8 @@ type search struct {
 // next claims a block: one that does not exist or is ours with space, else an empty one that nobody used for a while.
 // It reports whether the block was not ours before. Without any, the error is ErrFull.
 func (s *search) next(ctx context.Context) (b *block, isNew bool, err error) {
-	if s.seen == nil {
-		if s.seen, err = s.listBlocks(ctx); err != nil {
-			return nil, false, err
-		}
+	if err := s.load(ctx); err != nil {
+		return nil, false, err
 	}
 	var spare []*block
 	for _, pool := range s.pools {
@@ -64,6 +62,14 @@ func (s *search) next(ctx context.Context) (b *block, isNew bool, err error) {
 	}
 	b, err = s.reclaim(ctx, spare)
 	return b, true, err
+}
+
+// load reads the list of blocks, once.
+func (s *search) load(ctx context.Context) (err error) {
+	if s.seen == nil {
+		s.seen, err = s.listBlocks(ctx)
+	}
+	return err
 }
 
 func (s *search) try(ctx context.Context, cidr netip.Prefix) (*block, error) {
@@ -162,7 +168,7 @@ func (o *operation) claimOne(ctx context.Context, pool netip.Prefix) (*block, er
 		return nil, err
 	}
 	s, owned := &search{operation: o, pools: chosen}, 0
-	if s.seen, err = o.listBlocks(ctx); err != nil {
+	if err := s.load(ctx); err != nil {
 		return nil, err
 	}
 	for _, aff := range claims {

@@ -130,8 +130,30 @@ func (r *rig) raw(s *socket, batches [][]byte) {
 	}
 }
 
-// BenchmarkWriteRoutes writes 100,000 routes into an empty table: with WriteRoutes, with ready-made batches (the limit of
-// the kernel), and one by one with the library. All three run in turn, so that the ratios hold on a busy machine.
+// alternate fills the table in strips of ten batches, written in turn with WriteRoutes and raw, and returns the time each took for
+// its half. Who begins changes with the round. Strips are short against the swings of a busy machine, so the ratio holds there.
+func (r *rig) alternate(s *socket, batches [][]byte, round int) (ours, raw time.Duration) {
+	const strip = 10
+	for i := 0; i < len(batches); i += strip {
+		end := min(i+strip, len(batches))
+		start := time.Now()
+		if (i/strip+round)%2 == 0 {
+			r.raw(s, batches[i:end])
+			raw += time.Since(start)
+			continue
+		}
+		ops := r.ops[i*maxBatchOps : min(end*maxBatchOps, len(r.ops))]
+		if err := r.WriteRoutes(context.Background(), ops, func(_ int, err error) { r.Error(err) }); err != nil {
+			r.Fatal(err)
+		}
+		ours += time.Since(start)
+	}
+	r.empty()
+	return ours, raw
+}
+
+// BenchmarkWriteRoutes writes 100,000 routes into an empty table: with WriteRoutes, one by one with the library, and, for the
+// ratio "of-raw", in turn with ready-made batches, which is the limit of the kernel. The best round gives the rates.
 func BenchmarkWriteRoutes(b *testing.B) {
 	for _, v6 := range []bool{false, true} {
 		b.Run(map[bool]string{false: "v4", true: "v6"}[v6], func(b *testing.B) {
@@ -144,16 +166,19 @@ func BenchmarkWriteRoutes(b *testing.B) {
 			batches := r.encoded(maxBatchOps)
 			r.ours() // warm up: buffers, and the kernel's slabs
 			r.empty()
-			var ours, raw, library time.Duration
-			for b.Loop() {
-				raw += r.timed(func() { r.raw(s, batches) })
-				ours += r.timed(r.ours)
-				library += r.timed(func() { r.oneByOne(b) })
+			const never = time.Hour
+			best, library := never, never
+			var ours, raw time.Duration
+			for round := 0; b.Loop(); round++ {
+				for half := range 2 {
+					o, x := r.alternate(s, batches, 2*round+half)
+					ours, raw = ours+o, raw+x
+				}
+				best = min(best, r.timed(r.ours))
+				library = min(library, r.timed(func() { r.oneByOne(b) }))
 			}
-			rate := func(d time.Duration) float64 { return float64(benchRoutes) * float64(b.N) / d.Seconds() }
-			b.ReportMetric(rate(ours), "routes/s")
-			b.ReportMetric(rate(raw), "raw-routes/s")
-			b.ReportMetric(rate(library), "library-routes/s")
+			b.ReportMetric(benchRoutes/best.Seconds(), "routes/s")
+			b.ReportMetric(benchRoutes/library.Seconds(), "library-routes/s")
 			b.ReportMetric(raw.Seconds()/ours.Seconds(), "of-raw")
 			b.ReportMetric(0, "ns/op")
 		})

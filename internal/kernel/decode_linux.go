@@ -222,9 +222,6 @@ func parseNeighbour(payload []byte) (n Neighbour, usable, ok bool) {
 	n.Permanent = state&unix.NUD_PERMANENT != 0
 	switch payload[0] {
 	case unix.AF_BRIDGE:
-		if flags&unix.NTF_SELF == 0 {
-			return n, false, false // the entry of a bridge, not of the device
-		}
 		n.FDB = true
 	case unix.AF_INET, unix.AF_INET6:
 		if state == unix.NUD_NOARP || flags&unix.NTF_PROXY != 0 {
@@ -250,7 +247,7 @@ func parseNeighbour(payload []byte) (n Neighbour, usable, ok bool) {
 		}
 	}
 	usable = n.FDB || state&(unix.NUD_INCOMPLETE|unix.NUD_FAILED) == 0 && state != unix.NUD_NONE
-	return n, usable, n.Addr.IsValid() // devices keep their own MACs in the FDB too, without an address
+	return n, usable, n.Addr.IsValid() // bridges' entries and devices' own MACs are without an address
 }
 
 // ofMain reports whether a message is about table main itself, not about a clone in the exception cache, by its fixed part alone: most

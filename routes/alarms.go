@@ -64,21 +64,29 @@ func (p *Programmer) nextAlarm() time.Time {
 	for _, s := range p.suspects {
 		earlier(s.due)
 	}
-	for _, d := range p.devices {
-		earlier(d.due)
+	if p.devicesKnown() {
+		for _, d := range p.devices {
+			earlier(d.due)
+		}
 	}
 	if p.netMoved && len(p.failing) > 0 {
 		earlier(p.wakeAt)
 	}
-	if p.hostDirty {
+	if p.hostDirty && p.reads.complete() {
 		earlier(p.publishAt)
 	}
-	earlier(p.writes.notBefore)
-	if p.gateOpen {
+	if p.writes.held(p.now) {
+		earlier(p.writes.notBefore)
+	}
+	if p.mayDelete() && p.reads.complete() {
 		earlier(p.leftoversDue)
 	}
 	earlier(p.neighbours.next())
 	earlier(p.reads.nextDue())
+	// What is due but cannot be done waits for something that rings by itself; it must not make us spin.
+	if soonest := p.now.Add(time.Millisecond); next.Before(soonest) {
+		return soonest
+	}
 	return next
 }
 

@@ -84,9 +84,14 @@ func (p *Programmer) deviceGone(l *kernel.Link) {
 	p.log.Warn("a device of ours was removed; it is made again", logDevice, l.Name)
 }
 
+// devicesKnown reports whether links and addresses have been read.
+func (p *Programmer) devicesKnown() bool {
+	return p.reads.state[partLinks].done && p.reads.state[partAddresses].done
+}
+
 // reconcileDevices makes the wanted devices and their attributes and addresses. It only adds; emptyDevices removes.
 func (p *Programmer) reconcileDevices(ctx context.Context) {
-	if !p.reads.state[partLinks].done || !p.reads.state[partAddresses].done {
+	if !p.devicesKnown() {
 		return
 	}
 	dirty := p.devicesDirty

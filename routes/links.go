@@ -75,6 +75,9 @@ func (p *Programmer) linkSeen(l *kernel.Link) {
 	if old != nil && old.Name != l.Name && t.byName[old.Name] == l.Index {
 		delete(t.byName, old.Name)
 	}
+	if holder, taken := t.byName[l.Name]; taken && holder != l.Index && isTunnel(l.Name) {
+		p.neighbours.gone(l.Name)
+	}
 	t.byIndex[l.Index], t.byName[l.Name] = &fresh, l.Index
 	if old == nil || old.Name != l.Name {
 		t.names = nil
@@ -105,12 +108,13 @@ func (p *Programmer) linkGone(index int) {
 	t := &p.links
 	delete(t.byIndex, index)
 	delete(t.addrs, index)
-	if t.byName[old.Name] == index {
+	current := t.byName[old.Name] == index // else another has taken the name, and this one's end came unheard
+	if current {
 		delete(t.byName, old.Name)
 	}
 	t.names = nil
 	p.linkDown(index)
-	if isTunnel(old.Name) {
+	if current && isTunnel(old.Name) {
 		p.neighbours.gone(old.Name)
 		p.deviceGone(old)
 	}

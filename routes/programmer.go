@@ -251,7 +251,7 @@ func (p *Programmer) pass(ctx context.Context) {
 // busy reports whether the next pass has work that waits for nothing.
 func (p *Programmer) busy() bool {
 	held := p.writes.held(p.now)
-	if p.reads.due(p.now) || p.relink || p.devicesDirty || !held && p.routes.Updates() > 0 || p.neighbours.busy(false) {
+	if p.reads.due(p.now) || p.relink || p.devicesDirty && p.devicesKnown() || !held && p.routes.Updates() > 0 || p.neighbours.busy(false) {
 		return true
 	}
 	return p.mayDelete() && (!held && p.routes.Deletions() > 0 || p.neighbours.busy(true) || p.leftoversDirty && p.reads.complete())

@@ -115,6 +115,9 @@ func (r *rig) resync() {
 	r.wait()
 }
 
+// lies is how often in a row a lying kernel is asked again: once more than it lies.
+const lies = 4
+
 // eventually holds a condition to be true at once over a Fake, after every back-off where a fault is planned, and within
 // seconds over the real kernel.
 func (r *rig) eventually(condition func() error) {
@@ -131,10 +134,14 @@ func (r *rig) eventually(condition func() error) {
 		}
 	} else {
 		if r.patient {
-			time.Sleep(3 * retryMost)
+			time.Sleep(10 * retryMost)
 		}
 		synctest.Wait()
-		if err = condition(); err != nil && r.lying {
+		err = condition()
+		for range lies {
+			if err == nil || !r.lying {
+				break
+			}
 			r.resync()
 			err = condition()
 		}

@@ -3,21 +3,41 @@ package calico
 // IPPool is a range of workload addresses and how they are reached (API: ippool.go).
 type IPPool struct {
 	ObjectMeta `yaml:"metadata" json:"metadata"`
-	Spec       IPPoolSpec `yaml:"spec" json:"spec"`
+	Spec       IPPoolSpec    `yaml:"spec" json:"spec"`
+	Status     *IPPoolStatus `yaml:"status,omitempty" json:"status,omitempty"`
+}
+
+// ConditionAllocatable is "False" where Calico's pool controller forbids new addresses (CIDROverlap, Terminating,
+// PoolDisabled).
+const ConditionAllocatable = "Allocatable"
+
+// IPPoolStatus is what Calico's pool controller says of a pool; Kubernetes only.
+type IPPoolStatus struct {
+	Conditions []Condition `yaml:"conditions,omitempty" json:"conditions,omitempty"`
+}
+
+// Condition is the part of a Kubernetes condition that is read.
+type Condition struct {
+	Type    string `yaml:"type" json:"type"`
+	Status  string `yaml:"status" json:"status"` // True, False, Unknown
+	Reason  string `yaml:"reason,omitempty" json:"reason,omitempty"`
+	Message string `yaml:"message,omitempty" json:"message,omitempty"`
 }
 
 // IPPoolSpec is the part of an IPPool that is read.
 type IPPoolSpec struct {
-	CIDR             string   `yaml:"cidr" json:"cidr"`
-	IPIPMode         string   `yaml:"ipipMode,omitempty" json:"ipipMode,omitempty"`   // Never, Always, CrossSubnet; empty = Never
-	VXLANMode        string   `yaml:"vxlanMode,omitempty" json:"vxlanMode,omitempty"` // as IPIPMode
-	NATOutgoing      bool     `yaml:"natOutgoing,omitempty" json:"natOutgoing,omitempty"`
-	Disabled         bool     `yaml:"disabled,omitempty" json:"disabled,omitempty"`
-	DisableBGPExport bool     `yaml:"disableBGPExport,omitempty" json:"disableBGPExport,omitempty"`
-	BlockSize        int      `yaml:"blockSize,omitempty" json:"blockSize,omitempty"` // prefix length; 0 = 26, 122
-	NodeSelector     string   `yaml:"nodeSelector,omitempty" json:"nodeSelector,omitempty"`
-	AllowedUses      []string `yaml:"allowedUses,omitempty" json:"allowedUses,omitempty"`
-	AssignmentMode   string   `yaml:"assignmentMode,omitempty" json:"assignmentMode,omitempty"` // Automatic, Manual
+	CIDR             string `yaml:"cidr" json:"cidr"`
+	IPIPMode         string `yaml:"ipipMode,omitempty" json:"ipipMode,omitempty"`   // Never, Always, CrossSubnet; empty = Never
+	VXLANMode        string `yaml:"vxlanMode,omitempty" json:"vxlanMode,omitempty"` // as IPIPMode
+	NATOutgoing      bool   `yaml:"natOutgoing,omitempty" json:"natOutgoing,omitempty"`
+	Disabled         bool   `yaml:"disabled,omitempty" json:"disabled,omitempty"`
+	DisableBGPExport bool   `yaml:"disableBGPExport,omitempty" json:"disableBGPExport,omitempty"`
+	BlockSize        int    `yaml:"blockSize,omitempty" json:"blockSize,omitempty"` // prefix length; 0 = 26, 122
+	NodeSelector     string `yaml:"nodeSelector,omitempty" json:"nodeSelector,omitempty"`
+	// NamespaceSelector limits a pool to the workloads of some namespaces; read by address assignment only.
+	NamespaceSelector string   `yaml:"namespaceSelector,omitempty" json:"namespaceSelector,omitempty"`
+	AllowedUses       []string `yaml:"allowedUses,omitempty" json:"allowedUses,omitempty"`
+	AssignmentMode    string   `yaml:"assignmentMode,omitempty" json:"assignmentMode,omitempty"` // Automatic, Manual
 }
 
 // Node is a member of the cluster as calicoctl shows it. Kubernetes' own Node is another kind (apiVersion v1).

@@ -214,7 +214,7 @@ func updateRecreated(t *testing.T, s datastore.Store) {
 	old, now := recreated(t, s)
 	_, err := s.Update(t.Context(), old)
 	wantErr(t, "update of the deleted object", err, datastore.ErrConflict)
-	other := clone(now)
+	other := calico.Clone(now)
 	other.Meta().UID = old.Meta().UID
 	_, err = s.Update(t.Context(), other)
 	wantErr(t, "update with another UID", err, datastore.ErrConflict)
@@ -253,7 +253,7 @@ func deleteStale(t *testing.T, s datastore.Store) {
 func deleteRecreated(t *testing.T, s datastore.Store) {
 	old, now := recreated(t, s)
 	wantErr(t, "delete of the deleted object", s.Delete(t.Context(), old), datastore.ErrConflict)
-	other := clone(now)
+	other := calico.Clone(now)
 	other.Meta().UID = old.Meta().UID
 	wantErr(t, "delete with another UID", s.Delete(t.Context(), other), datastore.ErrConflict)
 	must(t, s, "h")

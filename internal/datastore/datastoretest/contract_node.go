@@ -50,7 +50,7 @@ func everyKind(t *testing.T, s datastore.Store) {
 		if diff := cmp.Diff(created, got); diff != "" {
 			t.Errorf("%s: get differs from create:\n%s", obj.Kind(), diff)
 		}
-		want, meta := clone(obj), got.Meta()
+		want, meta := calico.Clone(obj), got.Meta()
 		want.Meta().UID, want.Meta().ResourceVersion = meta.UID, meta.ResourceVersion
 		want.Meta().CreationTimestamp = meta.CreationTimestamp
 		if diff := cmp.Diff(want, got); diff != "" {

@@ -63,7 +63,7 @@ func (m *Memory) Get(ctx context.Context, kind calico.Kind, name string) (calico
 	if !ok {
 		return nil, fmt.Errorf("get %s: %w", k, datastore.ErrNotFound)
 	}
-	return clone(obj), nil
+	return calico.Clone(obj), nil
 }
 
 // List implements datastore.Store.
@@ -76,7 +76,7 @@ func (m *Memory) List(ctx context.Context, kind calico.Kind) ([]calico.Object, e
 	var list []calico.Object
 	for k, obj := range m.objects {
 		if k.kind == kind {
-			list = append(list, clone(obj))
+			list = append(list, calico.Clone(obj))
 		}
 	}
 	slices.SortFunc(list, func(a, b calico.Object) int { return strings.Compare(a.Meta().Name, b.Meta().Name) })
@@ -97,7 +97,7 @@ func (m *Memory) Create(ctx context.Context, obj calico.Object) (calico.Object, 
 	if _, ok := m.objects[k]; ok {
 		return nil, fmt.Errorf("create %s: %w", k, datastore.ErrExists)
 	}
-	stored := clone(obj)
+	stored := calico.Clone(obj)
 	meta := stored.Meta()
 	if meta.CreationTimestamp == nil {
 		now := time.Now().UTC().Truncate(time.Second) // metav1.Time has whole seconds
@@ -105,7 +105,7 @@ func (m *Memory) Create(ctx context.Context, obj calico.Object) (calico.Object, 
 	}
 	m.put(k, stored)
 	meta.UID = "uid-" + meta.ResourceVersion
-	return clone(stored), nil
+	return calico.Clone(stored), nil
 }
 
 // put stores an object under a new version; the caller holds the lock.
@@ -141,10 +141,10 @@ func (m *Memory) Update(ctx context.Context, obj calico.Object) (calico.Object, 
 	if err != nil {
 		return nil, err
 	}
-	stored := clone(obj)
+	stored := calico.Clone(obj)
 	stored.Meta().CreationTimestamp = old.Meta().CreationTimestamp
 	m.put(keyOf(obj), stored)
-	return clone(stored), nil
+	return calico.Clone(stored), nil
 }
 
 // Delete implements datastore.Store.
@@ -168,7 +168,7 @@ func (m *Memory) Objects() []calico.Object {
 	defer m.mu.Unlock()
 	list := make([]calico.Object, 0, len(m.objects))
 	for _, obj := range m.objects {
-		list = append(list, clone(obj))
+		list = append(list, calico.Clone(obj))
 	}
 	slices.SortFunc(list, func(a, b calico.Object) int { return strings.Compare(keyOf(a).String(), keyOf(b).String()) })
 	return list

@@ -67,6 +67,10 @@ func TestPoolSelection(t *testing.T) {
 	}
 	tunnelUse := func(r *Request) { r.Use = Tunnel }
 	v6 := func(r *Request) { r.Family = cluster.IPv6 }
+	overlapping := ipPool("a", "10.1.0.0/24")
+	overlapping.Status = &calico.IPPoolStatus{Conditions: []calico.Condition{
+		{Type: "Other", Status: "True"}, {Type: calico.ConditionAllocatable, Status: "False", Reason: "CIDROverlap"}}}
+	namespaced := ipPool("a", "10.1.0.0/24", func(s *calico.IPPoolSpec) { s.NamespaceSelector = "team == 'x'" })
 	dying := ipPool("a", "10.1.0.0/24")
 	now := time.Now()
 	dying.DeletionTimestamp = &now
@@ -87,6 +91,10 @@ func TestPoolSelection(t *testing.T) {
 		{"asked for, not selecting", []*calico.IPPool{ipPool("a", "10.1.0.0/24"), ipPool("b", "10.2.0.0/24", selector("zone == 'b'"))}, asked("10.2.0.0/24"), "10.2.0.0/24", nil},
 		{"asked for, manual", []*calico.IPPool{ipPool("b", "10.2.0.0/24", manual)}, asked("10.2.0.0/24"), "10.2.0.0/24", nil},
 		{"broken pool aside", []*calico.IPPool{ipPool("a", "nonsense"), ipPool("b", "10.2.0.0/24")}, nil, "10.2.0.0/24", nil},
+		{"not allocatable", []*calico.IPPool{overlapping, ipPool("b", "10.2.0.0/24")}, nil, "10.2.0.0/24", nil},
+		{"asked for, not allocatable", []*calico.IPPool{overlapping}, asked("10.1.0.0/24"), "", ErrNoPool},
+		{"of some namespaces", []*calico.IPPool{namespaced, ipPool("b", "10.2.0.0/24")}, nil, "10.2.0.0/24", nil},
+		{"asked for, of some namespaces", []*calico.IPPool{namespaced}, asked("10.1.0.0/24"), "10.1.0.0/24", nil},
 		{"asked for, disabled", []*calico.IPPool{ipPool("b", "10.2.0.0/24", disabled)}, asked("10.2.0.0/24"), "", ErrNoPool},
 		{"asked for, one of two missing", []*calico.IPPool{ipPool("b", "10.2.0.0/24")}, asked("10.2.0.0/24", "10.3.0.0/24"), "", ErrNoPool},
 		{"asked for, wrong use", []*calico.IPPool{ipPool("b", "10.2.0.0/24", uses("Tunnel"))}, asked("10.2.0.0/24"), "", ErrNoPool},

@@ -84,6 +84,7 @@
 //   - A new block never overlaps an existing one of another size, nor a more specific pool.
 //   - A released address is freed in the same write where no cooldown is set.
 //   - A release of addresses gives up an empty block whose pool no longer selects its node only if the node is ours.
-//   - IPReservations, namespaceSelector, WireGuard and the load balancer's virtual owners are not implemented;
-//     blocks of virtual owners are left alone.
+//   - A request does not name a namespace: a pool with a namespaceSelector is used only where it is asked for.
+//   - IPReservations, WireGuard and the load balancer's virtual owners are not implemented; blocks of virtual owners
+//     are left alone.
 package ipam

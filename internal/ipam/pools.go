@@ -11,6 +11,7 @@ import (
 	"math/bits"
 	oldrand "math/rand"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,13 +32,24 @@ func (o *operation) loadPools(ctx context.Context) error {
 	}
 	o.pools = make([]*cluster.Pool, 0, len(objects))
 	for _, obj := range objects {
-		if p, problems := obj.Pool(); p != nil {
-			o.pools = append(o.pools, p)
-		} else {
+		p, problems := obj.Pool()
+		if p == nil {
 			o.log().Debug("pool is not usable", keyErr, problems)
+			continue
 		}
+		p.Disabled = p.Disabled || !allocatable(obj)
+		// A request says nothing of a namespace, so such a pool is only for those who ask for it by name.
+		p.Manual = p.Manual || obj.Spec.NamespaceSelector != ""
+		o.pools = append(o.pools, p)
 	}
 	return nil
+}
+
+// allocatable reports whether Calico's pool controller lets a pool have new addresses.
+func allocatable(p *calico.IPPool) bool {
+	return p.Status == nil || !slices.ContainsFunc(p.Status.Conditions, func(c calico.Condition) bool {
+		return c.Type == calico.ConditionAllocatable && c.Status == "False"
+	})
 }
 
 // poolFor returns the pool with the longest prefix that covers p, or nil.

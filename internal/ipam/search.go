@@ -18,12 +18,15 @@ import (
 const maxCandidates = 1 << 24
 
 // search finds free blocks in pools and claims them. It lists the blocks once; which of them it loses to others on the
-// way it remembers, so that a crowd of claimers costs each a few writes a block and no second list.
+// way it remembers, so that it needs no second list.
 type search struct {
 	*operation
 	pools []*cluster.Pool
 	// seen are the blocks that exist; nil for one that was tried.
 	seen map[netip.Prefix]*block
+	// lost is set once a claim was lost: the list is old then, and a block that it does not have is looked up before it
+	// is claimed. That is one read against the four writes of a claim that is lost and taken back.
+	lost bool
 }
 
 // next claims a block: one that does not exist or is ours with space, else an empty one that nobody used for a while.
@@ -39,7 +42,10 @@ func (s *search) next(ctx context.Context) (b *block, isNew bool, err error) {
 			if walked++; walked > maxCandidates || walked%4096 == 0 && ctx.Err() != nil {
 				break
 			}
-			b, exists := s.seen[cidr]
+			b, exists, err := s.look(ctx, cidr)
+			if err != nil {
+				return nil, false, err
+			}
 			switch {
 			case exists && b == nil:
 				continue
@@ -72,9 +78,28 @@ func (s *search) load(ctx context.Context) (err error) {
 	return err
 }
 
+// look returns a block as far as it is known; nil for one that was tried.
+func (s *search) look(ctx context.Context, cidr netip.Prefix) (b *block, exists bool, err error) {
+	if b, exists = s.seen[cidr]; exists || !s.lost {
+		return b, exists, nil
+	}
+	b, err = s.readBlock(ctx, cidr)
+	switch {
+	case errors.Is(err, datastore.ErrNotFound):
+		return nil, false, nil
+	case err != nil:
+		s.log().Warn("skipping a block", keyBlock, cidr, keyErr, err)
+		b, err = nil, ctx.Err()
+	}
+	s.seen[cidr] = b
+	return b, true, err
+}
+
 func (s *search) try(ctx context.Context, cidr netip.Prefix) (*block, error) {
 	s.seen[cidr] = nil
-	return s.claim(ctx, cidr)
+	b, err := s.claim(ctx, cidr)
+	s.lost = s.lost || errors.Is(err, ErrClaimed)
+	return b, err
 }
 
 // obstacles are prefixes no new block of the pool may touch: blocks of another size, from a time when the pool was

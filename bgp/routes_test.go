@@ -268,10 +268,9 @@ func TestRoutesReplansOnlyWhatMust(t *testing.T) {
 // world is a random cluster, host and set of learned paths.
 type world struct {
 	*rand.Rand
-	b         *cluster.Builder
-	learned   map[netip.Prefix]bgp.Learned
-	workloads []string
-	host      *routes.Host
+	b       *cluster.Builder
+	learned map[netip.Prefix]bgp.Learned
+	host    *routes.Host
 }
 
 func (w *world) prefix() netip.Prefix {

@@ -1,0 +1,147 @@
+package gobgp
+
+import (
+	"errors"
+	"log/slog"
+	"net/netip"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/osrg/gobgp/v4/pkg/apiutil"
+	gobgp "github.com/osrg/gobgp/v4/pkg/packet/bgp"
+
+	"github.com/caracal-net/caracal/bgp"
+)
+
+var peerAddr = netip.MustParseAddr("192.0.2.12")
+
+func testNews(routerID string, id uint32, withdraw bool) news {
+	return news{
+		prefix: netip.MustParsePrefix("10.1.0.0/26"), withdraw: withdraw,
+		from: origin{pathKey{peerAddr, id}, netip.MustParseAddr(routerID)},
+		path: bgp.Path{Prefix: netip.MustParsePrefix("10.1.0.0/26"), PeerAddr: peerAddr, LocalPref: id},
+	}
+}
+
+// TestFeedRouterID: a peer that came back with another router id is one peer. What GoBGP says of its former self does not count.
+func TestFeedRouterID(t *testing.T) {
+	f := newFeed(slog.New(slog.DiscardHandler))
+	gen := f.begin()
+	f.learn(gen, []news{testNews("10.0.0.1", 0, false), testNews("10.0.0.2", 0, false), testNews("10.0.0.1", 0, true)})
+	if b := f.take(); len(b.learned) != 1 || len(b.learned[0].Paths) != 1 {
+		t.Fatalf("%+v", b)
+	}
+	f.learn(gen, []news{testNews("10.0.0.2", 7, false)}) // a second path of it, by add-path
+	if b := f.take(); len(b.learned) != 1 || len(b.learned[0].Paths) != 2 {
+		t.Fatalf("%+v", b)
+	}
+	f.learn(gen, []news{testNews("10.0.0.2", 0, true), testNews("10.0.0.2", 7, true)})
+	if b := f.take(); len(b.learned) != 1 || len(b.learned[0].Paths) != 0 || len(f.table) != 0 {
+		t.Fatalf("%+v, table %v", b, f.table)
+	}
+}
+
+// TestFeedNeverWritesToWhatItHandedOut: a consumer keeps the slices it was given.
+func TestFeedNeverWritesToWhatItHandedOut(t *testing.T) {
+	f := newFeed(slog.New(slog.DiscardHandler))
+	gen := f.begin()
+	f.learn(gen, []news{testNews("10.0.0.1", 1, false), testNews("10.0.0.1", 2, false)})
+	paths := f.take().learned[0].Paths
+	was := [2]uint32{paths[0].LocalPref, paths[1].LocalPref}
+	f.stale(peerAddr, true)
+	f.learn(gen, []news{testNews("10.0.0.1", 2, true), testNews("10.0.0.1", 3, false)})
+	if now := [2]uint32{paths[0].LocalPref, paths[1].LocalPref}; now != was || paths[0].Stale {
+		t.Errorf("was %v, is %v, stale %v", was, now, paths[0].Stale)
+	}
+}
+
+// TestFeedOldServer: news of a server that has been replaced are not heard, and what it had learned stays until the new one is in sync.
+func TestFeedOldServer(t *testing.T) {
+	f := newFeed(slog.New(slog.DiscardHandler))
+	gen := f.begin()
+	f.learn(gen, []news{testNews("10.0.0.1", 1, false)})
+	f.take()
+	f.retain()
+	f.learn(gen, []news{testNews("10.0.0.1", 1, true)})
+	f.begin()
+	f.add(bgp.Peer{Addr: peerAddr})
+	f.configured(time.Hour)
+	if b := f.take(); len(b.learned) != 1 || len(b.learned[0].Paths) != 1 || !b.learned[0].Paths[0].Stale || b.inSync {
+		t.Fatalf("%+v", b)
+	}
+	f.endOfRIB(f.gen, peerAddr, gobgp.RF_IPv4_UC)
+	if b := f.take(); len(b.learned) != 1 || len(b.learned[0].Paths) != 0 || !b.inSync {
+		t.Fatalf("%+v", b)
+	}
+	f.close()
+}
+
+// TestSettle: a peer without graceful restart counts ten seconds after its session came up, one with it only at its End-of-RIB,
+// and one that never comes when the time is up.
+func TestSettle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFeed(slog.New(slog.DiscardHandler))
+		gen := f.begin()
+		plain, graceful := netip.MustParseAddr("192.0.2.13"), netip.MustParseAddr("192.0.2.14")
+		for _, a := range []netip.Addr{plain, graceful} {
+			f.add(bgp.Peer{Addr: a})
+		}
+		f.configured(time.Minute)
+		up := func(a netip.Addr, caps ...gobgp.ParameterCapabilityInterface) {
+			p := apiutil.Peer{State: apiutil.PeerState{NeighborAddress: a, SessionState: gobgp.BGP_FSM_ESTABLISHED, RemoteCap: caps}}
+			f.state(gen, &p, time.Now())
+		}
+		up(plain)
+		up(graceful, gobgp.NewCapGracefulRestart(false, false, 120, nil))
+		f.endOfRIB(gen, graceful, gobgp.RF_IPv4_UC)
+		if f.take().inSync {
+			t.Fatal("in sync although one peer may not have sent all")
+		}
+		time.Sleep(settleTime)
+		synctest.Wait()
+		select {
+		case <-f.wake:
+		default:
+			t.Fatal("nobody was woken")
+		}
+		if !f.take().inSync {
+			t.Fatal("not in sync after the settle time")
+		}
+
+		f.begin()
+		f.told = false
+		f.add(bgp.Peer{Addr: peerAddr})
+		f.configured(time.Minute)
+		time.Sleep(time.Minute - time.Second)
+		if f.take().inSync {
+			t.Fatal("in sync before the time was up")
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if !f.take().inSync {
+			t.Fatal("not in sync when the time is up")
+		}
+	})
+}
+
+func TestNotification(t *testing.T) {
+	for want, c := range map[string][2]uint8{
+		"Cease/Administrative Reset": {6, 4}, "Hold Timer Expired": {4, 0}, "UPDATE Message Error/Missing Well-known Attribute": {3, 3},
+		"Cease/77": {6, 77}, "NOTIFICATION 99/1": {99, 1}, "OPEN Message Error": {2, 0},
+	} {
+		if got := notification(c[0], c[1]); got != want {
+			t.Errorf("%v: %q, want %q", c, got, want)
+		}
+	}
+}
+
+func TestListenError(t *testing.T) {
+	for _, errno := range []error{syscall.EADDRINUSE, syscall.EACCES, syscall.EADDRNOTAVAIL, syscall.EINVAL} {
+		err := listenError(&bgp.Config{}, errno)
+		if !errors.Is(err, errno) {
+			t.Errorf("%v is lost in %v", errno, err)
+		}
+	}
+}

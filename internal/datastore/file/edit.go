@@ -234,9 +234,22 @@ func (s *Store) editFile(file string, k datastore.Key, change func(*edition) err
 		if err != nil {
 			return err
 		}
+		if err := sameObjects(d.document, parse(out, isJSON(file))); err != nil {
+			return err
+		}
 		return s.replace(file, p.stamp, splice(text, d.chunk, out))
 	case remove:
 		return s.remove(file, p, text, at, r.Node, tree)
+	}
+	return nil
+}
+
+// sameObjects makes sure that a document which was written anew can be read and still holds what it held. The YAML library
+// has had bugs with comments in odd places; somebody's file must not pay for them.
+func sameObjects(was, is *document) error {
+	same := slices.EqualFunc(was.resources, is.resources, func(a, b resource) bool { return a.Key == b.Key })
+	if is.broken != nil || !same {
+		return errors.New("the document cannot be written anew without losing something: move the object into a file of its own, without comments")
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 
@@ -38,36 +39,58 @@ func newShelf(dir string) *shelf {
 
 // load returns the page of a file as it is now. A file that is not there is an error that is fs.ErrNotExist.
 func (s *shelf) load(name string) (*page, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.loadLocked(name)
-}
-
-func (s *shelf) loadLocked(name string) (*page, error) {
-	was := s.pages[name]
+	was := s.page(name)
 	if was != nil && was.certain && was.whole {
 		if now, err := statFile(filepath.Join(s.dir, name)); err == nil && now == was.stamp {
 			return was, nil
 		}
 	}
-	p, _, err := s.read(name)
+	p, _, err := s.reload(name)
 	return p, err
 }
 
-// reload reads a file whatever is known of it, and returns its text as well.
+// reload reads a file whatever is known of it, and returns its text as well. The lock is not held meanwhile; if two read
+// one file at a time, the older page may stay on the shelf, and its stamp gives it away at the next look.
 func (s *shelf) reload(name string) (*page, []byte, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.read(name)
-}
-
-func (s *shelf) read(name string) (*page, []byte, error) {
-	was := s.pages[name]
-	p, text, err := readPage(filepath.Join(s.dir, name), was, s.unwritten)
+	p, text, err := readPage(filepath.Join(s.dir, name), s.page(name), s.unwritten)
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
-		s.put(name, was, p)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.put(name, s.pages[name], p)
 	}
 	return p, text, err
+}
+
+// loadAll brings the pages of many files up to date, several at a time, and returns why some cannot be read.
+func (s *shelf) loadAll(names []string) map[string]error {
+	var (
+		wg         sync.WaitGroup
+		mu         sync.Mutex
+		unreadable map[string]error
+	)
+	load := func(name string) {
+		if _, err := s.load(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			mu.Lock()
+			defer mu.Unlock()
+			if unreadable == nil {
+				unreadable = map[string]error{}
+			}
+			unreadable[name] = err
+		}
+	}
+	workers := runtime.GOMAXPROCS(0)
+	if len(names) < parallelFrom {
+		workers = 1
+	}
+	for w := range workers {
+		wg.Go(func() {
+			for i := w; i < len(names); i += workers {
+				load(names[i])
+			}
+		})
+	}
+	wg.Wait()
+	return unreadable
 }
 
 // put replaces the page of a file.
@@ -143,6 +166,12 @@ func (s *shelf) scan() (names []string, unreadable map[string]error, err error) 
 		return nil, nil, err
 	}
 	slices.Sort(names)
+	s.drop(names)
+	return names, s.loadAll(names), nil
+}
+
+// drop removes the pages of files that are not among the sorted names.
+func (s *shelf) drop(names []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for name, p := range s.pages {
@@ -150,15 +179,6 @@ func (s *shelf) scan() (names []string, unreadable map[string]error, err error) 
 			s.put(name, p, nil)
 		}
 	}
-	for _, name := range names {
-		if _, err := s.loadLocked(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			if unreadable == nil {
-				unreadable = map[string]error{}
-			}
-			unreadable[name] = err
-		}
-	}
-	return names, unreadable, nil
 }
 
 // home returns the file whose form of an object counts: the first by name.

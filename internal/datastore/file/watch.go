@@ -112,8 +112,8 @@ func (w *watch) event(ev fsnotify.Event, now time.Time) {
 	switch {
 	case name == lockName || strings.HasPrefix(name, tempPrefix):
 		return
-	case filepath.Clean(ev.Name) == w.s.dir || strings.HasPrefix(name, "."):
-		w.all = true // the directory itself, or a hidden name that links may lead through, as a mounted ConfigMap's
+	case filepath.Clean(ev.Name) == w.s.dir || strings.HasPrefix(name, ".."):
+		w.all = true // the directory itself, or the hidden link through which the files of a mounted ConfigMap lead
 	case manifest(name):
 		w.dirty[name] = true
 	default:
@@ -218,7 +218,11 @@ func (w *watch) look(now time.Time) {
 	for name := range w.due(now) {
 		w.dirty[name] = true
 	}
-	for _, name := range slices.Sorted(keysOf(w.dirty)) {
+	names := slices.Sorted(keysOf(w.dirty))
+	if len(names) >= parallelFrom {
+		w.s.shelf.loadAll(names) // faster than one after the other, below
+	}
+	for _, name := range names {
 		p, err := w.s.shelf.load(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			if id, err := dirID(w.s.dir); err != nil || id != w.dir {

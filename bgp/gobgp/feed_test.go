@@ -2,6 +2,7 @@ package gobgp
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"syscall"
@@ -48,12 +49,19 @@ func TestFeedNeverWritesToWhatItHandedOut(t *testing.T) {
 	f := newFeed(slog.New(slog.DiscardHandler))
 	gen := f.begin()
 	f.learn(gen, []news{testNews("10.0.0.1", 1, false), testNews("10.0.0.1", 2, false)})
-	paths := f.take().learned[0].Paths
-	was := [2]uint32{paths[0].LocalPref, paths[1].LocalPref}
-	f.stale(peerAddr, true)
-	f.learn(gen, []news{testNews("10.0.0.1", 2, true), testNews("10.0.0.1", 3, false)})
-	if now := [2]uint32{paths[0].LocalPref, paths[1].LocalPref}; now != was || paths[0].Stale {
-		t.Errorf("was %v, is %v, stale %v", was, now, paths[0].Stale)
+	for what, do := range map[string]func(){
+		"stale":    func() { f.stale(peerAddr, true) },
+		"withdraw": func() { f.learn(gen, []news{testNews("10.0.0.1", 2, true)}) },
+		"replace":  func() { f.learn(gen, []news{testNews("10.0.0.1", 1, false)}) },
+	} {
+		f.stale(peerAddr, false)
+		f.learn(gen, []news{testNews("10.0.0.1", 1, false), testNews("10.0.0.1", 2, false)})
+		paths := f.take().learned[0].Paths
+		was := fmt.Sprint(paths)
+		do()
+		if now := fmt.Sprint(paths); now != was {
+			t.Errorf("%s: was %s, is %s", what, was, now)
+		}
 	}
 }
 

@@ -101,7 +101,8 @@ func (n NS) Do(f func() error) error {
 	})
 }
 
-// Start starts the command inside the namespace.
+// Start starts the command inside the namespace. The command must not ask for SysProcAttr.Pdeathsig: that signal comes when the
+// starting thread ends, which is at once.
 func (n NS) Start(cmd *exec.Cmd) error { return n.Do(cmd.Start) }
 
 // Run runs a command inside the namespace and returns what it printed on both streams.

@@ -79,7 +79,6 @@ func measure(ctx context.Context, daemon string, n int, idle time.Duration) (f f
 	cmd := exec.Command(daemon, "run", "--node", "self", "--backend", "vxlan", "--datastore", "file:"+filepath.Join(dir, "cluster"),
 		"--socket", filepath.Join(dir, "caracal.sock"), "--log-level", "warn")
 	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	start := time.Now()
 	if err := ns.Start(cmd); err != nil {
 		return f, err

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/caracal-net/caracal/internal/cluster"
-	"github.com/caracal-net/caracal/internal/kernel"
 	"github.com/caracal-net/caracal/routes"
 )
 
@@ -87,13 +86,13 @@ func (r *Routes) ownBlock(p netip.Prefix, pool *cluster.Pool) (routes.Route, boo
 	reason := &routes.Reason{
 		Rule: RuleOwnBlock, Source: "BlockAffinity " + affinityName(&cluster.Affinity{Node: r.node, CIDR: p}), Pool: nameOf(pool), Node: r.node,
 	}
-	return routes.Route{Dst: p, Type: kernel.Blackhole, Reason: reason}, true
+	return routes.Route{Dst: p, Type: routes.Blackhole, Reason: reason}, true
 }
 
 // noPath returns the row that keeps a block visible to which no path leads.
 func (r *Routes) noPath(p netip.Prefix, pool *cluster.Pool, b *cluster.Block) routes.Route {
 	return routes.Route{
-		Dst: p, Type: kernel.Unicast,
+		Dst: p, Type: routes.Unicast,
 		Reason:     &routes.Reason{Rule: RuleNoPath, Source: "IPAMBlock of " + p.String(), Pool: pool.Name, Node: b.Node},
 		Unroutable: r.whyNoPath(p, pool, b),
 	}
@@ -118,7 +117,7 @@ func (r *Routes) whyNoPath(p netip.Prefix, pool *cluster.Pool, b *cluster.Block)
 func (r *Routes) route(p netip.Prefix, pool *cluster.Pool, paths []Path) routes.Route {
 	f := r.forward(p, pool, paths)
 	return routes.Route{
-		Dst: p, Type: kernel.Unicast, Metric: metricOf(paths[0].LocalPref),
+		Dst: p, Type: routes.Unicast, Metric: metricOf(paths[0].LocalPref),
 		NextHops: f.hops, MTU: f.mtu, Reason: f.reason, Unroutable: f.refused,
 	}
 }

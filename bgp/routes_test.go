@@ -13,7 +13,6 @@ import (
 
 	"github.com/caracal-net/caracal/bgp"
 	"github.com/caracal-net/caracal/internal/cluster"
-	"github.com/caracal-net/caracal/internal/kernel"
 	"github.com/caracal-net/caracal/routes"
 )
 
@@ -47,7 +46,7 @@ func learned(paths ...bgp.Path) bgp.Learned {
 // show prints a route as a line of ip(8) with its reason.
 func show(r routes.Route) string {
 	var b strings.Builder
-	if r.Type == kernel.Blackhole {
+	if r.Type == routes.Blackhole {
 		b.WriteString("blackhole ")
 	}
 	fmt.Fprintf(&b, "%s", r.Dst)

@@ -6,8 +6,9 @@
 //
 // Everything goes through a datastore.Store: IPPool, Node and IPAMConfiguration are read, IPAMBlock, BlockAffinity and
 // IPAMHandle are written with compare-and-swap, and three fields of our own Node are patched. Nothing is kept in memory
-// between two calls and no goroutine is started; a Client is its store and its node's name. Block logic (block.go) is
-// pure and works on one block in memory. Check is pure too: it says what does not agree in a set of objects.
+// between two calls but whether the last pass over the tunnel addresses went well, and no goroutine is started: a Client
+// is its store and its node's name. Block logic (block.go) is pure and works on one block in memory. Check is pure
+// too: it says what does not agree in a set of objects.
 //
 // # What is written in which order, and what a death at each step leaves
 //

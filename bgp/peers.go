@@ -50,7 +50,12 @@ func waits(own, remote netip.Addr) bool { return remote.String() > own.String() 
 
 // peerName returns the name BIRD's protocol has in Calico, which status consumers parse.
 func peerName(kind string, a netip.Addr, port uint16) string {
-	name := kind + "_" + strings.NewReplacer(".", "_", ":", "_").Replace(a.String())
+	name := kind + "_" + strings.Map(func(r rune) rune {
+		if r == '.' || r == ':' {
+			return '_'
+		}
+		return r
+	}, a.String())
 	if port != 0 {
 		name += fmt.Sprintf("_port_%d", port)
 	}

@@ -327,3 +327,17 @@ func TestGlobalSettings(t *testing.T) {
 		t.Error(d, problems)
 	}
 }
+
+func BenchmarkPlan(b *testing.B) {
+	build := cluster.NewBuilder()
+	for i := range 5000 {
+		build.SetNode(&cluster.Node{Name: fmt.Sprint("n", i), Addr4: netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 16, byte(i >> 8), byte(i)}), 16)})
+	}
+	st, h := build.State(), testHost()
+	b.ReportAllocs()
+	for b.Loop() {
+		if cfg, _ := bgp.Plan(st, "n7", h); len(cfg.Peers) != 4999 {
+			b.Fatal(len(cfg.Peers))
+		}
+	}
+}

@@ -143,7 +143,11 @@ func (p *Programmer) refuse(e *routeEntry, err error) {
 func describe(err error) string {
 	var r *kernel.Refusal
 	if errors.As(err, &r) {
-		if name := unix.ErrnoName(r.Errno); name != "" {
+		name := unix.ErrnoName(r.Errno)
+		if r.Errno == unix.EOPNOTSUPP {
+			name = "EOPNOTSUPP" // it has two names
+		}
+		if name != "" {
 			return name + ": " + err.Error()
 		}
 	}

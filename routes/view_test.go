@@ -1,0 +1,177 @@
+package routes
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caracal-net/caracal/internal/kernel"
+	"github.com/caracal-net/caracal/internal/kernel/kerneltest"
+)
+
+func errorf(format string, args ...any) error { return fmt.Errorf(format, args...) }
+
+// setLinkRefused is one refusal of a SetLink.
+var setLinkRefused = kerneltest.Fault{Kind: kerneltest.SetLinkFails, Err: kernel.FromErrno(syscall.EINVAL)}
+
+func TestHostFollowsTheKernel(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.ready(vxlanSet(2))
+		last := func() *Host { r.wait(); return r.host[len(r.host)-1] }
+		if h := last(); h.ByAddr(addr("192.0.2.1")) == nil || h.ByName(DeviceVXLAN) != nil || len(h.Workloads) != 0 {
+			t.Fatalf("first picture %+v", h)
+		}
+		pictures := len(r.host)
+		r.apply(vxlanSet(2, 3, 4)) // ours: no news for plans
+		r.wait()
+		time.Sleep(time.Minute)
+		if r.wait(); len(r.host) != pictures {
+			t.Errorf("%d pictures more for changes of our own", len(r.host)-pictures)
+		}
+		if _, ok := last().Resolve(addr("10.244.2.1")); ok {
+			t.Error("resolved through a route of ours")
+		}
+		pod := r.wire("cali123")
+		r.write(kernel.Add, kernel.Route{Dst: pfx("10.244.0.5/32"), Type: kernel.Unicast, Scope: kernel.ScopeLink, Protocol: kernel.ProtoBoot, NextHops: []kernel.NextHop{{Link: pod}}})
+		r.write(kernel.Add, kernel.Route{Dst: pfx("203.0.113.0/24"), Type: kernel.Unicast, Protocol: kernel.ProtoStatic, NextHops: []kernel.NextHop{{Link: r.eth0, Gateway: addr("192.0.2.254")}}})
+		time.Sleep(publishMost)
+		h := last()
+		if !slices.Equal(h.Workloads, []netip.Prefix{pfx("10.244.0.5/32")}) || h.ByName("cali123") == nil {
+			t.Errorf("workloads %v", h.Workloads)
+		}
+		if n, ok := h.Resolve(addr("203.0.113.9")); !ok || n.Gateway != addr("192.0.2.254") || n.Device != "eth0" {
+			t.Errorf("resolved %+v, %v", n, ok)
+		}
+		r.must(r.far.SetLink(r.t.Context(), r.eth0, 0, [6]byte{}, false)) // IPv4 routes go without an event
+		time.Sleep(publishMost)
+		if _, ok := last().Resolve(addr("203.0.113.9")); ok {
+			t.Error("resolved through an interface that is down")
+		}
+		if _, ok := h.Resolve(addr("203.0.113.9")); !ok {
+			t.Error("an old picture changed")
+		}
+		r.must(r.far.DeleteLink(r.t.Context(), pod))
+		time.Sleep(publishMost)
+		if h := last(); len(h.Workloads) != 0 || h.ByName("cali123") != nil {
+			t.Errorf("workloads %v", h.Workloads)
+		}
+	})
+}
+
+// A burst of foreign routes makes few pictures, and the last one has them all.
+func TestHostCoalesces(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.ready()
+		pictures := len(r.host)
+		for i := range 500 {
+			k := r.their("10.0.0.0/32", "192.0.2.9")
+			k.Dst = netip.PrefixFrom(netip.AddrFrom4([4]byte{203, 0, byte(i >> 8), byte(i)}), 32)
+			r.write(kernel.Add, k)
+		}
+		time.Sleep(publishMost)
+		r.wait()
+		if n := len(r.host) - pictures; n > 50 {
+			t.Errorf("%d pictures for 500 routes", n)
+		}
+		for i := range 500 {
+			if _, ok := r.host[len(r.host)-1].Resolve(netip.AddrFrom4([4]byte{203, 0, byte(i >> 8), byte(i)})); !ok {
+				t.Fatalf("route %d is missing in the picture", i)
+			}
+		}
+	})
+}
+
+func TestWatch(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.ready(whole(via("10.1.0.0/26", "192.0.2.7")))
+		ctx, cancel := context.WithCancel(r.t.Context())
+		var seen []string
+		done := make(chan error)
+		go func() {
+			done <- r.p.Watch(ctx, func(batch []Status) {
+				if len(batch) == 0 {
+					seen = append(seen, "start")
+				}
+				for _, s := range batch {
+					seen = append(seen, fmt.Sprintf("%s %s %s", s.Route.Dst, s.Owner, s.Outcome))
+				}
+			})
+		}()
+		r.wait()
+		r.apply(Change{Routes: []Route{via("10.2.0.0/26", "192.0.2.7")}})
+		r.wait()
+		r.p.Apply(OwnerBGP, whole(via("10.2.0.0/26", "192.0.2.9")))
+		r.wait()
+		r.apply(whole(via("10.1.0.0/26", "192.0.2.7")))
+		r.wait()
+		cancel()
+		<-done
+		text := strings.Join(seen, "\n")
+		for _, want := range []string{"start", "10.2.0.0/26 vxlan installed", "10.2.0.0/26 bgp lost", "10.2.0.0/26 vxlan removed", "10.2.0.0/26 bgp installed"} {
+			if !strings.Contains(text, want) {
+				t.Errorf("%q was not told of in\n%s", want, text)
+			}
+		}
+		if strings.Contains(text, "10.1.0.0/26") {
+			t.Errorf("a route that did not change was told of:\n%s", text)
+		}
+	})
+}
+
+// A stopped Programmer leaves the kernel as it is, and whoever waits for it gets an answer.
+func TestStop(t *testing.T) {
+	bubble(t, func(r *rig) {
+		set := vxlanSet(2)
+		r.ready(set)
+		r.wantTunnel(set)
+		asked := make(chan error, 1)
+		hang := r.fake.Inject(kerneltest.Fault{Kind: kerneltest.ListLinksFails, Times: 1 << 20})
+		go func() { asked <- r.p.Resync(context.Background()) }()
+		synctest.Wait()
+		r.stop()
+		if err := <-asked; err == nil {
+			t.Error("a resync whose reads failed reported success")
+		}
+		hang.Remove()
+		r.wantTunnel(set)
+		r.wantOurs(vxlanRoutes(2)...)
+	})
+}
+
+// One part of the kernel's state that cannot be read does not hold up the rest.
+func TestUnreadablePart(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.fake.Inject(kerneltest.Fault{Kind: kerneltest.ListNeighboursFails, Times: 1 << 20})
+		r.fake.Inject(kerneltest.Fault{Kind: kerneltest.ListRoutesFails, Nth: 2, Times: 1 << 20}) // IPv6
+		r.ready(vxlanSet(2))
+		r.wantOurs(vxlanRoutes(2)...)
+	})
+}
+
+// Reading 20,000 routes that are as they should be allocates next to nothing.
+func TestResyncAllocatesNothingPerRoute(t *testing.T) {
+	r := onKernel(t)
+	const n = 20_000
+	var all []Route
+	for i := range n {
+		all = append(all, Route{Dst: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24), NextHops: via("10.0.0.0/26", "192.0.2.7").NextHops, Reason: &Reason{Rule: "x"}})
+	}
+	r.ready(whole(all...))
+	r.resync()
+	if c := r.p.Counts()[OwnerVXLAN][Installed]; c != n {
+		t.Fatalf("%d routes installed", c)
+	}
+	if a := testing.AllocsPerRun(3, r.resync); a > n/20 {
+		t.Errorf("a resync of %d unchanged routes made %.0f allocations", n, a)
+	}
+	again := slices.Clone(all)
+	if a := testing.AllocsPerRun(3, func() { r.apply(whole(again...)); r.wait() }); a > n/20 {
+		t.Errorf("applying %d unchanged routes made %.0f allocations", n, a)
+	}
+}

@@ -323,3 +323,20 @@ func TestTunnelContext(t *testing.T) {
 	ensure(t, c)
 	wantCheck(t, store)
 }
+
+// TestTunnelKeepsOne: what else is under the tunnel's handle, in the same block and in another, is released; the
+// Node's address stays.
+func TestTunnelKeepsOne(t *testing.T) {
+	store := datastoretest.NewMemory(ipPool("vxlan", "10.2.0.0/29", size(30), vxlan), calicoNode("node-a"))
+	c := client(t, store, "node-a")
+	ensure(t, c)
+	kept := addresses(t, store, "node-a")
+	r := Request{Family: cluster.IPv4, Num: 5, Handle: "vxlan-tunnel-addr-node-a", Use: Tunnel,
+		Attrs: map[string]string{"node": "node-a", "type": "vxlanTunnelAddress"}}
+	mustAssign(t, c, r)
+	ensure(t, c)
+	if got := addresses(t, store, "node-a"); got != kept {
+		t.Errorf("addresses %q, before %q", got, kept)
+	}
+	wantCheck(t, store)
+}

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/caracal-net/caracal/bgp"
+	"github.com/caracal-net/caracal/internal/calico"
 	"github.com/caracal-net/caracal/internal/cluster"
 	"github.com/caracal-net/caracal/internal/datastore"
 	"github.com/caracal-net/caracal/ipip"
@@ -222,7 +223,7 @@ func (c *controller) planBGP(in inbox, v *view) {
 	c.prog.Apply(routes.OwnerIPIP, routes.Change{Links: links})
 	c.prog.InSync(routes.OwnerIPIP)
 
-	cfg, problems := bgp.Plan(st, c.node, in.host)
+	cfg, problems := (&bgp.Planner{Match: matchSelector}).Plan(st, c.node, in.host)
 	v.problems = append(v.problems, problems...)
 	if c.config == nil || !sameConfig(*c.config, cfg) {
 		c.config = &cfg
@@ -232,6 +233,15 @@ func (c *controller) planBGP(in inbox, v *view) {
 	if in.bgpInSync {
 		c.prog.InSync(routes.OwnerBGP)
 	}
+}
+
+// matchSelector evaluates a Calico selector; bgp does not know their grammar.
+func matchSelector(selector string, labels map[string]string) (bool, error) {
+	s, err := calico.ParseSelector(selector)
+	if err != nil {
+		return false, err
+	}
+	return s.Match(labels), nil
 }
 
 func sameConfig(a, b bgp.Config) bool {

@@ -56,7 +56,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 	err = runStages(ctx, []stage{
 		{task{"datastore watcher", d.watch}, d.controller},
 		{task{"route programmer", d.programmer.Run}},
-		{d.engine, d.tunnels},
+		{d.engine, d.tunnels, task{"memory", d.trimMemory}},
 		{task{"gRPC server", func(ctx context.Context) error { return server.Serve(ctx, listener) }}},
 	})
 	d.log.Info("caracald has stopped; routes, devices and addresses stay")
@@ -84,8 +84,11 @@ func (d *daemon) open(ctx context.Context) error {
 	d.programmer = routes.New(routes.Options{Kernel: d.kernel, Log: d.log, ResyncInterval: routes.DefaultResyncInterval})
 	d.engine = newEngine(d.log, func(ev bgp.Events) (bgp.Speaker, error) {
 		s, err := gobgp.New(gobgp.Options{Log: d.log, Events: ev, Restarting: restarting})
+		if err != nil {
+			return nil, err
+		}
 		restarting = false // a Speaker started later, by a change of backend, has forgotten nothing
-		return s, err
+		return s, nil
 	}, bgp.Events{
 		Learned: func(l []bgp.Learned) { d.controller.addLearned(l) },
 		Peers:   func() {},

@@ -136,7 +136,7 @@ func await(ctx context.Context, k kernel.Kernel, n int) error {
 
 // idleCPU returns the processor time the process uses while nothing happens.
 func idleCPU(ctx context.Context, pid int, d time.Duration) (time.Duration, error) {
-	for _, wait := range []time.Duration{5 * time.Second, d} { // first let the start settle
+	for _, wait := range []time.Duration{25 * time.Second, d} { // first let the start settle, IPAM's look at all blocks too
 		before, err := cpuTime(pid)
 		if err != nil {
 			return 0, err

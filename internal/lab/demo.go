@@ -87,13 +87,11 @@ func (c *Cluster) show(ctx context.Context, out *printer) error {
 	return out.err
 }
 
-// farthest returns, for each address of the first node's workloads, a pair with a workload of the last node.
+// farthest returns, for each address of the first node's workloads, a pair with a workload of the last node, which may be
+// the same.
 func farthest(eps []*Endpoint) []Pair {
 	var out []Pair
 	first, last := eps[0].Node, eps[len(eps)-1].Node
-	if first == last {
-		return nil
-	}
 	for _, p := range pairsOf(eps, true) {
 		if p.From.Node != first || p.To.Node != last {
 			continue

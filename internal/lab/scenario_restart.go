@@ -57,28 +57,32 @@ func restart(ctx context.Context, r *run, s syscall.Signal) error {
 		return fmt.Errorf("no daemon runs on %s", node)
 	}
 	_, err := r.probed(ctx, "of all pairs", r.Endpoints(nil), lossless, func() error {
-		began := time.Now()
-		if err := r.Stop(ctx, node, s); err != nil {
-			return err
-		}
-		r.note("the daemon was gone after", "%s", ms(time.Since(began)))
-		if err := r.dwell(ctx); err != nil {
-			return err
-		}
-		began = time.Now()
-		if err := r.Start(node); err != nil {
-			return err
-		}
-		if _, err := r.WaitSettled(ctx); err != nil {
-			return errors.Join(err, r.why(ctx))
-		}
-		r.note("all daemons were settled again after", "%s", ms(time.Since(began)))
-		return nil
+		return r.guarded(ctx, func() error { return r.replaceDaemon(ctx, node, s) })
 	})
 	if err == nil && r.PID(node) == before {
 		return fmt.Errorf("process %d of %s is still the same", before, node)
 	}
 	return err
+}
+
+func (r *run) replaceDaemon(ctx context.Context, node string, s syscall.Signal) error {
+	began := time.Now()
+	if err := r.Stop(ctx, node, s); err != nil {
+		return err
+	}
+	r.note("the daemon was gone after", "%s", ms(time.Since(began)))
+	if err := r.dwell(ctx); err != nil {
+		return err
+	}
+	began = time.Now()
+	if err := r.Start(node); err != nil {
+		return err
+	}
+	if _, err := r.WaitSettled(ctx); err != nil {
+		return errors.Join(err, r.why(ctx))
+	}
+	r.note("all daemons were settled again after", "%s", ms(time.Since(began)))
+	return nil
 }
 
 // dwell lets the cluster be as it is for fifty probes: peers notice a dead session within it.
@@ -105,6 +109,7 @@ func newBlock(ctx context.Context, r *run) error {
 	const filler = "caracal-lab.filler"
 	old := r.Plan.Node(node).Workloads[0]
 	_, err = r.probed(ctx, "of the old workloads", r.Endpoints(nil), lossless, func() error {
+		began := time.Now()
 		for _, pool := range old.Pools {
 			_, err := client.AutoAssign(ctx, ipam.Request{Family: cluster.FamilyOf(pool.Addr()), Num: blockAddresses, Handle: filler,
 				Pools: []netip.Prefix{pool}, Use: ipam.Workload, Attrs: map[string]string{"node": node}})
@@ -112,7 +117,6 @@ func newBlock(ctx context.Context, r *run) error {
 				return fmt.Errorf("use up a block of %s: %w", pool, err)
 			}
 		}
-		began := time.Now()
 		w, err := r.AddWorkload(ctx, node)
 		if err != nil {
 			return err
@@ -125,7 +129,7 @@ func newBlock(ctx context.Context, r *run) error {
 		if _, err := WaitReachable(ctx, r.Endpoints(nil)); err != nil {
 			return errors.Join(err, r.why(ctx))
 		}
-		r.note("the new workload answers everybody after", "%s", ms(time.Since(began)))
+		r.note("claimed, and its workload answers everybody after", "%s", ms(time.Since(began)))
 		return nil
 	})
 	if err != nil {

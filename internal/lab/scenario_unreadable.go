@@ -16,29 +16,9 @@ const datastoreSource = "datastore"
 // restarted meanwhile must not take its first look at nothing for an empty cluster. When the directory is back, changes
 // must be seen again.
 func unreadable(ctx context.Context, r *run) error {
-	away := r.DatastoreDir() + ".away"
 	node := r.victim()
 	_, err := r.probed(ctx, "of all pairs", r.Endpoints(nil), lossless, func() error {
-		began := time.Now()
-		if err := os.Rename(r.DatastoreDir(), away); err != nil {
-			return fmt.Errorf("move the datastore away: %w", err)
-		}
-		err := r.whileAway(ctx, node, began)
-		if berr := os.Rename(away, r.DatastoreDir()); berr != nil {
-			return errors.Join(err, fmt.Errorf("move the datastore back: %w", berr))
-		}
-		if err != nil {
-			return err
-		}
-		began = time.Now()
-		if err := r.eachMember(func(n string) error { return r.waitComplaint(ctx, n, false) }); err != nil {
-			return err
-		}
-		r.note("every daemon reads it again after", "%s", ms(time.Since(began)))
-		if _, err := r.WaitSettled(ctx); err != nil {
-			return errors.Join(err, r.why(ctx))
-		}
-		return nil
+		return r.guarded(ctx, func() error { return r.moveAwayAndBack(ctx, node) })
 	})
 	if err != nil {
 		return err
@@ -53,6 +33,30 @@ func unreadable(ctx context.Context, r *run) error {
 	}
 	r.note("a workload added then answers everybody after", "%s", ms(time.Since(began)))
 	return r.RemoveWorkload(ctx, node)
+}
+
+func (r *run) moveAwayAndBack(ctx context.Context, node string) error {
+	away := r.DatastoreDir() + ".away"
+	began := time.Now()
+	if err := os.Rename(r.DatastoreDir(), away); err != nil {
+		return fmt.Errorf("move the datastore away: %w", err)
+	}
+	err := r.whileAway(ctx, node, began)
+	if berr := os.Rename(away, r.DatastoreDir()); berr != nil {
+		return errors.Join(err, fmt.Errorf("move the datastore back: %w", berr))
+	}
+	if err != nil {
+		return err
+	}
+	began = time.Now()
+	if err := r.eachMember(func(n string) error { return r.waitComplaint(ctx, n, false) }); err != nil {
+		return err
+	}
+	r.note("every daemon reads it again after", "%s", ms(time.Since(began)))
+	if _, err := r.WaitSettled(ctx); err != nil {
+		return errors.Join(err, r.why(ctx))
+	}
+	return nil
 }
 
 func (r *run) whileAway(ctx context.Context, node string, began time.Time) error {

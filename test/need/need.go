@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -85,4 +86,43 @@ func IPIP(t testing.TB) {
 		t.Skip("needs IPIP: runs in the guest kernel (make test-guest)")
 	}
 	missing(t, "a kernel with IPIP", "run make test-guest")
+}
+
+// APIServer needs the test API server (test/apiserver/build makes it, once for a machine) and returns its path.
+func APIServer(t testing.TB) string {
+	t.Helper()
+	if path := os.Getenv(apiServerEnv); path != "" {
+		return path
+	}
+	const remedy = "run test/apiserver/build, which takes some minutes the first time"
+	root, err := repository()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command(filepath.Join(root, "test/apiserver/build"), "--path").Output()
+	if err != nil {
+		missing(t, "the test API server", remedy)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// apiServerEnv names a test API server that was built elsewhere.
+const apiServerEnv = "CARACAL_KUBEAPI"
+
+// repository returns the directory above the test's that holds the module.
+func repository() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+		if parent := filepath.Dir(dir); parent != dir {
+			dir = parent
+			continue
+		}
+		return "", fmt.Errorf("no go.mod above the test's directory")
+	}
 }

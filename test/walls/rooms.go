@@ -33,6 +33,7 @@ func Rooms() []Room {
 		{"internal/inspect/cli", []string{"internal/inspect", "proto/..."}},
 		{"internal/daemon", []string{"bgp/...", "ipip", "vxlan", "routes", "proto/...", "internal/..."}},
 		{"internal/lab", []string{"internal/...", "proto/..."}},
+		{"deploy/...", nil},
 		{"test/...", []string{"..."}},
 	}
 }

@@ -4,76 +4,95 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
+	"net/netip"
+	"time"
 
 	"github.com/caracal-net/caracal/internal/kernel"
 )
 
-// guard watches the kernels of nodes for routes of ours that are deleted, however briefly: what a probe of ten milliseconds
-// could miss.
+// guard watches one node's kernel for routes of ours that are deleted, however briefly: what a probe every ten
+// milliseconds would miss.
 type guard struct {
-	cancel context.CancelFunc
-	done   sync.WaitGroup
-	close  []func() error
-
-	mu   sync.Mutex
-	lost []string
-	errs []error
+	node   string
+	kernel kernel.Kernel
+	events <-chan kernel.Event
 }
 
-// startGuard watches every node of the cluster. Stop must be called.
-func (r *run) startGuard(ctx context.Context) (*guard, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	g := &guard{cancel: cancel}
+// watchKernels begins to watch every node of the cluster until ctx ends.
+func (r *run) watchKernels(ctx context.Context) (all []*guard, err error) {
 	for _, n := range r.Plan.Nodes {
 		k, err := r.openKernel(n.Name)
 		if err != nil {
-			return nil, errors.Join(err, g.stop())
+			return all, err
 		}
-		g.close = append(g.close, k.Close)
-		events, err := k.Watch(ctx)
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("watch %s: %w", n.Name, err), g.stop())
+		g := &guard{node: n.Name, kernel: k}
+		all = append(all, g)
+		if g.events, err = k.Watch(ctx); err != nil {
+			return all, fmt.Errorf("watch %s: %w", n.Name, err)
 		}
-		g.done.Go(func() { g.watch(n.Name, events) })
 	}
-	return g, nil
+	return all, nil
 }
 
-func (g *guard) watch(node string, events <-chan kernel.Event) {
-	for e := range events {
-		g.mu.Lock()
-		switch {
-		case e.Kind == kernel.EventLost:
-			g.errs = append(g.errs, fmt.Errorf("watch %s: events were lost: %w", node, e.Err))
-		case e.Kind == kernel.EventRoute && e.Deleted && e.Route.Protocol == kernel.ProtoCaracal:
-			g.lost = append(g.lost, fmt.Sprintf("%s on %s", e.Route.Dst, node))
-		}
-		g.mu.Unlock()
-	}
-}
+// lastWord is the prefix of a route that is made and deleted to mark the end of what is to be looked at: the kernel tells its events in
+// order. The address is the IPv4 dummy address (RFC 7600), which nothing else routes.
+func lastWord() netip.Prefix { return netip.MustParsePrefix("192.0.0.8/32") }
 
-func (g *guard) stop() error {
-	g.cancel()
-	g.done.Wait()
-	for _, c := range g.close {
-		g.errs = append(g.errs, c())
+// lost returns the routes of ours that were deleted from the beginning until now.
+func (g *guard) lost(ctx context.Context) (lost []string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	mark := kernel.Route{Dst: lastWord(), Type: kernel.Blackhole, Protocol: kernel.ProtoStatic}
+	ops := []kernel.RouteOp{{Verb: kernel.Add, Route: &mark}, {Verb: kernel.Delete, Route: &mark}}
+	if werr := g.kernel.WriteRoutes(ctx, ops, func(_ int, e error) { err = errors.Join(err, e) }); werr != nil || err != nil {
+		return nil, fmt.Errorf("mark the end of the events of %s: %w", g.node, errors.Join(werr, err))
 	}
-	return errors.Join(g.errs...)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("events of %s: %w", g.node, ctx.Err())
+		case e := <-g.events:
+			switch {
+			case e.Kind == kernel.EventLost:
+				return nil, fmt.Errorf("events of %s were lost: %w", g.node, e.Err)
+			case e.Kind != kernel.EventRoute || !e.Deleted:
+			case e.Route.Dst == lastWord():
+				return lost, nil
+			case e.Route.Protocol == kernel.ProtoCaracal:
+				lost = append(lost, fmt.Sprintf("%s on %s", e.Route.Dst, g.node))
+			}
+		}
+	}
 }
 
 // guarded runs f and returns an error if any node lost a route of ours meanwhile, even for a moment.
-func (r *run) guarded(ctx context.Context, f func() error) error {
-	g, err := r.startGuard(ctx)
+func (r *run) guarded(ctx context.Context, f func() error) (err error) {
+	wctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	began := time.Now()
+	all, err := r.watchKernels(wctx)
+	defer func() {
+		for _, g := range all {
+			err = errors.Join(err, g.kernel.Close())
+		}
+	}()
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(f(), g.stop()); err != nil {
+	if err := f(); err != nil {
 		return err
 	}
-	r.note("routes of ours deleted on any node", "%d", len(g.lost))
-	if len(g.lost) > 0 {
-		return fmt.Errorf("routes were deleted: %v", g.lost)
+	var lost []string
+	for _, g := range all {
+		l, err := g.lost(ctx)
+		if err != nil {
+			return err
+		}
+		lost = append(lost, l...)
+	}
+	r.note("routes of ours deleted on any node", "%d in %s", len(lost), ms(time.Since(began)))
+	if len(lost) > 0 {
+		return fmt.Errorf("routes were deleted: %v", lost)
 	}
 	return nil
 }

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/caracal-net/caracal/internal/kernel"
 	"github.com/caracal-net/caracal/internal/netns"
 	"github.com/caracal-net/caracal/test/need"
 )
@@ -152,5 +154,89 @@ func TestRemoveTakesOnlyItsOwn(t *testing.T) {
 	}
 	if left, err = netns.List(prefix(mine + "-b")); err != nil || len(left) != 1 {
 		t.Errorf("left of the other cluster: %v, %v; want it untouched", left, err)
+	}
+}
+
+// standing returns a scenario's view of a wired node.
+func standing(t *testing.T) *run {
+	t.Helper()
+	p, eps := wired(t, Only4)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, err := WaitReachable(ctx, eps); err != nil {
+		t.Fatal(err)
+	}
+	return &run{Cluster: newCluster(p, Options{Root: t.TempDir()}), res: &Result{}}
+}
+
+// TestProbedRejectsLoss makes sure that a scenario under which packets are lost is not passed.
+func TestProbedRejectsLoss(t *testing.T) {
+	r := standing(t)
+	node, addr := netns.NS{Name: r.Plan.Nodes[0].NS}, r.Plan.Nodes[0].Workloads[1].Addrs[0].String()
+	cut := func() error {
+		if err := batch(node, "route replace blackhole "+addr+" metric 1\n"); err != nil {
+			return err
+		}
+		if err := r.dwell(t.Context()); err != nil {
+			return err
+		}
+		return batch(node, "route del blackhole "+addr+" metric 1\n")
+	}
+	_, err := r.probed(t.Context(), "of all", r.Endpoints(nil), lossless, cut)
+	if err == nil || !strings.Contains(err.Error(), "at most 0 may be lost") || !strings.Contains(err.Error(), addr) {
+		t.Errorf("error %v, want one that says what was lost on the way to %s", err, addr)
+	}
+	if report, err := r.probed(t.Context(), "of all", r.Endpoints(nil), anyLoss, cut); err != nil || report.Lost() == 0 {
+		t.Errorf("where any loss is allowed: %v, %v; want no error and a loss", report, err)
+	}
+	if report, err := r.probed(t.Context(), "of all", r.Endpoints(nil), lossless, func() error { return nil }); err != nil || report.Sent() < 2*probesAround {
+		t.Errorf("nothing done: %v, %v; want no error and at least %d probes", report, err, 2*probesAround)
+	}
+}
+
+// TestGuardSeesAMoment deletes and restores a route of ours within one batch, faster than any probe would notice.
+func TestGuardSeesAMoment(t *testing.T) {
+	r := standing(t)
+	node := netns.NS{Name: r.Plan.Nodes[0].NS}
+	const ours, theirs = "10.9.0.0/24 dev eth0 proto 202", "10.8.0.0/24 dev eth0 proto static"
+	if err := batch(node, "route add "+ours+"\nroute add "+theirs+"\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.guarded(t.Context(), func() error {
+		return batch(node, "route del "+theirs+"\nroute add "+theirs+"\nroute replace 10.9.0.0/24 dev lo proto 202\nroute replace "+ours+"\n")
+	}); err != nil {
+		t.Errorf("a foreign route deleted and one of ours replaced: %v", err)
+	}
+	err := r.guarded(t.Context(), func() error { return batch(node, "route del "+ours+"\nroute add "+ours+"\n") })
+	if err == nil || !strings.Contains(err.Error(), "10.9.0.0/24 on node1") {
+		t.Errorf("error %v, want one that names 10.9.0.0/24 on node1", err)
+	}
+}
+
+// TestRepairedWantsARepair holds the stopwatch of the tampering scenario to a repair that happens and one that does not.
+func TestRepairedWantsARepair(t *testing.T) {
+	r := standing(t)
+	node := netns.NS{Name: r.Plan.Nodes[0].NS}
+	const ours = "10.9.0.0/24 dev eth0 proto 202"
+	match := func(e kernel.Event) (bool, bool) {
+		return e.Kind == kernel.EventRoute && e.Route.Dst.String() == "10.9.0.0/24", e.Deleted
+	}
+	err := r.withKernel("node1", func(k kernel.Kernel) error {
+		if err := batch(node, "route add "+ours+"\n"); err != nil {
+			return err
+		}
+		took, err := repaired(t.Context(), k, func() error { return batch(node, "route del "+ours+"\nroute add "+ours+"\n") }, match)
+		if err != nil || took <= 0 {
+			t.Errorf("a repair: %s, %v", took, err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		if took, err := repaired(ctx, k, func() error { return batch(node, "route del "+ours+"\n") }, match); err == nil {
+			t.Errorf("no repair was taken for one of %s", took)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }

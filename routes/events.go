@@ -42,8 +42,8 @@ func (p *Programmer) routeEvent(ev *kernel.Event) {
 	}
 	k := kernel.RouteKey{Dst: r.Dst, Metric: r.Metric, TOS: r.TOS}
 	e := p.routes.Get(k)
-	if e != nil && e.Note.echo && !ev.Deleted && e.Actual() != nil && e.Actual().is(r) && !ev.Replaced {
-		e.Note.echo = false // the common case: the echo of what we have just added
+	if e != nil && e.Note.echoes == 1 && !ev.Deleted && e.Actual() != nil && e.Actual().is(r) && !ev.Replaced {
+		p.echoed(e) // the common case: the echo of what we have just added
 		return
 	}
 	if p.policy.ours(r, p.links.nameOf) {
@@ -77,17 +77,28 @@ func (p *Programmer) ourRouteEvent(ev *kernel.Event, k kernel.RouteKey, e *route
 	if !ev.Deleted && ev.Replaced && p.foreign.at(k) != nil {
 		p.readRoutes(family(k), "a route of ours replaced another under its key")
 	}
-	if f == e.Actual() {
-		e.Note.echo = false
-		delete(p.suspects, e)
+	switch {
+	case f == e.Actual():
+		p.echoed(e)
 		p.forget(e)
-		return
-	}
-	if e.Note.echo {
+	case e.Note.echoes > 0:
+		// Either older than our last write, as the echo of one before it is, or somebody's answer to it. If the echo of
+		// the last write comes, it was older.
+		e.Note.echoes = max(e.Note.echoes-1, 1)
 		p.suspects[e] = suspect{f, p.now.Add(echoPatience)}
-		return
+	default:
+		p.observed(e, f)
 	}
-	p.observed(e, f)
+}
+
+// echoed records an event that shows what we believe.
+func (p *Programmer) echoed(e *routeEntry) {
+	if e.Note.echoes > 0 {
+		e.Note.echoes--
+	}
+	if len(p.suspects) > 0 {
+		delete(p.suspects, e)
+	}
 }
 
 // settleSuspects believes the events whose contradiction no echo has resolved.
@@ -95,7 +106,7 @@ func (p *Programmer) settleSuspects() {
 	for e, s := range p.suspects {
 		if !s.due.After(p.now) {
 			delete(p.suspects, e)
-			e.Note.echo = false
+			e.Note.echoes = 0
 			p.observed(e, s.form)
 		}
 	}
@@ -116,6 +127,7 @@ func (p *Programmer) setActual(e *routeEntry, f *form) {
 	if f == e.Actual() {
 		return
 	}
+	e.Note.joined = false
 	p.routes.SetActual(e, f)
 	p.settle(e)
 	p.forget(e)
@@ -147,7 +159,7 @@ func (p *Programmer) foreignRouteEvent(ev *kernel.Event, k kernel.RouteKey, e *r
 	switch {
 	case e.Actual() == nil:
 	case ev.Replaced && !before:
-		e.Note.echo = false
+		e.Note.echoes = 0
 		delete(p.suspects, e)
 		p.observed(e, nil) // ours was the first under the key: it made way
 		return

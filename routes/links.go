@@ -152,7 +152,7 @@ func (p *Programmer) dropActual(gone func(*form) bool) {
 			continue
 		}
 		if e := p.routes.At(i); e.Actual() != nil && gone(e.Actual()) {
-			e.Note.echo = false
+			e.Note.echoes = 0
 			p.setActual(e, nil)
 		}
 	}

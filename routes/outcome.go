@@ -85,7 +85,7 @@ func (p *Programmer) fate(e *routeEntry) outcome {
 		return noDevice
 	case e.Same():
 		return installed
-	case p.foreign.at(e.Key()) != nil:
+	case e.Note.joined || p.foreign.at(e.Key()) != nil:
 		return foreign
 	case t != nil && t.refused && t.device:
 		return noDevice
@@ -112,6 +112,14 @@ func (p *Programmer) uncount(w *wish) {
 	p.counts[w.owner][w.outcome]--
 	p.counts[w.owner][none]++
 	w.outcome = none
+}
+
+// describeForeign says what of another program stands in the way of a route.
+func (p *Programmer) describeForeign(e *routeEntry) string {
+	if e.Note.joined {
+		return "next hops of another program have joined this route"
+	}
+	return p.foreign.describe(e.Key())
 }
 
 func (p *Programmer) clearTrouble(e *routeEntry) {
@@ -183,7 +191,7 @@ func (n *news) changed(p *Programmer, e *routeEntry, w *wish, to outcome) {
 	}
 	line := newsLine{route: e.Key().Dst.String(), owner: p.owners[w.owner], outcome: to}
 	if to == foreign {
-		line.detail = p.foreign.describe(e.Key())
+		line.detail = p.describeForeign(e)
 	} else if t := e.Note.trouble; t != nil {
 		line.detail, line.attempts = t.detail, t.attempts
 	}

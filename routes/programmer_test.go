@@ -46,6 +46,7 @@ func TestGate(t *testing.T) {
 		kept := direct("10.9.0.0/26", "192.0.2.9")
 		r.start(Options{})
 		r.apply(whole(via("10.1.0.0/26", "192.0.2.7")))
+		r.p.InSync(OwnerIPIP)
 		r.wantOurs(direct("10.1.0.0/26", "192.0.2.7"), kept) // nobody has said who is expected
 		r.p.Expect(OwnerVXLAN, OwnerBGP)
 		r.p.InSync(OwnerVXLAN)
@@ -179,6 +180,11 @@ func TestBackoff(t *testing.T) {
 		if !strings.Contains(log.String(), "installed after all") {
 			t.Error("the end of the trouble was not logged")
 		}
+		r.apply(whole(Route{Dst: pfx("10.1.0.0/26"), NextHops: []NextHop{{Gateway: addr("203.0.113.7"), Device: "eth0"}}}))
+		time.Sleep(time.Hour)
+		r.address("203.0.113.1/24")
+		time.Sleep(2 * wakeSpacing)
+		r.wantOurs("10.1.0.0/26 via 203.0.113.7 dev eth0 proto 202 metric 1024")
 	})
 }
 

@@ -234,7 +234,7 @@ func (p *Programmer) dumpRoutes(ctx context.Context, v6 bool) error {
 			if e.Same() {
 				missing++
 			}
-			e.Note.echo = false
+			e.Note.echoes = 0
 			p.setActual(e, nil)
 		}
 	}
@@ -275,7 +275,7 @@ func (p *Programmer) routeSeen(r *kernel.Route, turn uint8) {
 	}
 	f := p.forms.of(r)
 	if f != e.Actual() {
-		e.Note.echo = false
+		e.Note.echoes = 0
 		delete(p.suspects, e)
 		p.setActual(e, f)
 		e.Note.dump = turn

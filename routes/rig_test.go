@@ -285,7 +285,7 @@ func (r *rig) write(v kernel.Verb, k kernel.Route) {
 // neighbour has another program write or delete a neighbour.
 func (r *rig) neighbour(del bool, n kernel.Neighbour) {
 	r.t.Helper()
-	n.Link, n.Permanent = r.device(DeviceVXLAN).Index, true
+	n.Link = r.device(DeviceVXLAN).Index
 	r.must(r.far.WriteNeighbours(r.t.Context(), []kernel.NeighbourOp{{Delete: del, Neighbour: n}}, func(_ int, err error) { r.t.Fatal(err) }))
 }
 

@@ -33,6 +33,8 @@ func scenarios() []scenario {
 		{"two owners", twoOwners},
 		{"equal paths", equalPaths},
 		{"gateway unreachable until an address comes", gatewayUnreachable},
+		{"last address goes", lastAddressGoes},
+		{"preferred source goes", sourceGoes},
 		{"parent interface comes late", parentLate},
 		{"everything withdrawn", everythingWithdrawn},
 	}
@@ -107,10 +109,11 @@ func neighboursChanged(r *rig) {
 	}{
 		{true, kernel.Neighbour{Addr: addr("10.244.2.0")}},
 		{true, kernel.Neighbour{FDB: true, MAC: mac(2), Addr: addr("192.0.2.2")}},
-		{false, kernel.Neighbour{Addr: addr("10.244.3.0"), MAC: mac(99)}},
-		{false, kernel.Neighbour{FDB: true, MAC: mac(3), Addr: addr("192.0.2.99")}},
-		{false, kernel.Neighbour{Addr: addr("10.244.77.0"), MAC: mac(77)}},
-		{false, kernel.Neighbour{FDB: true, MAC: mac(77), Addr: addr("192.0.2.77")}},
+		{false, kernel.Neighbour{Addr: addr("10.244.3.0"), MAC: mac(99), Permanent: true}},
+		{false, kernel.Neighbour{Addr: addr("10.244.3.0"), MAC: mac(3)}}, // no longer permanent
+		{false, kernel.Neighbour{FDB: true, MAC: mac(3), Addr: addr("192.0.2.99"), Permanent: true}},
+		{false, kernel.Neighbour{Addr: addr("10.244.77.0"), MAC: mac(77), Permanent: true}},
+		{false, kernel.Neighbour{FDB: true, MAC: mac(77), Addr: addr("192.0.2.77"), Permanent: true}},
 	} {
 		r.neighbour(n.del, n.n)
 		r.wantTunnel(set)
@@ -285,6 +288,28 @@ func gatewayUnreachable(r *rig) {
 	})
 	r.address("198.51.100.1/24")
 	r.wantOurs(direct("10.2.0.0/26", "192.0.2.7"), "10.1.0.0/26 via 198.51.100.7 dev eth0 proto 202 metric 1024")
+}
+
+// An interface that loses its last IPv4 address loses its IPv4 routes, and the kernel says nothing of it.
+func lastAddressGoes(r *rig) {
+	r.ready(whole(via("10.1.0.0/26", "192.0.2.7"), blackhole("10.2.0.0/26")))
+	want := []string{direct("10.1.0.0/26", "192.0.2.7"), "blackhole 10.2.0.0/26 proto 202 metric 1024"}
+	r.wantOurs(want...)
+	r.must(r.far.DeleteAddress(r.t.Context(), kernel.Address{Link: r.eth0, Prefix: pfx("192.0.2.1/24")}))
+	r.wantOurs(want...)
+}
+
+func sourceGoes(r *rig) {
+	from := via("10.1.0.0/26", "192.0.2.7")
+	from.Src = addr("198.51.100.1")
+	r.address("198.51.100.1/32")
+	r.ready(whole(from, via("10.2.0.0/26", "192.0.2.7")))
+	want := []string{"10.1.0.0/26 via 192.0.2.7 dev eth0 proto 202 src 198.51.100.1 metric 1024 onlink", direct("10.2.0.0/26", "192.0.2.7")}
+	r.wantOurs(want...)
+	r.must(r.far.DeleteAddress(r.t.Context(), kernel.Address{Link: r.eth0, Prefix: pfx("198.51.100.1/32")}))
+	r.wantOurs(want[1])
+	r.address("198.51.100.1/32")
+	r.wantOurs(want...)
 }
 
 func parentLate(r *rig) {

@@ -160,6 +160,25 @@ func (f *forms) without(have *form, r *kernel.Route) *form {
 	return f.intern(have.formHead, f.hops)
 }
 
+// extra returns the next hops that an IPv6 route has beyond those wanted, as a form, or nil if that is not the whole
+// difference.
+func (f *forms) extra(e *routeEntry) *form {
+	want, have := e.Desired(), e.Actual()
+	if want == nil || have == nil || want.formHead != have.formHead || len(have.hops) <= len(want.hops) || len(want.hops) == 0 || !e.Key().Dst.Addr().Is6() {
+		return nil
+	}
+	f.hops = f.hops[:0]
+	for _, h := range have.hops {
+		if !slices.ContainsFunc(want.hops, func(g kernel.NextHop) bool { return g.Link == h.Link && g.Gateway == h.Gateway }) {
+			f.hops = append(f.hops, h)
+		}
+	}
+	if len(f.hops) != len(have.hops)-len(want.hops) {
+		return nil
+	}
+	return f.intern(have.formHead, f.hops)
+}
+
 // uses reports whether one of the next hops leaves through the interface, and whether all do.
 func (f *form) uses(link int) (some, all bool) {
 	n := 0

@@ -110,7 +110,7 @@ func (p *Programmer) rowOf(e *routeEntry, w, winner *wish) row {
 	}
 	switch w.outcome {
 	case foreign:
-		r.detail = p.foreign.describe(e.Key())
+		r.detail = p.describeForeign(e)
 	case lost:
 		r.winner = p.owners[winner.owner]
 	}

@@ -25,7 +25,8 @@ type routeNote struct {
 	repaired uint32   // Unix seconds of the last repair after somebody else's change
 	repairs  uint8    // how many repairs in a row
 	dump     uint8    // generation of the dump that saw it last
-	echo     bool     // a write succeeded and its echo has not come
+	echoes   uint8    // writes that succeeded and whose echoes have not come
+	joined   bool     // next hops of another program have joined ours (IPv6)
 }
 
 // each calls f for every wish, strongest first.

@@ -13,6 +13,7 @@ type writeBatch struct {
 	ops     []kernel.RouteOp
 	routes  []kernel.Route
 	entries []*routeEntry
+	forms   []*form
 	errs    []error
 	// failures counts calls in a row that broke off; notBefore holds the next one back after the second.
 	failures  int
@@ -26,9 +27,10 @@ func (b *writeBatch) reset() {
 		b.ops = make([]kernel.RouteOp, 0, batchSize)
 		b.routes = make([]kernel.Route, 0, batchSize)
 		b.entries = make([]*routeEntry, 0, batchSize)
+		b.forms = make([]*form, 0, batchSize)
 		b.errs = make([]error, batchSize)
 	}
-	b.ops, b.routes, b.entries = b.ops[:0], b.routes[:0], b.entries[:0]
+	b.ops, b.routes, b.entries, b.forms = b.ops[:0], b.routes[:0], b.entries[:0], b.forms[:0]
 }
 
 func (b *writeBatch) full() bool { return len(b.ops) == batchSize }
@@ -36,7 +38,7 @@ func (b *writeBatch) full() bool { return len(b.ops) == batchSize }
 func (b *writeBatch) add(v kernel.Verb, e *routeEntry, f *form) {
 	b.routes = append(b.routes, f.route(e.Key()))
 	b.ops = append(b.ops, kernel.RouteOp{Verb: v, Route: &b.routes[len(b.routes)-1]})
-	b.entries = append(b.entries, e)
+	b.entries, b.forms = append(b.entries, e), append(b.forms, f)
 	b.errs[len(b.ops)-1] = nil
 }
 
@@ -66,7 +68,15 @@ func (p *Programmer) planUpdate(e *routeEntry) {
 		p.arm(e, t) // somebody fights us over it: not so fast
 		return
 	}
+	if extra := p.forms.extra(e); extra != nil && !e.Note.joined {
+		p.writes.add(kernel.Delete, e, extra)
+		return
+	}
 	switch {
+	case e.Note.joined && p.forms.extra(e) != nil:
+		p.settle(e) // as good as it gets while the other program's next hops are there
+	case e.Note.joined:
+		p.writes.add(kernel.Delete, e, e.Actual()) // takes away ours alone; then see what is left
 	case p.foreign.at(e.Key()) == nil && e.Actual() == nil:
 		p.writes.add(kernel.Add, e, e.Desired())
 	case p.foreign.at(e.Key()) == nil:
@@ -118,25 +128,39 @@ func (p *Programmer) write(ctx context.Context) {
 	for i, e := range b.entries {
 		switch {
 		case b.errs[i] == nil:
-			p.written(e, b.ops[i].Verb)
+			p.written(e, b.ops[i].Verb, b.forms[i])
 		case b.ops[i].Verb == kernel.Delete && errors.Is(b.errs[i], kernel.ErrNotThere):
-			p.setActual(e, nil)
+			p.absent(e, b.forms[i])
 		default:
 			p.unwritten(e, b.ops[i].Verb, b.errs[i])
 		}
 	}
 }
 
-// written records a write that succeeded. If the wish has changed meanwhile, the entry is queued again by that.
-func (p *Programmer) written(e *routeEntry, v kernel.Verb) {
+// written records a write that succeeded.
+func (p *Programmer) written(e *routeEntry, v kernel.Verb, f *form) {
 	p.stats.Writes++
 	p.clearTrouble(e)
-	e.Note.echo = true
-	if v == kernel.Delete {
+	if e.Note.echoes < 255 {
+		e.Note.echoes++
+	}
+	switch {
+	case v != kernel.Delete || f != e.Actual():
+		p.setActual(e, e.Desired())
+	default:
+		p.setActual(e, nil)
+	}
+}
+
+// absent records that there was nothing of ours to delete. Where that was about next hops that had joined ours, they are another
+// program's: IPv6 shows routes of one key as one, with the protocol of the first.
+func (p *Programmer) absent(e *routeEntry, f *form) {
+	if f == e.Actual() {
 		p.setActual(e, nil)
 		return
 	}
-	p.setActual(e, e.Desired())
+	e.Note.joined = true
+	p.settle(e)
 }
 
 // unwritten records a write that the kernel refused, and asks for what may resolve it.

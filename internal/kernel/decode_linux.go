@@ -107,6 +107,8 @@ func parseRoute(payload []byte, r *Route, hops []NextHop) bool {
 			hop.Gateway, single = a.via(), true
 		case unix.RTA_MULTIPATH:
 			hops, single = parseMultipath(a.value, hops), false
+		case rtaNHID:
+			r.NexthopID = a.uint32()
 		}
 	}
 	if single {

@@ -118,14 +118,14 @@ func checkRoute(verb Verb, r *Route) error {
 		return refuse("unknown verb %d", verb)
 	}
 	for i := range r.NextHops {
-		if h := &r.NextHops[i]; h.Gateway.IsValid() && h.Gateway.Is4() != r.Dst.Addr().Is4() {
+		if h := &r.NextHops[i]; r.NexthopID == 0 && h.Gateway.IsValid() && h.Gateway.Is4() != r.Dst.Addr().Is4() {
 			return refuse("gateway %s is of another family", h.Gateway)
 		}
 	}
 	if r.Src.IsValid() && r.Src.Is4() != r.Dst.Addr().Is4() {
 		return refuse("source %s is of another family", r.Src)
 	}
-	if verb != Delete && r.hasHops() && len(r.NextHops) == 0 {
+	if verb != Delete && r.hasHops() && len(r.NextHops) == 0 && r.NexthopID == 0 {
 		return &Refusal{Errno: unix.ENODEV, Meaning: ErrNoDevice, Message: "a unicast route needs a next hop"}
 	}
 	return nil
@@ -152,14 +152,20 @@ func appendRtmsg(b []byte, verb Verb, r *Route) []byte {
 		typ = Unicast
 	}
 	switch {
+	case r.NexthopID != 0 && verb != Delete:
+		typ = Unicast // a blackhole object makes the route one
+	case r.NexthopID != 0:
+		typ = 0 // the kernel compares with the type that was written, not with the one it shows
+	}
+	switch {
 	case verb == Delete:
 		scope = scopeNowhere
 	case v6:
 		scope = ScopeUniverse
-	case typ == Unicast && scope == ScopeUniverse && !r.hasGateway():
+	case typ == Unicast && scope == ScopeUniverse && r.NexthopID == 0 && !r.hasGateway():
 		scope = ScopeLink // the kernel refuses a wider scope without a gateway, ip(8) narrows it as well
 	}
-	if verb != Delete && len(r.NextHops) == 1 && r.NextHops[0].Onlink {
+	if verb != Delete && r.NexthopID == 0 && len(r.NextHops) == 1 && r.NextHops[0].Onlink {
 		flags = unix.RTNH_F_ONLINK
 	}
 	tos := r.TOS
@@ -182,6 +188,8 @@ func (r *Route) hasGateway() bool {
 // appendHops appends the next hops of a route that is written.
 func appendHops(b []byte, r *Route) []byte {
 	switch {
+	case r.NexthopID != 0:
+		return appendUint32(b, rtaNHID, r.NexthopID)
 	case !r.hasHops():
 		return b
 	case len(r.NextHops) == 1:
@@ -221,8 +229,11 @@ func appendMultipath(b []byte, hops []NextHop) []byte {
 
 // appendVictim says which route of a key and protocol a delete means. IPv4 needs no more: it takes the first that fits, and
 // protocol and type keep it to ours. IPv6 would take all the siblings of the first that fits, so each next hop is
-// named, and the kernel then removes just those, comparing the protocol of each.
+// named, and the kernel then removes just those, comparing the protocol of each. The number of a nexthop object says it all in both.
 func appendVictim(b []byte, r *Route) []byte {
+	if r.NexthopID != 0 {
+		return appendUint32(b, rtaNHID, r.NexthopID)
+	}
 	if r.Dst.Addr().Is4() {
 		return b
 	}

@@ -29,6 +29,27 @@ func (r *Refusal) Unwrap() []error { return []error{r.Meaning, r.Errno} }
 // FromErrno says what an errno of the kernel means. The whole project decides it here and nowhere else.
 func FromErrno(errno syscall.Errno) error { return &Refusal{Errno: errno, Meaning: meaning(errno)} }
 
+// refusal is an errno with the kernel's own words, which in two cases tell more than the errno.
+func refusal(errno syscall.Errno, words string) *Refusal {
+	r := &Refusal{Errno: errno, Meaning: meaning(errno), Message: words}
+	if errno == syscall.EINVAL {
+		switch words {
+		case wordsNoNexthop:
+			r.Meaning = ErrNoNexthop
+		case wordsNoDevice:
+			r.Meaning = ErrNoDevice
+		}
+	}
+	return r
+}
+
+// The kernel's words where a route names a nexthop object that is missing (fib_create_info, ip6_route_info_create) and where an object
+// names an interface that is missing (rtm_to_nh_config); both are EINVAL.
+const (
+	wordsNoNexthop = "Nexthop id does not exist"
+	wordsNoDevice  = "Invalid device index"
+)
+
 func meaning(errno syscall.Errno) error {
 	switch errno {
 	case syscall.EEXIST:

@@ -19,6 +19,9 @@ func FormatRoute(r *Route, linkName func(int) string) string {
 	if r.TOS != 0 {
 		b.WriteString(" tos 0x" + strconv.FormatUint(uint64(r.TOS), 16))
 	}
+	if r.NexthopID != 0 {
+		b.WriteString(" nhid " + strconv.FormatUint(uint64(r.NexthopID), 10))
+	}
 	if len(r.NextHops) == 1 {
 		formatHop(&b, &r.NextHops[0], r.Dst.Addr().Is6(), linkName)
 	}
@@ -161,6 +164,10 @@ func (op RouteOp) String() string {
 		b.WriteString(word + " ")
 	}
 	b.WriteString("route " + op.Route.Dst.String())
+	if op.Route.NexthopID != 0 {
+		b.WriteString(" by nexthop id " + strconv.FormatUint(uint64(op.Route.NexthopID), 10))
+		return b.String()
+	}
 	if len(op.Route.NextHops) > 0 {
 		h := op.Route.NextHops[0]
 		if h.Gateway.IsValid() {

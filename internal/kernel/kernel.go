@@ -66,6 +66,10 @@ type Route struct {
 	Src      netip.Addr // preferred source, invalid = none
 	MTU      uint32     // RTAX_MTU, 0 = none
 	NextHops []NextHop  // empty for blackhole and the like (IPv6 reads back lo; normalised away)
+	// NexthopID is the nexthop object that the route leads to (RTA_NH_ID), 0 = none. Written, it stands in place of NextHops and
+	// Type, which are not looked at. Read, NextHops are what the object leads to now, or empty where nexthop_compat_mode is 0,
+	// and Type is Blackhole where the object is one.
+	NexthopID uint32
 }
 
 // RouteKey is what the kernel tells routes apart by (RFC 1812 5.2.4.3 plus Linux priority).
@@ -102,6 +106,7 @@ var (
 	ErrExists      = errors.New("a route or object of that key exists")      // EEXIST
 	ErrNotThere    = errors.New("no such object")                            // ESRCH, ENOENT
 	ErrNoDevice    = errors.New("the interface is missing")                  // ENODEV, ENXIO
+	ErrNoNexthop   = errors.New("the nexthop object is missing")             // EINVAL "Nexthop id does not exist"
 	ErrUnreachable = errors.New("the gateway is not reachable on that link") // ENETUNREACH, EHOSTUNREACH
 	ErrDown        = errors.New("the interface is down")                     // ENETDOWN
 	ErrOverflow    = errors.New("kernel messages were lost")                 // ENOBUFS: resync at once
@@ -178,6 +183,9 @@ const (
 	EventAddress
 	EventRoute
 	EventNeighbour
+	EventNexthop
+	// EventSysctl: settings of interfaces of which the kernel tells (Netconf). Other sysctls change without a word.
+	EventSysctl
 )
 
 // Event is one notification of the kernel. Deleted tells the two directions apart. A deleted IPv6 route may be a part of one: the
@@ -187,12 +195,15 @@ type Event struct {
 	Kind    EventKind
 	Deleted bool
 	// Replaced (of EventRoute, IPv4): the first route of the same key has made way for this one, and no event of its
-	// own tells so (NLM_F_REPLACE).
+	// own tells so (NLM_F_REPLACE). It is set too where a nexthop object was replaced and the kernel tells of its routes,
+	// which are the same as before (nexthop_compat_mode 1).
 	Replaced  bool
 	Link      Link
 	Address   Address
 	Route     Route
 	Neighbour Neighbour
+	Nexthop   Nexthop
+	Netconf   Netconf
 	Err       error // of EventLost: why
 }
 
@@ -237,6 +248,8 @@ type Links interface {
 type Kernel interface {
 	Routes
 	Links
+	Nexthops
+	Sysctls
 	// Watch delivers events in the kernel's order to one consumer until ctx ends, then closes the channel. Changes made
 	// after Watch has returned are seen, our own writes too. After a lost message it delivers EventLost, behind all events
 	// older than the loss, and goes on: who then reads everything again and applies what follows is right.

@@ -37,6 +37,8 @@ type linux struct {
 	handle *netlink.Handle
 	routes *writer
 	neighs *writer
+	// nexthops has a socket of its own, so that a batch of routes under way does not hold up the one replacement that moves them all.
+	nexthops *writer
 
 	mu     sync.Mutex
 	closed bool
@@ -68,7 +70,7 @@ func Open(o Options) (Kernel, error) {
 		_ = k.Close()
 		return nil, fmt.Errorf("open kernel in namespace %q: %w", o.Namespace, classify(err))
 	}
-	k.routes, k.neighs = &writer{open: k.socket}, &writer{open: k.socket}
+	k.routes, k.neighs, k.nexthops = &writer{open: k.socket}, &writer{open: k.socket}, &writer{open: k.socket}
 	return k, nil
 }
 
@@ -87,6 +89,7 @@ func (k *linux) Close() error {
 	if k.routes != nil {
 		k.routes.close()
 		k.neighs.close()
+		k.nexthops.close()
 	}
 	if k.ns >= 0 {
 		if err := k.ns.Close(); err != nil {

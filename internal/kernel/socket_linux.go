@@ -159,8 +159,7 @@ func (m message) outcome() error {
 	if code == 0 {
 		return nil
 	}
-	errno := syscall.Errno(-code)
-	return &Refusal{Errno: errno, Meaning: meaning(errno), Message: m.words()}
+	return refusal(syscall.Errno(-code), m.words())
 }
 
 // words finds NLMSGERR_ATTR_MSG behind the echoed header (NETLINK_CAP_ACK leaves the echoed payload out).

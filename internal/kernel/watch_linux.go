@@ -107,7 +107,7 @@ func (q *backlog) recycle(b []byte) {
 	}
 }
 
-// Watch subscribes to links, addresses, routes and neighbours. Two goroutines run until ctx ends or the handle is closed: one
+// Watch subscribes to links, addresses, routes, neighbours, nexthop objects and settings of interfaces. Two goroutines run until ctx ends or the handle is closed: one
 // empties the socket, one parses and delivers.
 func (k *linux) Watch(ctx context.Context) (<-chan Event, error) {
 	f, err := k.events()
@@ -135,7 +135,8 @@ func (k *linux) Watch(ctx context.Context) (<-chan Event, error) {
 
 // events opens a subscribed socket. Go's poller waits for it, so no thread is held while nothing happens.
 func (k *linux) events() (*os.File, error) {
-	groups := []int{unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR}
+	groups := []int{unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
+		unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF, unix.RTNLGRP_NEXTHOP}
 	if !k.opts.NoRouteEvents {
 		groups = append(groups, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE)
 	}
@@ -283,6 +284,13 @@ func (p *parser) event(m message) (Event, bool) {
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
 		n, usable, ok := parseNeighbour(m.payload)
 		return Event{Kind: EventNeighbour, Deleted: m.typ == unix.RTM_DELNEIGH || !usable, Neighbour: n}, ok
+	case unix.RTM_NEWNEXTHOP, unix.RTM_DELNEXTHOP:
+		e := Event{Kind: EventNexthop, Deleted: m.typ == unix.RTM_DELNEXTHOP}
+		return e, parseNexthop(m.payload, &e.Nexthop, nil)
+	case unix.RTM_NEWNETCONF, unix.RTM_DELNETCONF:
+		c, ok := parseNetconf(m.payload)
+		deleted := m.typ == unix.RTM_DELNETCONF
+		return Event{Kind: EventSysctl, Deleted: deleted, Netconf: c}, ok && (deleted || c.Forwarding != Unsaid || c.RPFilter != Unsaid)
 	case unix.NLMSG_OVERRUN:
 		return Event{Kind: EventLost, Err: FromErrno(unix.ENOBUFS)}, true
 	default:

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"sync"
 	"syscall"
 
@@ -26,6 +25,10 @@ type Fake struct {
 	closed   bool
 	noIPIP   bool
 	before   func(method string)
+	// nexthops are the nexthop objects; a route that refers to one keeps no next hops of its own.
+	nexthops   map[uint32]*kernel.Nexthop
+	noNexthops bool
+	sysctls    map[kernel.Sysctl]int
 }
 
 // link is an interface with what kernel.Link does not show.
@@ -42,6 +45,8 @@ func NewFake() *Fake {
 		neigh:    map[neighKey]kernel.Neighbour{},
 		watchers: map[*watcher]bool{},
 		calls:    map[string]int{},
+		nexthops: map[uint32]*kernel.Nexthop{},
+		sysctls:  newSysctls(),
 	}
 	f.next = 1
 	f.links[1] = &link{Link: kernel.Link{Index: 1, Name: "lo", MTU: 65536, Up: true, Running: true}, carrier: true}
@@ -82,7 +87,7 @@ func (f *Fake) begin(method string) {
 	}
 }
 
-// Calls says how often a method was called ("WriteRoutes"), and for "RouteOps" and "NeighbourOps" how many operations.
+// Calls says how often a method was called ("WriteRoutes"), and for "RouteOps", "NeighbourOps" and "NexthopOps" how many operations.
 func (f *Fake) Calls(method string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -229,97 +234,6 @@ func (f *Fake) LoseEvents() {
 		w.lose(kernel.FromErrno(syscall.ENOBUFS))
 	}
 }
-
-// Foreign returns the same kernel as another program sees it: its calls meet no faults.
-func (f *Fake) Foreign() kernel.Kernel { return foreign{f} }
-
-// foreign is a view of the Fake that bypasses the plan.
-type foreign struct{ f *Fake }
-
-func (o foreign) bypass(do func() error) error {
-	o.f.mu.Lock()
-	defer o.f.mu.Unlock()
-	plan := o.f.plan
-	// Events lost is the one kind that strikes whoever made the change.
-	o.f.plan = slices.DeleteFunc(slices.Clone(plan), func(i *Injected) bool { return i.fault.Kind != EventsLost })
-	defer func() { o.f.plan = plan }()
-	return do()
-}
-
-func (o foreign) ListRoutes(ctx context.Context, v6 bool, yield func(*kernel.Route) bool) error {
-	var all []kernel.Route
-	err := o.bypass(func() error { var err error; all, err = o.f.listRoutes(ctx, v6); return err })
-	for i := range all {
-		if !yield(&all[i]) {
-			break
-		}
-	}
-	return err
-}
-
-func (o foreign) WriteRoutes(ctx context.Context, ops []kernel.RouteOp, failed func(int, error)) error {
-	var errs []opError
-	err := o.bypass(func() error { var err error; errs, err = o.f.writeRoutes(ctx, ops); return err })
-	report(errs, failed)
-	return err
-}
-
-func (o foreign) Lookup(ctx context.Context, dst netip.Addr) (a kernel.Answer, err error) {
-	err = o.bypass(func() error { a, err = o.f.lookup(ctx, dst); return err })
-	return a, err
-}
-
-func (o foreign) ListLinks(ctx context.Context) (l []kernel.Link, err error) {
-	err = o.bypass(func() error { l, err = o.f.listLinks(ctx); return err })
-	return l, err
-}
-
-func (o foreign) CreateLink(ctx context.Context, l kernel.Link) (i int, err error) {
-	err = o.bypass(func() error { i, err = o.f.createLink(ctx, l); return err })
-	return i, err
-}
-
-func (o foreign) DeleteLink(ctx context.Context, index int) error {
-	return o.bypass(func() error { return o.f.deleteLink(ctx, index) })
-}
-
-func (o foreign) SetLink(ctx context.Context, index, mtu int, mac [6]byte, up bool) error {
-	return o.bypass(func() error { return o.f.setLink(ctx, index, mtu, mac, up) })
-}
-
-func (o foreign) ListAddresses(ctx context.Context) (a []kernel.Address, err error) {
-	err = o.bypass(func() error { a, err = o.f.listAddresses(ctx); return err })
-	return a, err
-}
-
-func (o foreign) AddAddress(ctx context.Context, a kernel.Address) error {
-	return o.bypass(func() error { return o.f.addAddress(ctx, a) })
-}
-
-func (o foreign) DeleteAddress(ctx context.Context, a kernel.Address) error {
-	return o.bypass(func() error { return o.f.deleteAddress(ctx, a) })
-}
-
-func (o foreign) ListNeighbours(ctx context.Context, link int) (n []kernel.Neighbour, err error) {
-	err = o.bypass(func() error { n, err = o.f.listNeighbours(ctx, link); return err })
-	return n, err
-}
-
-func (o foreign) WriteNeighbours(ctx context.Context, ops []kernel.NeighbourOp, failed func(int, error)) error {
-	var errs []opError
-	err := o.bypass(func() error { var err error; errs, err = o.f.writeNeighbours(ctx, ops); return err })
-	report(errs, failed)
-	return err
-}
-
-func (o foreign) Watch(ctx context.Context) (<-chan kernel.Event, error) {
-	o.f.mu.Lock()
-	defer o.f.mu.Unlock()
-	return o.f.subscribe(ctx), nil
-}
-
-// Close does nothing: the kernel belongs to the test.
-func (o foreign) Close() error { return nil }
 
 // opError is the failure of one operation of a batch, reported after the lock is released.
 type opError struct {

@@ -114,3 +114,65 @@ func (f *Fake) WriteNeighbours(ctx context.Context, ops []kernel.NeighbourOp, fa
 	report(errs, failed)
 	return err
 }
+
+// SupportsNexthops makes an object and removes it, as the kernel package does.
+func (f *Fake) SupportsNexthops(ctx context.Context) (bool, error) {
+	f.begin("SupportsNexthops")
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.supportsNexthops(ctx)
+}
+
+// ListNexthops yields the nexthop objects by number.
+func (f *Fake) ListNexthops(ctx context.Context, yield func(*kernel.Nexthop) bool) error {
+	f.begin("ListNexthops")
+	f.mu.Lock()
+	all, err := f.listNexthops(ctx)
+	f.mu.Unlock()
+	return each(all, err, yield)
+}
+
+// each yields what was listed before the error, if there was one.
+func each[T any](all []T, err error, yield func(*T) bool) error {
+	for i := range all {
+		if !yield(&all[i]) {
+			return nil
+		}
+	}
+	return err
+}
+
+// WriteNexthops performs the operations in order.
+func (f *Fake) WriteNexthops(ctx context.Context, ops []kernel.NexthopOp, failed func(int, error)) error {
+	f.begin("WriteNexthops")
+	f.mu.Lock()
+	errs, err := f.writeNexthops(ctx, ops)
+	f.mu.Unlock()
+	report(errs, failed)
+	return err
+}
+
+// ReadSysctl reads one number.
+func (f *Fake) ReadSysctl(ctx context.Context, name kernel.Sysctl) (int, error) {
+	f.begin("ReadSysctl")
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.readSysctl(ctx, name)
+}
+
+// WriteSysctl sets one number; forwarding of all sets that of every interface.
+func (f *Fake) WriteSysctl(ctx context.Context, name kernel.Sysctl, value int) error {
+	f.begin("WriteSysctl")
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.writeSysctl(ctx, name, value)
+}
+
+// ListNetconf yields the settings of all interfaces of one family.
+func (f *Fake) ListNetconf(ctx context.Context, v6 bool, yield func(kernel.Netconf) bool) error {
+	f.begin("ListNetconf")
+	f.mu.Lock()
+	all, err := f.listNetconf(ctx, v6)
+	f.mu.Unlock()
+	return each(all, err, func(c *kernel.Netconf) bool { return yield(*c) })
+}

@@ -25,7 +25,7 @@ func (f *Fake) connect(a kernel.Address) {
 		r.Metric = connectedMetric
 	}
 	for _, e := range f.fib[r.Dst] {
-		if e.Metric == r.Metric && e.Protocol == kernel.ProtoKernel && e.NextHops[0].Link == a.Link {
+		if e.Metric == r.Metric && e.Protocol == kernel.ProtoKernel && len(e.NextHops) == 1 && e.NextHops[0].Link == a.Link {
 			return
 		}
 	}
@@ -90,8 +90,8 @@ func (f *Fake) flush(index int, v6 bool) {
 					e.dead |= 1 << n
 				}
 			}
-			if index == 1 && v6 && len(e.NextHops) == 0 {
-				// IPv6 keeps blackholes on lo.
+			if index == 1 && v6 && len(e.NextHops) == 0 && e.NexthopID == 0 {
+				// IPv6 keeps blackholes on lo; objects that are blackholes stay.
 				f.remove(e)
 				f.emit(kernel.Event{Kind: kernel.EventRoute, Deleted: true, Route: entryShown(f, e)})
 			}

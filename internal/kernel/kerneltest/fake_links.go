@@ -105,6 +105,7 @@ func (f *Fake) newLink(l kernel.Link) int {
 	n.Link = l
 	n.Link = n.shown()
 	f.links[l.Index] = n
+	f.beginConf(n)
 	f.emit(kernel.Event{Kind: kernel.EventLink, Link: n.shown()})
 	return l.Index
 }
@@ -136,6 +137,7 @@ func (f *Fake) unregister(l *link) {
 	if l.Up {
 		f.down(l)
 	}
+	f.flushNexthops(index)
 	f.flushLink(index)
 	f.forgetNeighbours(index, true)
 	for _, a := range slices.Clone(f.addrs) {
@@ -143,6 +145,7 @@ func (f *Fake) unregister(l *link) {
 			f.dropAddress(a, false)
 		}
 	}
+	f.endConf(l)
 	delete(f.links, index)
 	f.emit(kernel.Event{Kind: kernel.EventLink, Deleted: true, Link: l.shown()})
 }
@@ -193,6 +196,7 @@ func (f *Fake) up(l *link) {
 func (f *Fake) down(l *link) {
 	l.Up = false
 	f.emit(kernel.Event{Kind: kernel.EventLink, Link: l.shown()})
+	f.flushNexthops(l.Index)
 	f.flushLink(l.Index)
 	for _, a := range slices.Clone(f.addrs) {
 		if a.Link == l.Index && a.Prefix.Addr().Is6() {
@@ -211,7 +215,8 @@ func (f *Fake) Wire(name string) int {
 	return index
 }
 
-// SetCarrier plugs or unplugs the other end of an interface. Its routes stay and are marked dead.
+// SetCarrier plugs or unplugs the other end of an interface. Its routes stay and are marked dead, but for those that refer to nexthop
+// objects, which go with the objects.
 func (f *Fake) SetCarrier(index int, on bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -220,6 +225,9 @@ func (f *Fake) SetCarrier(index int, on bool) {
 		return
 	}
 	l.carrier = on
+	if !on {
+		f.flushNexthops(index)
+	}
 	f.emit(kernel.Event{Kind: kernel.EventLink, Link: l.shown()})
 }
 

@@ -51,6 +51,10 @@ func normal(r *kernel.Route) kernel.Route {
 		n.Scope = kernel.ScopeUniverse
 		n.TOS = 0
 	}
+	if n.NexthopID != 0 {
+		n.Type, n.NextHops = kernel.Unicast, nil
+		return n
+	}
 	if n.Type != kernel.Unicast && n.Type != kernel.Local {
 		n.NextHops = nil
 	}
@@ -94,6 +98,10 @@ func (f *Fake) show(all []kernel.Route, entries []*entry) []kernel.Route {
 		if first >= 0 && first < i {
 			continue
 		}
+		if e.NexthopID != 0 {
+			all = append(all, f.leadsTo(e.Route))
+			continue
+		}
 		r := e.Route
 		r.NextHops = nil
 		for n, h := range e.NextHops {
@@ -135,6 +143,9 @@ func (f *Fake) writeRoutes(ctx context.Context, ops []kernel.RouteOp) ([]opError
 		if err == nil {
 			if errno := f.writeRoute(op); errno != 0 {
 				err = kernel.FromErrno(errno)
+				if errno == syscall.EINVAL && op.Verb != kernel.Delete && op.Route.NexthopID != 0 && f.nexthops[op.Route.NexthopID] == nil {
+					err = &kernel.Refusal{Errno: errno, Meaning: kernel.ErrNoNexthop}
+				}
 			}
 		}
 		if err != nil && lost == nil {
@@ -166,6 +177,12 @@ func (f *Fake) writeRoute(op kernel.RouteOp) syscall.Errno {
 
 // check refuses what the kernel refuses about next hops.
 func (f *Fake) check(r *kernel.Route) syscall.Errno {
+	if r.NexthopID != 0 {
+		if n := f.nexthops[r.NexthopID]; n == nil || r.Dst.Addr().Is6() && !f.fitsIPv6(n) || r.Src.IsValid() && !f.holds(r.Src) {
+			return syscall.EINVAL
+		}
+		return 0
+	}
 	if r.Type == kernel.Unicast && len(r.NextHops) == 0 {
 		return syscall.ENODEV
 	}
@@ -241,7 +258,7 @@ func (f *Fake) insert(r *kernel.Route, replace bool) syscall.Errno {
 			}
 		}
 		entries[first] = &entry{Route: *r}
-		f.emit(kernel.Event{Kind: kernel.EventRoute, Replaced: true, Route: cloneRoute(*r)})
+		f.emit(kernel.Event{Kind: kernel.EventRoute, Replaced: true, Route: entryShown(f, entries[first])})
 		return 0
 	}
 	f.emit(kernel.Event{Kind: kernel.EventRoute, Route: f.group(r), Replaced: first >= 0 && replace})
@@ -285,6 +302,9 @@ func (f *Fake) makeRoom6(r *kernel.Route, first int) int {
 
 // group is the route as an event shows it: in IPv6 with all siblings.
 func (f *Fake) group(r *kernel.Route) kernel.Route {
+	if r.NexthopID != 0 {
+		return f.leadsTo(*r)
+	}
 	probe := entry{Route: *r}
 	probe.NextHops = r.NextHops[:min(1, len(r.NextHops))]
 	if !probe.sibling() {
@@ -318,7 +338,7 @@ func (f *Fake) delete4(r, asked *kernel.Route) syscall.Errno {
 	entries := f.fib[r.Dst]
 	i := slices.IndexFunc(entries, func(e *entry) bool {
 		return e.TOS == r.TOS && (r.Metric == 0 || e.Metric == r.Metric) && (r.Protocol == 0 || e.Protocol == r.Protocol) &&
-			(asked.Type == 0 || e.Type == r.Type)
+			(asked.Type == 0 || r.NexthopID != 0 || e.Type == r.Type) && (r.NexthopID == 0 || e.NexthopID == r.NexthopID)
 	})
 	if i < 0 {
 		return syscall.ESRCH
@@ -335,7 +355,8 @@ func entryShown(f *Fake, e *entry) kernel.Route { return f.show(nil, []*entry{e}
 func (f *Fake) delete6(r, asked *kernel.Route) syscall.Errno {
 	blackhole := asked.Type != 0 && r.Type != kernel.Unicast && r.Type != kernel.Local // named by its place on lo
 	match := func(e *entry) bool {
-		return e.Metric == r.Metric && (r.Protocol == 0 || e.Protocol == r.Protocol) && (!blackhole || len(e.NextHops) == 0)
+		return e.Metric == r.Metric && (r.Protocol == 0 || e.Protocol == r.Protocol) && (r.NexthopID == 0 || e.NexthopID == r.NexthopID) &&
+			(!blackhole || len(e.NextHops) == 0)
 	}
 	if len(r.NextHops) == 0 {
 		entries := f.fib[r.Dst]
@@ -359,7 +380,8 @@ func (f *Fake) delete6(r, asked *kernel.Route) syscall.Errno {
 	var errno syscall.Errno
 	for _, h := range r.NextHops {
 		i := slices.IndexFunc(f.fib[r.Dst], func(e *entry) bool {
-			return match(e) && len(e.NextHops) == 1 && e.NextHops[0].Gateway == h.Gateway && e.NextHops[0].Link == h.Link
+			// A route that refers to an object is taken whatever next hops are named (ip6_route_del).
+			return match(e) && e.NexthopID != 0 || match(e) && len(e.NextHops) == 1 && e.NextHops[0].Gateway == h.Gateway && e.NextHops[0].Link == h.Link
 		})
 		if i < 0 {
 			errno = syscall.ESRCH

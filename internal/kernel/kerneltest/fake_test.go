@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"testing"
 	"testing/synctest"
 
@@ -34,6 +35,13 @@ func exercise(t *testing.T, f *Fake) {
 	_ = f.WriteRoutes(ctx, []kernel.RouteOp{{Verb: kernel.Add, Route: route}}, func(int, error) {})
 	_ = f.WriteNeighbours(ctx, []kernel.NeighbourOp{{Neighbour: kernel.Neighbour{Link: wire, Addr: netip.MustParseAddr("192.0.2.2"),
 		MAC: [6]byte{2}, Permanent: true}}}, func(int, error) {})
+	_, _ = f.SupportsNexthops(ctx)
+	object := &kernel.Nexthop{ID: 1, Protocol: kernel.ProtoCaracal, Blackhole: true}
+	_ = f.WriteNexthops(ctx, []kernel.NexthopOp{{Verb: kernel.Add, Nexthop: object}}, func(int, error) {})
+	_ = f.ListNexthops(ctx, func(*kernel.Nexthop) bool { return true })
+	_, _ = f.ReadSysctl(ctx, kernel.SysctlIPForward)
+	_ = f.WriteSysctl(ctx, kernel.SysctlIPForward, 1)
+	_ = f.ListNetconf(ctx, false, func(kernel.Netconf) bool { return true })
 	_ = f.ListRoutes(ctx, false, func(*kernel.Route) bool { return true })
 	_, _ = f.Lookup(ctx, netip.MustParseAddr("10.0.0.1"))
 	_ = f.DeleteAddress(ctx, kernel.Address{Link: wire, Prefix: netip.MustParsePrefix("192.0.2.1/24")})
@@ -41,10 +49,11 @@ func exercise(t *testing.T, f *Fake) {
 }
 
 func TestEveryFaultFires(t *testing.T) {
-	if len(Faults()) == 0 {
+	all := slices.Concat(Faults(), NexthopFaults(), SysctlFaults())
+	if len(Faults()) == 0 || len(NexthopFaults()) == 0 || len(SysctlFaults()) == 0 {
 		t.Fatal("there are no faults to test")
 	}
-	for _, fault := range Faults() {
+	for _, fault := range all {
 		t.Run(fault.String(), func(t *testing.T) {
 			f := NewFake()
 			injected := f.Inject(fault)
@@ -106,8 +115,8 @@ func TestLostEventsLeaveAMark(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		injected := f.Inject(Fault{Kind: EventsLost, Nth: 2, Times: 2})
-		f.Wire("a") // two events: created, up
+		injected := f.Inject(Fault{Kind: EventsLost, Nth: 4, Times: 4})
+		f.Wire("a") // four events: settings of two families, created, up
 		f.Wire("b")
 		synctest.Wait()
 		var kinds []kernel.EventKind
@@ -118,9 +127,9 @@ func TestLostEventsLeaveAMark(t *testing.T) {
 				t.Errorf("EventLost carries %v, want an overflow", e.Err)
 			}
 		}
-		want := []kernel.EventKind{kernel.EventLink, kernel.EventLost, kernel.EventLink}
-		if len(kinds) != 3 || kinds[0] != want[0] || kinds[1] != want[1] || kinds[2] != want[2] || injected.Fired() != 2 {
-			t.Errorf("events %v, fired %d; want %v, 2", kinds, injected.Fired(), want)
+		want := []kernel.EventKind{kernel.EventSysctl, kernel.EventSysctl, kernel.EventLink, kernel.EventLost, kernel.EventLink}
+		if !slices.Equal(kinds, want) || injected.Fired() != 4 {
+			t.Errorf("events %v, fired %d; want %v, 4", kinds, injected.Fired(), want)
 		}
 		cancel()
 		if _, open := <-events; open {

@@ -2,6 +2,7 @@ package kerneltest
 
 import (
 	"fmt"
+	"slices"
 	"syscall"
 
 	"github.com/caracal-net/caracal/internal/kernel"
@@ -42,6 +43,25 @@ const (
 	WatchFails          Kind = "watch-fails"
 )
 
+// The kinds of faults of nexthop objects and settings (NexthopFaults, SysctlFaults).
+const (
+	// NexthopOpFails: the n-th operation reports Err and is not done.
+	NexthopOpFails Kind = "nexthop-op-fails"
+	// NexthopBatchBreaks: WriteNexthops ends with Err at the n-th operation; those before are done, it and the rest are not.
+	NexthopBatchBreaks Kind = "nexthop-batch-breaks"
+	// NexthopAcksLost: WriteNexthops does the whole batch, but from the n-th operation on nothing is reported, and ends with Err.
+	NexthopAcksLost Kind = "nexthop-acks-lost"
+	// ListNexthopsFails: the n-th dump fails with Err before it yields anything.
+	ListNexthopsFails Kind = "list-nexthops-fails"
+	// ListNexthopsBreaks: the n-th dump fails with Err after it has yielded half of the objects.
+	ListNexthopsBreaks Kind = "list-nexthops-breaks"
+
+	// The n-th call fails with Err and does nothing.
+	ReadSysctlFails  Kind = "read-sysctl-fails"
+	WriteSysctlFails Kind = "write-sysctl-fails"
+	ListNetconfFails Kind = "list-netconf-fails"
+)
+
 // Fault is one planned failure.
 type Fault struct {
 	Kind  Kind
@@ -79,19 +99,46 @@ func errnoNames() map[syscall.Errno]string {
 		syscall.EEXIST: "EEXIST", syscall.ESRCH: "ESRCH", syscall.ENODEV: "ENODEV", syscall.ENETUNREACH: "ENETUNREACH",
 		syscall.EHOSTUNREACH: "EHOSTUNREACH", syscall.ENETDOWN: "ENETDOWN", syscall.ENOBUFS: "ENOBUFS", syscall.EINTR: "EINTR",
 		syscall.EINVAL: "EINVAL", syscall.EOPNOTSUPP: "EOPNOTSUPP", syscall.ENOMEM: "ENOMEM", syscall.EBUSY: "EBUSY",
-		syscall.ENOENT: "ENOENT", syscall.ETIMEDOUT: "ETIMEDOUT",
+		syscall.ENOENT: "ENOENT", syscall.ETIMEDOUT: "ETIMEDOUT", syscall.EROFS: "EROFS", syscall.EACCES: "EACCES",
 	}
 }
 
-// Faults returns every kind of fault with every errno that the kernel gives there, each due at the next occasion. Tests run
-// every scenario against each, shifting Nth as they like.
-func Faults() []Fault {
-	var all []Fault
-	add := func(kind Kind, errnos ...syscall.Errno) {
-		for _, e := range errnos {
-			all = append(all, Fault{Kind: kind, Nth: 1, Times: 1, Err: kernel.FromErrno(e)})
-		}
+// faults is a list of faults that are each due at the next occasion.
+type faults []Fault
+
+func (all *faults) add(kind Kind, errnos ...syscall.Errno) {
+	for _, e := range errnos {
+		*all = append(*all, Fault{Kind: kind, Nth: 1, Times: 1, Err: kernel.FromErrno(e)})
 	}
+}
+
+// NexthopFaults are the faults that only a user of nexthop objects meets, as Faults gives them.
+func NexthopFaults() []Fault {
+	var all faults
+	all.add(NexthopOpFails, syscall.EEXIST, syscall.ENOENT, syscall.EINVAL, syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.ENETDOWN,
+		syscall.EOPNOTSUPP, syscall.ENOMEM, syscall.EBUSY)
+	all.add(NexthopBatchBreaks, syscall.ENOBUFS, syscall.ETIMEDOUT)
+	all.add(NexthopAcksLost, syscall.ENOBUFS, syscall.ETIMEDOUT)
+	all.add(ListNexthopsFails, syscall.EBUSY, syscall.ENOMEM, syscall.EOPNOTSUPP)
+	all.add(ListNexthopsBreaks, syscall.EINTR, syscall.ENOBUFS)
+	noNexthop := &kernel.Refusal{Errno: syscall.EINVAL, Meaning: kernel.ErrNoNexthop}
+	return append(all, Fault{Kind: RouteOpFails, Nth: 1, Times: 1, Err: noNexthop})
+}
+
+// SysctlFaults are the faults that only a user of settings meets, as Faults gives them.
+func SysctlFaults() []Fault {
+	var all faults
+	all.add(ReadSysctlFails, syscall.ENOENT, syscall.EACCES)
+	all.add(WriteSysctlFails, syscall.EROFS, syscall.EACCES, syscall.EINVAL)
+	all.add(ListNetconfFails, syscall.EINTR, syscall.ENOMEM)
+	return all
+}
+
+// Faults returns every kind of fault with every errno that the kernel gives there, each due at the next occasion, but for
+// those of NexthopFaults and SysctlFaults. Tests run every scenario against each, shifting Nth as they like.
+func Faults() []Fault {
+	var all faults
+	add := all.add
 	add(RouteOpFails, syscall.EEXIST, syscall.ESRCH, syscall.ENODEV, syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.ENETDOWN,
 		syscall.EINVAL, syscall.EOPNOTSUPP, syscall.ENOMEM, syscall.EBUSY)
 	add(RouteBatchBreaks, syscall.ENOBUFS, syscall.ETIMEDOUT)
@@ -150,7 +197,7 @@ func (f *Fake) Inject(fault Fault) *Injected {
 		fault.Times = 1
 	}
 	known := false
-	for _, k := range Faults() {
+	for _, k := range slices.Concat(Faults(), NexthopFaults(), SysctlFaults()) {
 		if k.Kind == fault.Kind {
 			known = true
 			if fault.Err == nil {

@@ -157,6 +157,38 @@ func BenchmarkChange(b *testing.B) {
 	})
 }
 
+// BenchmarkFifty is the time from a write to the last of fifty Watchers, each with a Store of its own as fifty daemons have.
+func BenchmarkFifty(b *testing.B) {
+	dir := b.TempDir()
+	for i := range 50 {
+		put(b, dir, fmt.Sprintf("n%d.yaml", i), benchNode(i, 1))
+	}
+	var nexts []func() datastore.Update
+	var writer *Store
+	for range 50 {
+		s, err := Open(dir, Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		next, stop := watchBench(b, s)
+		defer stop()
+		next()
+		nexts, writer = append(nexts, next), s
+	}
+	n := 0
+	for b.Loop() {
+		n++
+		addr := netip.AddrFrom4([4]byte{11, byte(n >> 16), byte(n >> 8), byte(n)})
+		if err := writer.PatchNode(b.Context(), "node-00042", datastore.NodePatch{VXLANAddr4: &addr}); err != nil {
+			b.Fatal(err)
+		}
+		for _, next := range nexts {
+			for next().State.Node("node-00042").VXLANAddr4 != addr {
+			}
+		}
+	}
+}
+
 // BenchmarkGet is one object of a large directory, asked for again and again.
 func BenchmarkGet(b *testing.B) {
 	forms(b, func(b *testing.B, perFile int) {

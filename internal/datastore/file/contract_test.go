@@ -2,6 +2,7 @@ package file
 
 import (
 	"testing"
+	"time"
 
 	"github.com/caracal-net/caracal/internal/datastore"
 	"github.com/caracal-net/caracal/internal/datastore/datastoretest"
@@ -9,7 +10,8 @@ import (
 
 func open(t testing.TB, dir string) *Store {
 	t.Helper()
-	s, err := Open(dir, Options{})
+	// No change may be found by polling only: none comes within a test.
+	s, err := Open(dir, Options{Poll: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}

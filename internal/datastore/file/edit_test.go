@@ -1,6 +1,7 @@
 package file
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -308,6 +309,93 @@ func TestWriteWaitsForAnEditor(t *testing.T) {
 	if *a.Spec.BGP.ASNumber != 2 || *b.Spec.BGP.ASNumber != 2 || a.Spec.IPv4VXLANTunnelAddr != "10.0.0.1" {
 		t.Errorf("%+v %+v", a.Spec, b.Spec)
 	}
+}
+
+// Somebody who does not know of the lock replaces the file after it was read and before the new one is in place.
+func TestAChangeUnderneathIsNotLost(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	put(t, dir, "n.yaml", nodeDoc("a", 1))
+	var seen []calico.ASNumber
+	done, err := s.edit(t.Context(), datastore.Key{Kind: calico.KindNode, Name: "a"}, func(e *edition) error {
+		seen = append(seen, *e.object.(*calico.Node).Spec.BGP.ASNumber)
+		if len(seen) == 1 {
+			put(t, dir, "n.yaml", nodeDoc("a", 2))
+		}
+		calico.SetScalar(e.node, "yes", "metadata", "annotations", "seen")
+		e.verdict = rewrite
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done.unlock()
+	n := get[*calico.Node](t, s, calico.KindNode, "a")
+	if !slices.Equal(seen, []calico.ASNumber{1, 2}) || *n.Spec.BGP.ASNumber != 2 || n.Annotations["seen"] != "yes" {
+		t.Errorf("%v, %+v", seen, n)
+	}
+}
+
+func TestTheLock(t *testing.T) {
+	dir := t.TempDir()
+	s, other := open(t, dir), open(t, dir)
+	unlock, err := s.lock(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, store := range []*Store{s, other} { // in this process and, as it were, in another
+		ctx, cancel := context.WithTimeout(t.Context(), 3*pause)
+		if _, err := store.lock(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the lock was had twice: %v", err)
+		}
+		cancel()
+	}
+	unlock()
+	f, err := other.tryLock()
+	if err != nil || f == nil {
+		t.Fatalf("the lock is free, but %v %v", f, err)
+	}
+	defer f.Close()
+	path := filepath.Join(dir, lockName)
+	if !sameFile(f, path) {
+		t.Error("not the same file")
+	}
+	if err := errors.Join(os.Remove(path), os.WriteFile(path, nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	if sameFile(f, path) {
+		t.Error("a lock on a file that was removed counts")
+	}
+}
+
+// Right after a change a file can change again and look the same, so what is read then is read once more.
+func TestAFreshPageIsNotTrusted(t *testing.T) {
+	dir := t.TempDir()
+	s := newShelf(dir)
+	for range 100 {
+		start := time.Now()
+		fill(t, dir, "a.yaml", nodeDoc("a", 1))
+		p, err := s.load("a.yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if time.Since(start) > tick {
+			continue // the machine had something else to do
+		}
+		if p.certain {
+			t.Fatal("a page read right after the file changed is trusted")
+		}
+		for !p.certain {
+			if p, err = s.load("a.yaml"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if q, err := s.load("a.yaml"); err != nil || q != p {
+			t.Fatalf("a page that is trusted was read again: %v", err)
+		}
+		return
+	}
+	t.Fatal("the machine is too slow to say")
 }
 
 func TestLeftovers(t *testing.T) {

@@ -65,7 +65,7 @@ type watch struct {
 
 // Watch implements datastore.Watcher. Several may run at a time.
 func (s *Store) Watch(ctx context.Context, sink func(datastore.Update)) error {
-	w := &watch{ledger: newLedger(s.dir), s: s, sink: sink, dirty: map[string]bool{}}
+	w := s.newWatch(sink)
 	notify, err := fsnotify.NewWatcher()
 	if err != nil {
 		s.opts.Log.Warn("changes of files are not announced, so they are looked for every second", logDir, s.dir, logErr, err)
@@ -74,6 +74,10 @@ func (s *Store) Watch(ctx context.Context, sink func(datastore.Update)) error {
 		w.notify = notify
 	}
 	return w.run(ctx)
+}
+
+func (s *Store) newWatch(sink func(datastore.Update)) *watch {
+	return &watch{ledger: newLedger(s.dir), s: s, sink: sink, dirty: map[string]bool{}}
 }
 
 func (w *watch) run(ctx context.Context) error {

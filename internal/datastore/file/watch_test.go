@@ -28,12 +28,14 @@ type observer struct {
 	bell    chan struct{}
 }
 
-func observe(t *testing.T, s *Store) *observer {
+func observe(t *testing.T, s *Store) *observer { return observeBy(t, s.Watch) }
+
+func observeBy(t *testing.T, watch func(context.Context, func(datastore.Update)) error) *observer {
 	t.Helper()
 	o := &observer{t: t, bell: make(chan struct{}, 1)}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- s.Watch(ctx, o.sink) }()
+	go func() { done <- watch(ctx, o.sink) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != context.Canceled {
@@ -347,7 +349,16 @@ func TestEditors(t *testing.T) {
 	o.until("the mark", asn("mark", 2))
 	fill(t, dir, "f.yaml", nodeDoc("a", 2)+"---\n"+nodeDoc("b", 2))
 	o.until("the new form", asn("b", 2))
-	o.every("complete", func(u datastore.Update) bool { return u.State.Node("a") != nil && u.State.Node("b") != nil })
+	fill(t, dir, "f.yaml", nodeDoc("a", 3)+"---\n"+nodeDoc("b", 3)+"---\nkind: [") // cannot be parsed, but nothing is missing
+	put(t, dir, "mark.yaml", nodeDoc("mark", 3))
+	o.until("the mark", asn("mark", 3))
+	fill(t, dir, "f.yaml", nodeDoc("a", 4)+"---\n"+nodeDoc("b", 4)+"---\nkind: []")
+	o.until("the last form", asn("b", 4))
+	o.every("complete", func(u datastore.Update) bool {
+		return u.State.Node("a") != nil && u.State.Node("b") != nil && !slices.ContainsFunc(u.State.Problems(), func(p cluster.Problem) bool {
+			return strings.HasPrefix(p.Text, "is not YAML")
+		})
+	})
 }
 
 func TestOneObjectInTwoFiles(t *testing.T) {
@@ -435,14 +446,69 @@ func TestDirectoryGoesAndComesBack(t *testing.T) {
 	if !hasNodes("a", "b")(u) {
 		t.Errorf("b was given up before the directory was filled: %s", show(u))
 	}
+	for i, end := 1, time.Now().Add(2*grace); time.Now().Before(end); i++ { // and that takes its time
+		put(t, dir, "c.yaml", nodeDoc("c", i))
+		if u = o.until("c", asn("c", uint32(i))); !hasNodes("a", "b", "c")(u) {
+			t.Fatalf("b was given up while the directory was being filled: %s", show(u))
+		}
+	}
 	put(t, dir, "b.yaml", nodeDoc("b", 3))
 	o.until("all", func(u datastore.Update) bool { return asn("b", 3)(u) && u.Err == nil })
-	o.every("complete", hasNodes("a", "b"))
+	o.every("complete", func(u datastore.Update) bool { return u.InSync && u.State.Node("a") != nil && u.State.Node("b") != nil })
 
 	must(os.RemoveAll(dir))
 	must(os.Rename(away, dir))
 	erase(t, dir, "b.yaml")
 	o.until("what is left in the end", hasNodes("a"))
+}
+
+// The kernel has only so many watches to give.
+func TestWithoutNotifications(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	put(t, dir, "a.yaml", nodeDoc("a", 1))
+	o := observeBy(t, func(ctx context.Context, sink func(datastore.Update)) error { return s.newWatch(sink).run(ctx) })
+	o.until("a", hasNodes("a"))
+	put(t, dir, "a.yaml", nodeDoc("a", 2))
+	put(t, dir, "b.yaml", nodeDoc("b", 2))
+	o.until("what is found by looking", func(u datastore.Update) bool { return asn("a", 2)(u) && hasNodes("a", "b")(u) })
+}
+
+// rest waits until a Watcher has no more reason to look at a file by itself.
+func (s *Store) rest(t *testing.T, name string) {
+	t.Helper()
+	for end := time.Now().Add(deadline); !s.shelf.page(name).certain; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s is never at rest", name)
+		}
+	}
+}
+
+// The directory goes with the one around it, which is no event; but the files in it are still watched.
+func TestDirectoryGoesWithItsParent(t *testing.T) {
+	root := t.TempDir()
+	dir := filepath.Join(root, "parent", "dir")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	put(t, dir, "a.yaml", nodeDoc("a", 1))
+	s := open(t, dir)
+	o := observe(t, s)
+	o.until("a", hasNodes("a"))
+	s.rest(t, "a.yaml")
+	if err := os.Rename(filepath.Join(root, "parent"), filepath.Join(root, "away")); err != nil {
+		t.Fatal(err)
+	}
+	fill(t, filepath.Join(root, "away", "dir"), "a.yaml", nodeDoc("a", 2))
+	u := o.until("an error", func(u datastore.Update) bool { return u.Err != nil })
+	if !hasNodes("a")(u) {
+		t.Error(show(u))
+	}
+	if err := os.Rename(filepath.Join(root, "away"), filepath.Join(root, "parent")); err != nil {
+		t.Fatal(err)
+	}
+	o.until("the directory that came back", func(u datastore.Update) bool { return asn("a", 2)(u) && u.Err == nil })
+	o.every("complete", hasNodes("a"))
 }
 
 func TestUnreadableFile(t *testing.T) {
@@ -509,8 +575,10 @@ func TestLinksThroughAHiddenLink(t *testing.T) {
 	if err := os.Symlink("..data/a.yaml", filepath.Join(dir, "a.yaml")); err != nil {
 		t.Fatal(err)
 	}
-	o := observe(t, open(t, dir))
+	s := open(t, dir)
+	o := observe(t, s)
 	o.until("a", asn("a", 1))
+	s.rest(t, "a.yaml")
 	publish("..2", nodeDoc("a", 2))
 	if err := os.RemoveAll(filepath.Join(dir, "..1")); err != nil {
 		t.Fatal(err)

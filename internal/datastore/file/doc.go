@@ -20,7 +20,7 @@
 //
 // A file need not be written in one step. A change is believed at once if nobody had the file open for writing when
 // it was read, which the kernel tells (a read lease can be had); where it does not tell, when the file has been left alone for
-// 250 ms. What cannot be parsed, and objects that have disappeared - from a file, or with it -, must have been left
+// 250 ms, and while somebody still has it open for writing, for 5 s. What cannot be parsed, and objects that have disappeared - from a file, or with it -, must have been left
 // alone for 250 ms in any case, so a half-written file, an editor that moves files about and an object that moves from one
 // file to another cost nothing and are no errors. The price is that an object is missed 250 ms after it was removed.
 //

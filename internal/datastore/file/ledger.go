@@ -16,7 +16,7 @@ import (
 // clocks, it is told. Its rules:
 //
 //   - A change is taken over at once if the file is whole: nobody had it open for writing when it was read.
-//     Otherwise it must have been left alone for the grace period.
+//     Otherwise it must have been left alone for the grace period, which is longer while somebody still has it open.
 //   - A file that cannot be parsed, or that has lost an object, must have been left alone for the grace period in any case:
 //     editors and redirected output write in pieces.
 //   - What a file that cannot be parsed held before stays in force until the file can be parsed again.
@@ -112,7 +112,7 @@ func (l *ledger) found(name string, p *page, err error, now time.Time) {
 	if e.since.IsZero() || e.missing || e.stamp != p.stamp {
 		e.stamp, e.missing, e.since = p.stamp, false, now
 	}
-	aged := now.Sub(e.since) >= grace || now.Sub(p.stamp.changed()) >= grace
+	aged := now.Sub(e.since) >= p.grace() || now.Sub(p.stamp.changed()) >= p.grace()
 	lost := l.lost(e, p)
 	if !aged && (!p.whole || p.broken() || len(lost) > 0) {
 		l.leave(name, e, lost)

@@ -58,6 +58,8 @@ type page struct {
 	certain bool
 	// whole: when the file was read nobody had it open for writing, so what it says is not half of something.
 	whole bool
+	// busy: somebody had it open for writing. If neither, there is no telling.
+	busy bool
 }
 
 // placed is a document at its place in a file.
@@ -70,8 +72,8 @@ type placed struct {
 type place struct{ doc, item int }
 
 // readPage reads and parses a file. Documents whose text is the same as in the page before are not parsed again.
-// unwritten is asked whether anybody has the file open for writing.
-func readPage(path string, before *page, unwritten func(*os.File) bool) (*page, []byte, error) {
+// Writers is asked whether anybody has the file open for writing.
+func readPage(path string, before *page, writers func(*os.File) presence) (*page, []byte, error) {
 	if _, err := statFile(path); err != nil {
 		return nil, nil, err // do not open what is no file: opening a pipe waits for its writer
 	}
@@ -94,20 +96,37 @@ func readPage(path string, before *page, unwritten func(*os.File) bool) (*page, 
 	p := &page{stamp: stampOf(&was)}
 	same := stampOf(&was) == stampOf(&is)
 	p.certain = same && time.Since(p.stamp.changed()) > tick
-	p.whole = same && int64(len(text)) == was.Size && unwritten(f)
+	who := writers(f)
+	p.whole = same && int64(len(text)) == was.Size && who == absent
+	p.busy = who == present
 	p.parse(text, strings.HasSuffix(path, ".json"), before)
 	return p, text, nil
 }
 
-// unwritten reports whether nobody has the file open for writing, which is what it takes to get a read lease
-// (fcntl(2), F_SETLEASE). Where leases are not to be had - foreign files without CAP_LEASE, some file systems - the
-// answer is no, and time has to tell whether the file is whole.
-func unwritten(f *os.File) bool {
-	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_RDLCK); err != nil {
-		return false
+// presence says whether a file has a writer.
+type presence uint8
+
+const (
+	unsure presence = iota
+	absent
+	present
+)
+
+// writersOf finds out whether anybody has a file open for writing: then a read lease is refused (fcntl(2), F_SETLEASE).
+// Where leases are not to be had - foreign files without CAP_LEASE, some file systems - time has to tell whether a file
+// is whole.
+func writersOf(f *os.File) presence {
+	_, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_RDLCK)
+	if errors.Is(err, unix.EAGAIN) {
+		return present
 	}
-	_, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
-	return err == nil
+	if err == nil {
+		_, err = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
+	}
+	if err != nil {
+		return unsure
+	}
+	return absent
 }
 
 func (p *page) parse(text []byte, isJSON bool, before *page) {
@@ -211,9 +230,20 @@ func (p *page) broken() bool {
 // program that writes in pieces, and short for a person who waits for a message.
 const grace = 250 * time.Millisecond
 
+// openGrace is the same for a file that somebody still has open for writing, who may go on after a pause.
+const openGrace = 5 * time.Second
+
+// grace is how long this page must have been left alone.
+func (p *page) grace() time.Duration {
+	if p.busy {
+		return openGrace
+	}
+	return grace
+}
+
 // restless reports whether a page may be half of what its writer is writing.
 func (p *page) restless() bool {
-	return (!p.whole || p.broken()) && time.Since(p.stamp.changed()) < grace
+	return (!p.whole || p.broken()) && time.Since(p.stamp.changed()) < p.grace()
 }
 
 // listDir returns the names of the manifests in a directory, sorted, and the identity of the directory.

@@ -16,8 +16,8 @@ import (
 // shelf keeps the pages of a directory's files, so that a file is parsed once for each time it changes and not once for
 // each time it is asked about. The Watcher and all users of the Store share one. All methods may be called from any goroutine.
 type shelf struct {
-	dir       string
-	unwritten func(*os.File) bool
+	dir     string
+	writers func(*os.File) presence
 
 	mu    sync.Mutex
 	pages map[string]*page // by file name
@@ -34,7 +34,7 @@ type objectAt struct {
 }
 
 func newShelf(dir string) *shelf {
-	return &shelf{dir: dir, unwritten: unwritten, pages: map[string]*page{}, where: map[datastore.Key][]string{}, objects: map[objectAt]calico.Object{}}
+	return &shelf{dir: dir, writers: writersOf, pages: map[string]*page{}, where: map[datastore.Key][]string{}, objects: map[objectAt]calico.Object{}}
 }
 
 // load returns the page of a file as it is now. A file that is not there is an error that is fs.ErrNotExist.
@@ -52,7 +52,7 @@ func (s *shelf) load(name string) (*page, error) {
 // reload reads a file whatever is known of it, and returns its text as well. The lock is not held meanwhile; if two read
 // one file at a time, the older page may stay on the shelf, and its stamp gives it away at the next look.
 func (s *shelf) reload(name string) (*page, []byte, error) {
-	p, text, err := readPage(filepath.Join(s.dir, name), s.page(name), s.unwritten)
+	p, text, err := readPage(filepath.Join(s.dir, name), s.page(name), s.writers)
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		s.mu.Lock()
 		defer s.mu.Unlock()

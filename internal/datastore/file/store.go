@@ -76,6 +76,8 @@ func (s *Store) Get(ctx context.Context, kind calico.Kind, name string) (calico.
 		}
 		obj, err := s.object(file, p, k)
 		if errors.Is(err, errMoved) {
+			// Do not trust the stamp a second time; if the file cannot be read, locate will say so.
+			_, _, _ = s.shelf.reload(file)
 			continue
 		}
 		if err != nil {

@@ -49,6 +49,7 @@ type watch struct {
 	dirErr error
 	// replaced is when another directory was found in the place of the one before.
 	replaced  time.Time
+	armErr    string // why the directory cannot be watched
 	lastEvent time.Time
 	lastSweep time.Time
 
@@ -212,9 +213,16 @@ func (w *watch) arm() {
 	}
 	_ = w.notify.Remove(w.s.dir) // it may be gone
 	w.seen = stamp{}
-	if err == nil && w.notify.Add(w.s.dir) == nil {
-		w.seen = id
+	if err != nil {
+		return // whoever lists the directory says so
 	}
+	err = w.notify.Add(w.s.dir)
+	if err == nil {
+		w.seen = id
+	} else if text(err) != w.armErr {
+		w.s.opts.Log.Warn("changes of files are not announced, so they are looked for every second", logDir, w.s.dir, logErr, err)
+	}
+	w.armErr = text(err)
 }
 
 // look examines the files that are marked and those whose time has come.

@@ -282,15 +282,25 @@ func TestHalfWrittenFile(t *testing.T) {
 		put(t, dir, "mark.yaml", nodeDoc("mark", i+1))
 		o.until("the mark", asn("mark", uint32(i+1)))
 	}
+	for i, end := 1, time.Now().Add(2*grace); time.Now().Before(end); i++ { // the writer rests, with the file still open
+		put(t, dir, "mark.yaml", nodeDoc("mark", 10_000+i))
+		o.until("the mark", asn("mark", uint32(10_000+i)))
+	}
+	if _, err := f.WriteString("---\n" + nodeDoc("n6", 123456)); err != nil {
+		t.Fatal(err)
+	}
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
-	o.until("the new form", func(u datastore.Update) bool { return asn("n5", 123456)(u) })
+	o.until("the new form", asn("n6", 123456))
 	o.every("whole", func(u datastore.Update) bool {
 		for i := range 6 {
 			if n := u.State.Node(fmt.Sprint("n", i)); n == nil || n.ASN != 10 && n.ASN != 123456 || n.ASN != u.State.Node("n0").ASN {
 				return false
 			}
+		}
+		if (u.State.Node("n6") != nil) != (u.State.Node("n0").ASN == 123456) {
+			return false
 		}
 		return len(u.State.Problems()) == 0 && u.Err == nil
 	})
@@ -300,7 +310,7 @@ func TestHalfWrittenFile(t *testing.T) {
 func TestWithoutLeases(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
-	s.shelf.unwritten = func(*os.File) bool { return false }
+	s.shelf.writers = func(*os.File) presence { return unsure }
 	put(t, dir, "a.yaml", nodeDoc("a", 1))
 	o := observe(t, s)
 	o.until("a", asn("a", 1))

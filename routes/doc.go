@@ -1,2 +1,76 @@
-// Package routes is the route programmer: the only room that changes links, addresses, neighbours and routes of the host.
+// Package routes is the route programmer: the one room of the project that changes links, addresses, neighbours and routes of the
+// host.
+//
+// # What flows in and out
+//
+// Owners (the vxlan, ipip and bgp rooms, through the daemon) hand over what they want with Apply, as whole sets or as
+// steps. The kernel tells by events what is there. The Programmer holds both against each other and writes the difference.
+// Out come the kernel's state, a picture of the host for plans (OnHost: what is not ours), and statuses for people
+// (Snapshot, Watch, Counts, Devices, Neighbours).
+//
+//	Apply ─> inbox ─> wishes by owner ─> arbitration ─> desired form ─┐
+//	                                                                  ├─ delta ─> batches ─> kernel
+//	events, dumps ─> mirror: links, addresses, foreign, ours ─> actual┘                        │
+//	      └───────────────────────────── echoes ─────────────────────────────────────────────┘
+//
+// # Whose goroutine
+//
+// The goroutine of Run owns everything. It holds the lock while it works and lets go of it in writes to the kernel, in select, in
+// OnHost's callback and in logging; readers take the lock for some microseconds at a time. Others reach it by the
+// inbox, whose bell is a channel of size 1, so bursts coalesce. Each turn of the loop takes the mail, takes the
+// events, and does one pass in the order in which packets keep flowing: devices, neighbours and FDB entries, routes; and only
+// when nothing is left to add, removals in the opposite order. A pass writes one batch of routes, so that mail and
+// events are never far behind.
+//
+// # What is ours
+//
+// Routes: protocol 202 in table main, whatever the metric. Devices: vxlan.calico and vxlan-v6.calico of kind vxlan, with
+// every permanent neighbour and FDB entry on them and all addresses but IPv6 link-local. tunl0 belongs to the ipip module; its
+// addresses are set exactly while an owner wants it, and when nobody does only its IPv4 host addresses are removed, as Felix
+// does. Everything else is foreign and is never written. A foreign route under a key that we want makes the wish Foreign until an
+// event says that it is gone. Taking over what BIRD (protocol 12 on tunl0) and Felix (80; 3 on VXLAN devices) left behind is a
+// policy of its own (Adoption), off by default.
+//
+// New routes are written exclusively (NLM_F_EXCL). Only where the mirror shows a route of ours, and no foreign one, under
+// the key is it replaced. The kernel cannot be told what to replace: a foreign program that takes one of our keys in the
+// microseconds between its event and our replacement of that very route is overwritten. Nothing short of a gap in
+// forwarding avoids it. IPv4 allows several routes under one key and IPv6 joins them into one; the Programmer then
+// removes its own by protocol rather than replace what may be foreign.
+//
+// # What the mirror knows, and how
+//
+// It is the fold of all events over the last dump. What the kernel does without an event is inferred: IPv4 routes go with
+// their interface, their preferred source, or the last IPv4 address of the interface (where more is at stake than can be
+// inferred, the family is read again at once). A write that succeeded counts as done; its echo confirms it. An event that
+// contradicts a write whose echo is still to come is set aside for echoPatience: if the echo comes, it was older. Lost
+// events, broken batches and interrupted dumps lead to a read at once. A read repeated for doubt's sake (a key that seemed
+// free is taken) is limited to a share of the time, so that nobody can keep the Programmer reading.
+//
+// # When things fail
+//
+// Every operation succeeds or fails alone. EEXIST: read what is there. ESRCH on a delete: done. ENODEV, ENETDOWN: NoDevice, until
+// the link's event. ENETUNREACH and the rest: Failed, with back-off from retryFirst to retryMost, and again soon after links,
+// addresses or foreign routes changed. ENOBUFS and errors of the transport: everything is read, then tried again. An object that
+// somebody keeps undoing is repaired at once freeRepairs times, then ever more slowly. Parts of the kernel's state are read
+// apart, so that one that cannot be read does not hold up the others.
+//
+// If we die here: at any point the kernel holds a part of what was wanted and nothing that a new process would not
+// know as ours. It reads back its routes by protocol, leaves equal ones untouched, and removes nothing (Kept) before
+// every owner named by Expect has been in sync.
+//
+// # What it costs
+//
+// Forms of routes are interned: what 100,000 routes share is kept once, comparing desired with actual is comparing
+// pointers, and an unchanged route costs no allocation in Apply or in a dump. What only routes in trouble have hangs
+// behind a pointer. Benchmarks print the figures.
+//
+// # Left for later
+//
+// Kernel nexthop objects (a form is the natural holder of their ids), holding back great removals (between the gate
+// and writeDeletions), a flight recorder (written, refuse, observed and decide are its four places).
+//
+// Linux semantics are those of net/ipv4/fib_trie.c, net/ipv6/ip6_fib.c and drivers/net/vxlan of 6.x. The contract between nodes is
+// Calico's (Felix dataplane, reference in docs). Deviations from Felix: it deletes by destination and metric whatever the
+// protocol, replaces foreign routes under its keys, repairs only at the next periodic dump, and makes a device of another
+// kind but of its name anew; this room does none of that.
 package routes

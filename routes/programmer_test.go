@@ -181,7 +181,7 @@ func TestBackoff(t *testing.T) {
 			t.Error("the end of the trouble was not logged")
 		}
 		r.apply(whole(Route{Dst: pfx("10.1.0.0/26"), NextHops: []NextHop{{Gateway: addr("203.0.113.7"), Device: "eth0"}}}))
-		time.Sleep(time.Hour)
+		time.Sleep(10 * time.Minute)
 		r.address("203.0.113.1/24")
 		time.Sleep(2 * wakeSpacing)
 		r.wantOurs("10.1.0.0/26 via 203.0.113.7 dev eth0 proto 202 metric 1024")

@@ -114,7 +114,8 @@ func TestLateEchoes(t *testing.T) {
 			{Routes: []Route{via("10.1.0.0/26", "192.0.2.8")}},
 			{Withdraw: []Key{key("10.1.0.0/26"), key("10.2.0.0/26")}},
 			{Routes: []Route{via("10.1.0.0/26", "192.0.2.9"), via("10.2.0.0/26", "192.0.2.9")}},
-			{Routes: []Route{via("10.1.0.0/26", "192.0.2.7")}},
+			{Routes: []Route{via("10.1.0.0/26", "192.0.2.7"), via("10.2.0.0/26", "192.0.2.8")}},
+			{Routes: []Route{via("10.2.0.0/26", "192.0.2.9")}},
 		} {
 			r.apply(c)
 			r.wait()
@@ -126,10 +127,11 @@ func TestLateEchoes(t *testing.T) {
 		if now := r.p.Stats(); now.Writes != writes || now.Repairs != 0 {
 			t.Errorf("%d writes after the late echoes, %d repairs", now.Writes-writes, now.Repairs)
 		}
-		victim := r.their("10.1.0.0/26", "192.0.2.7") // and the truth is believed again
-		victim.Protocol = kernel.ProtoCaracal
-		r.write(kernel.Delete, victim)
-		r.wantOurs(direct("10.1.0.0/26", "192.0.2.7"), direct("10.2.0.0/26", "192.0.2.9"))
+		for _, victim := range []kernel.Route{r.their("10.1.0.0/26", "192.0.2.7"), r.their("10.2.0.0/26", "192.0.2.9")} {
+			victim.Protocol = kernel.ProtoCaracal
+			r.write(kernel.Delete, victim) // and the truth is believed again, at once
+			r.wantOurs(direct("10.1.0.0/26", "192.0.2.7"), direct("10.2.0.0/26", "192.0.2.9"))
+		}
 	})
 }
 

@@ -230,7 +230,12 @@ func (p *Programmer) dumpRoutes(ctx context.Context, v6 bool) error {
 			continue
 		}
 		e := p.routes.At(i)
-		if e.Actual() != nil && e.Note.dump != d.turn && e.Key().Dst.Addr().Is6() == v6 {
+		switch {
+		case e.Note.dump == d.turn || e.Key().Dst.Addr().Is6() != v6:
+		case e.Actual() == nil:
+			e.Note.echoes = 0 // an echo that has not come by now was lost
+			p.forget(e)
+		default:
 			if e.Same() {
 				missing++
 			}

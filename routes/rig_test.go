@@ -24,6 +24,7 @@ type rig struct {
 	far  kernel.Kernel    // another program on the same kernel
 	fake *kerneltest.Fake // nil over the real kernel
 	wire func(name string) int
+	ip   func(args ...string) // ip(8), over the real kernel only
 	p    *Programmer
 	eth0 int
 	stop func()

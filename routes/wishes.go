@@ -199,9 +199,10 @@ func (p *Programmer) decide(e *routeEntry) {
 	p.settle(e)
 }
 
-// forget drops an entry that nobody wants and that is not there.
+// forget drops an entry that nobody wants and that is not there, once the echoes of our writes are in: were the key
+// wanted again meanwhile, they would look like news.
 func (p *Programmer) forget(e *routeEntry) {
-	if e.Note.owner != 0 || e.Desired() != nil || e.Actual() != nil {
+	if e.Note.owner != 0 || e.Desired() != nil || e.Actual() != nil || e.Note.echoes > 0 {
 		return
 	}
 	p.uncount(&e.Note.wish)

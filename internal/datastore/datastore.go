@@ -27,12 +27,15 @@ type Update struct {
 	InSync bool
 	// Err says why the datastore cannot be read at the moment; nil when it can.
 	Err error
+	// Suspect says why State may not be the truth although the datastore could be read: it seems to have gone back in
+	// time, or to be another one. What is missing in State may come back. Empty when there is no doubt.
+	Suspect string
 }
 
 // Watcher delivers the cluster's state.
 type Watcher interface {
 	// Watch calls sink, from one goroutine, with the first in-sync state and then with each state that differs in
-	// anything routed on (bursts coalesced), or when Err changes. It returns only when ctx ends, with ctx's error.
+	// anything routed on (bursts coalesced), or when Err or Suspect changes. It returns only when ctx ends, with ctx's error.
 	Watch(ctx context.Context, sink func(Update)) error
 }
 

@@ -240,11 +240,17 @@ func deleteOnce(t *testing.T, s datastore.Store) {
 
 func deleteStale(t *testing.T, s datastore.Store) {
 	old := create(t, s, handle("h", nil))
-	if _, err := s.Update(t.Context(), old); err != nil {
+	// A change of something: an API server does not count an update that changes nothing.
+	if _, err := s.Update(t.Context(), withCount(calico.Clone(old), 2)); err != nil {
 		t.Fatal(err)
 	}
 	wantErr(t, "delete of an old version", s.Delete(t.Context(), old), datastore.ErrConflict)
 	must(t, s, "h")
+}
+
+func withCount(obj calico.Object, n int) calico.Object {
+	obj.(*calico.IPAMHandle).Spec.Block = map[string]int{"10.0.0.0/26": n}
+	return obj
 }
 
 func deleteRecreated(t *testing.T, s datastore.Store) {

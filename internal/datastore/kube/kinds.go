@@ -1,0 +1,87 @@
+package kube
+
+import (
+	"github.com/caracal-net/caracal/internal/calico"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// form is one of the two API groups in which a cluster keeps Calico's resources.
+type form struct {
+	group, version string
+}
+
+// The forms.
+var (
+	classic = form{"crd.projectcalico.org", "v1"}
+	native  = form{"projectcalico.org", "v3"}
+)
+
+// String returns the form as in apiVersion.
+func (f form) String() string { return f.group + "/" + f.version }
+
+// The resources that are Kubernetes' own.
+var (
+	nodeResource      = schema.GroupVersionResource{Version: "v1", Resource: "nodes"}
+	configMapResource = schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}
+)
+
+// watched are the kinds that States are made of, in the order in which their errors are told.
+func watched() []calico.Kind {
+	return []calico.Kind{
+		calico.KindNode, calico.KindIPPool, calico.KindIPAMBlock, calico.KindBlockAffinity, calico.KindBGPConfiguration,
+		calico.KindBGPPeer, calico.KindFelixConfig, calico.KindConfigMap,
+	}
+}
+
+// own reports whether a kind is Kubernetes' own and so the same in both forms.
+func own(kind calico.Kind) bool { return kind == calico.KindNode || kind == calico.KindConfigMap }
+
+// resource returns where the objects of a kind are.
+func (f form) resource(kind calico.Kind) schema.GroupVersionResource {
+	r := schema.GroupVersionResource{Group: f.group, Version: f.version}
+	switch kind {
+	case calico.KindNode:
+		return nodeResource
+	case calico.KindConfigMap:
+		return configMapResource
+	case calico.KindIPPool:
+		r.Resource = "ippools"
+	case calico.KindBGPConfiguration:
+		r.Resource = "bgpconfigurations"
+	case calico.KindBGPPeer:
+		r.Resource = "bgppeers"
+	case calico.KindFelixConfig:
+		r.Resource = "felixconfigurations"
+	case calico.KindIPAMBlock:
+		r.Resource = "ipamblocks"
+	case calico.KindBlockAffinity:
+		r.Resource = "blockaffinities"
+	case calico.KindIPAMHandle:
+		r.Resource = "ipamhandles"
+	case calico.KindIPAMConfiguration:
+		r.Resource = "ipamconfigurations"
+		if f == classic {
+			r.Resource = "ipamconfigs"
+		}
+	default:
+		panic("kube: no resource for kind " + string(kind)) // package calico knows a kind that this table does not
+	}
+	return r
+}
+
+// kindName returns the kind as it is written in the form.
+func (f form) kindName(kind calico.Kind) string {
+	if kind == calico.KindIPAMConfiguration && f == classic {
+		return "IPAMConfig"
+	}
+	return string(kind)
+}
+
+// apiVersion returns the apiVersion in which a kind is written.
+func (f form) apiVersion(kind calico.Kind) string {
+	if own(kind) {
+		return "v1"
+	}
+	return f.String()
+}

@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"encoding/binary"
-	"fmt"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -66,10 +65,6 @@ const scopeNowhere = 255
 
 // loopback is the index of lo in every namespace (LOOPBACK_IFINDEX); IPv6 keeps blackholes there.
 const loopback = 1
-
-func refuse(format string, args ...any) error {
-	return fmt.Errorf("%w: "+format, append([]any{ErrInvalid}, args...)...)
-}
 
 // appendRouteOp appends the message of one operation.
 func appendRouteOp(b []byte, op RouteOp) ([]byte, error) {

@@ -50,6 +50,10 @@ const (
 	wordsNoDevice  = "Invalid device index"
 )
 
+func refuse(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{ErrInvalid}, args...)...)
+}
+
 func meaning(errno syscall.Errno) error {
 	switch errno {
 	case syscall.EEXIST:

@@ -43,6 +43,9 @@ func (k *linux) ListRoutes(ctx context.Context, v6 bool, yield func(*Route) bool
 func (k *linux) WriteRoutes(ctx context.Context, ops []RouteOp, failed func(i int, err error)) error {
 	encode := func(b []byte, i int) ([]byte, error) { return appendRouteOp(b, ops[i]) }
 	err := k.routes.write(ctx, len(ops), encode, func(i int, err error) {
+		if missing := (*Refusal)(nil); ops[i].Verb == Delete && errors.As(err, &missing) && missing.Meaning == ErrNoNexthop {
+			err = &Refusal{Errno: missing.Errno, Meaning: ErrNotThere, Message: missing.Message} // no object, so no route by it
+		}
 		failed(i, fmt.Errorf("%s: %w", ops[i], err))
 	})
 	if err != nil {

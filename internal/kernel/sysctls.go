@@ -1,6 +1,9 @@
 package kernel
 
-import "context"
+import (
+	"context"
+	"strings"
+)
 
 // Sysctl names a number below /proc/sys/net that belongs to the network namespace, written as the path ("net/ipv4/ip_forward"): the dots of
 // sysctl(8) would not tell vxlan.calico from a device vxlan.
@@ -18,6 +21,19 @@ const (
 	// hops of routes that refer to one. The kernel does not tell when it is written.
 	SysctlNexthopCompat Sysctl = "net/ipv4/nexthop_compat_mode"
 )
+
+// Check refuses names that would lead out of the network's sysctls.
+func (s Sysctl) Check() error {
+	for part := range strings.SplitSeq(string(s), "/") {
+		if part == "" || part == "." || part == ".." {
+			return refuse("%q is not the name of a sysctl", string(s))
+		}
+	}
+	if !strings.HasPrefix(string(s), "net/") {
+		return refuse("%q is not the name of a sysctl of the network", string(s))
+	}
+	return nil
+}
 
 // Values of rp_filter (RFC 3704).
 const (

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,19 +15,6 @@ import (
 // sysctlRoot is where procfs shows the sysctls of the namespace of the thread that opens them (net_ctl_header_lookup), so each file
 // is opened inside the handle's namespace.
 const sysctlRoot = "/proc/sys/"
-
-// path refuses names that would lead out of the network's sysctls.
-func (s Sysctl) path() (string, error) {
-	for part := range strings.SplitSeq(string(s), "/") {
-		if part == "" || part == "." || part == ".." {
-			return "", refuse("%q is not the name of a sysctl", string(s))
-		}
-	}
-	if !strings.HasPrefix(string(s), "net/") {
-		return "", refuse("%q is not the name of a sysctl of the network", string(s))
-	}
-	return sysctlRoot + string(s), nil
-}
 
 // ReadSysctl reads one number.
 func (k *linux) ReadSysctl(ctx context.Context, name Sysctl) (value int, err error) {
@@ -66,11 +52,10 @@ func (k *linux) sysctl(ctx context.Context, name Sysctl, do func(path string) er
 	if err := k.usable(ctx); err != nil {
 		return err
 	}
-	path, err := name.path()
-	if err != nil {
+	if err := name.Check(); err != nil {
 		return err
 	}
-	return classify(k.inside(func() error { return do(path) }))
+	return classify(k.inside(func() error { return do(sysctlRoot + string(name)) }))
 }
 
 // ListNetconf dumps the settings of all interfaces of one family.

@@ -47,13 +47,13 @@ func Conformance(t *testing.T, open func(t *testing.T) *Machine) {
 			name = "v6"
 		}
 		t.Run(name, func(t *testing.T) {
-			for _, c := range slices.Concat(routeCases(), deviceCases(), eventCases(), lookupCases()) {
+			for _, c := range slices.Concat(routeCases(), deviceCases(), eventCases(), lookupCases(), nexthopCases()) {
 				t.Run(c.name, func(t *testing.T) { c.run(newBench(t, open(t), v6)) })
 			}
 			t.Run("verbs", func(t *testing.T) { verbs(t, open, v6) })
 		})
 	}
-	for _, c := range slices.Concat(linkCases(), addressCases(), neighbourCases()) {
+	for _, c := range slices.Concat(linkCases(), addressCases(), neighbourCases(), sysctlCases()) {
 		t.Run(c.name, func(t *testing.T) { c.run(newBench(t, open(t), false)) })
 	}
 }

@@ -166,7 +166,9 @@ func connectedRoutes(b *bench) {
 	}
 }
 
-func ipipCases() []testCase { return []testCase{{"tunl0", tunl0}, {"ipip refusals", ipipRefusals}} }
+func ipipCases() []testCase {
+	return []testCase{{"tunl0", tunl0}, {"ipip refusals", ipipRefusals}, {"objects on tunl0", objectsOnTunl0}}
+}
 
 // tunl0: it may be there already, and routes through it name their gateway onlink.
 func tunl0(b *bench) {
@@ -212,6 +214,13 @@ func (b *bench) tunl0() int {
 	index, err := b.Kernel.CreateLink(b.ctx, kernel.Link{Name: "tunl0", Kind: "ipip"})
 	b.must(err)
 	return index
+}
+
+func objectsOnTunl0(b *bench) {
+	b.onTunnel(b.tunl0(), "tunl0")
+	if b.set(b.tunl0(), false); len(b.list()) > 0 {
+		b.Errorf("routes %v outlived the tunnel going down", b.list())
+	}
 }
 
 func ipipRefusals(b *bench) {

@@ -11,7 +11,7 @@ import (
 )
 
 // verbs runs every verb against everything that may already be under the key. Routes are written "who:hops", hops being
-// digits (gateways on w0), "dev" (on the link) or "blackhole", with "@metric" where it is not 1024.
+// digits (gateways on w0), "nh1" (by nexthop object 1), "dev" (on the link) or "blackhole", with "@metric" where it is not 1024.
 func verbs(t *testing.T, open func(t *testing.T) *Machine, v6 bool) {
 	both := func(s string) [2]string { return [2]string{s, s} }
 	same := func(err error) [2]error { return [2]error{err, err} }
@@ -70,6 +70,47 @@ func verbs(t *testing.T, open func(t *testing.T) *Machine, v6 bool) {
 		{"other:12", "delete ours:12", same(kernel.ErrNotThere), both("other:12")},
 		{"other:1", "replace ours:2", same(nil), both("ours:2")},
 
+		// Routes by nexthop object. A delete that names an object is exact, one that does not takes those too: IPv6 does not compare
+		// the next hops it names with those of an object.
+		{"", "add ours:nh1", same(nil), both("ours:nh1")},
+		{"", "replace ours:nh1", same(nil), both("ours:nh1")},
+		{"ours:nh1", "add ours:nh1", same(kernel.ErrExists), both("ours:nh1")},
+		{"ours:nh1", "add ours:nh2", same(kernel.ErrExists), both("ours:nh1")},
+		{"ours:nh1", "add ours:1", same(kernel.ErrExists), both("ours:nh1")},
+		{"ours:1", "add ours:nh1", same(kernel.ErrExists), both("ours:1")},
+		{"ours:nh1", "replace ours:nh1", same(nil), both("ours:nh1")},
+		{"ours:nh1", "replace ours:nh2", same(nil), both("ours:nh2")},
+		{"ours:nh1", "replace ours:1", same(nil), both("ours:1")},
+		{"ours:nh1", "replace ours:12", same(nil), both("ours:12")},
+		{"ours:nh1", "replace ours:blackhole", same(nil), both("ours:blackhole")},
+		{"ours:1", "replace ours:nh1", same(nil), both("ours:nh1")},
+		{"ours:12", "replace ours:nh1", same(nil), both("ours:nh1")},
+		{"ours:dev", "replace ours:nh1", same(nil), both("ours:nh1")},
+		{"ours:blackhole", "replace ours:nh1", same(nil), both("ours:nh1")},
+		{"ours:nh1", "delete ours:nh1", same(nil), both("")},
+		{"ours:nh1", "delete ours:nh2", same(kernel.ErrNotThere), both("ours:nh1")},
+		{"ours:nh1", "delete ours:1", same(nil), both("")},
+		{"ours:nh1", "delete ours:none", same(nil), both("")},
+		{"ours:1", "delete ours:nh1", same(kernel.ErrNotThere), both("ours:1")},
+		{"ours:nh1", "delete ours:nh1@50", same(kernel.ErrNotThere), both("ours:nh1")},
+		{"other:1", "add ours:nh1", same(kernel.ErrExists), both("other:1")},
+		{"other:nh1", "add ours:nh1", same(kernel.ErrExists), both("other:nh1")},
+		{"other:nh1", "add ours:2", same(kernel.ErrExists), both("other:nh1")},
+		{"other:nh1", "delete ours:nh1", same(kernel.ErrNotThere), both("other:nh1")},
+		{"other:nh1", "delete ours:1", same(kernel.ErrNotThere), both("other:nh1")},
+		{"other:nh1", "replace ours:nh2", same(nil), both("ours:nh2")},
+		{"other:1", "replace ours:nh1", same(nil), both("ours:nh1")},
+		{"other:1@50", "add ours:nh1", same(nil), both("other:1@50 ours:nh1")},
+		// An object's route is nobody's sibling: IPv6 keeps what another program appends as a route of its own, and so
+		// a replace by a route with gateways takes that of the other program, if it has gateways too.
+		{"ours:nh1 other:3", "delete ours:nh1", same(nil), both("other:3")},
+		{"ours:nh1 other:3", "replace ours:nh2", same(nil), both("ours:nh2 other:3")},
+		{"ours:nh1 other:3", "replace ours:2", same(nil), [2]string{"ours:2 other:3", "ours:nh1 ours:2"}},
+		{"ours:nh1 other:blackhole", "replace ours:nh2", same(nil), both("ours:nh2 other:blackhole")},
+		{"other:3 ours:nh1", "delete ours:nh1", same(nil), both("other:3")},
+		{"other:3 ours:nh1", "replace ours:nh2", same(nil), [2]string{"ours:nh2 ours:nh1", "other:3 ours:nh2"}},
+		{"other:blackhole ours:nh1", "replace ours:nh2", same(nil), both("ours:nh2 ours:nh1")},
+
 		// Another metric is another key.
 		{"other:1@50", "add ours:2", same(nil), both("other:1@50 ours:2")},
 		{"other:1@50", "replace ours:2", same(nil), both("other:1@50 ours:2")},
@@ -100,6 +141,9 @@ func verbs(t *testing.T, open func(t *testing.T) *Machine, v6 bool) {
 	for _, tc := range tests {
 		t.Run(strings.ReplaceAll(tc.existing+" "+tc.op, " ", "_"), func(t *testing.T) {
 			b := newBench(t, open(t), v6)
+			if strings.Contains(tc.existing+tc.op, "nh") {
+				b.have(b.object(1, b.gw(1)), b.object(2, b.gw(2)))
+			}
 			for i, word := range strings.Fields(tc.existing) {
 				if i == 0 {
 					b.must(b.write(kernel.Add, b.parse(word)))
@@ -134,6 +178,8 @@ func (b *bench) parse(word string) *kernel.Route {
 		}
 	}
 	switch hops {
+	case "nh1", "nh2":
+		r.NexthopID = uint32(hops[2] - '0')
 	case "none":
 		r.Type = 0
 	case "blackhole":
@@ -156,6 +202,10 @@ func (b *bench) notation() string {
 		var hops strings.Builder
 		if r.Type == kernel.Blackhole {
 			hops.WriteString("blackhole")
+		}
+		if r.NexthopID != 0 {
+			hops.WriteString(fmt.Sprint("nh", r.NexthopID))
+			r.NextHops = nil
 		}
 		for _, h := range r.NextHops {
 			if h.Gateway.IsValid() {

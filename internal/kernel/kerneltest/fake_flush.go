@@ -177,6 +177,9 @@ func (f *Fake) lookup(ctx context.Context, dst netip.Addr) (kernel.Answer, error
 
 func (f *Fake) answer(dst netip.Addr, r kernel.Route) kernel.Answer {
 	a := kernel.Answer{Match: r}
+	if r.NexthopID != 0 {
+		r = f.resolve(r) // whether the route shows it or not
+	}
 	for _, h := range r.NextHops {
 		if l := f.links[h.Link]; l != nil && l.Up {
 			a.Chosen = h

@@ -221,22 +221,27 @@ func (f *Fake) fitsIPv6(n *kernel.Nexthop) bool {
 // nexthop_compat_mode is 1. Groups lose it, and the group that had no other member goes the same way. When an interface took it, tell
 // is false and the kernel says nothing of objects.
 func (f *Fake) dropNexthop(n *kernel.Nexthop, tell bool) {
-	gone := f.routesBy(n.ID)
-	shown := make([]kernel.Route, len(gone))
-	for i, e := range gone {
-		shown[i] = entryShown(f, e)
+	shown := map[*entry]kernel.Route{}
+	for _, e := range f.routesBy(n.ID) {
+		shown[e] = entryShown(f, e)
 	}
+	f.drop(n, tell, shown)
+}
+
+// drop is dropNexthop with the routes as they were before the first object went.
+func (f *Fake) drop(n *kernel.Nexthop, tell bool, shown map[*entry]kernel.Route) {
+	gone := f.routesBy(n.ID)
 	delete(f.nexthops, n.ID)
 	if tell {
 		f.emit(kernel.Event{Kind: kernel.EventNexthop, Deleted: true, Nexthop: cloneNexthop(n)})
 	}
-	for i, e := range gone {
+	for _, e := range gone {
 		if e.NexthopID != n.ID {
 			continue
 		}
 		f.remove(e)
 		if e.Dst.Addr().Is6() && f.compat() {
-			f.emit(kernel.Event{Kind: kernel.EventRoute, Deleted: true, Route: shown[i]})
+			f.emit(kernel.Event{Kind: kernel.EventRoute, Deleted: true, Route: shown[e]})
 		}
 	}
 	for _, id := range f.nexthopIDs() {
@@ -245,7 +250,7 @@ func (f *Fake) dropNexthop(n *kernel.Nexthop, tell bool) {
 			continue
 		}
 		if len(g.Group) == 1 {
-			f.dropNexthop(g, tell)
+			f.drop(g, tell, shown)
 			continue
 		}
 		g.Group = slices.DeleteFunc(slices.Clone(g.Group), func(m kernel.GroupMember) bool { return m.ID == n.ID })
@@ -277,6 +282,15 @@ func (f *Fake) compat() bool { return f.sysctls[kernel.SysctlNexthopCompat] != 0
 
 // leadsTo shows a route that refers to an object as the kernel shows it.
 func (f *Fake) leadsTo(r kernel.Route) kernel.Route {
+	r = f.resolve(r)
+	if !f.compat() {
+		r.NextHops = nil
+	}
+	return r
+}
+
+// resolve fills in the next hops of a route that refers to an object.
+func (f *Fake) resolve(r kernel.Route) kernel.Route {
 	n := f.nexthops[r.NexthopID]
 	r.NextHops = nil
 	switch {
@@ -284,8 +298,6 @@ func (f *Fake) leadsTo(r kernel.Route) kernel.Route {
 		return r
 	case n.Blackhole || len(n.Group) == 1 && f.nexthops[n.Group[0].ID].Blackhole:
 		r.Type = kernel.Blackhole
-		return r
-	case !f.compat():
 		return r
 	case len(n.Group) == 0:
 		r.NextHops = []kernel.NextHop{hopOf(n, 1)}

@@ -97,6 +97,9 @@ func alias(name kernel.Sysctl) kernel.Sysctl {
 
 func (f *Fake) readSysctl(ctx context.Context, name kernel.Sysctl) (int, error) {
 	err := f.enter(ctx, "ReadSysctl", ReadSysctlFails)
+	if err == nil {
+		err = name.Check()
+	}
 	value, there := f.sysctls[alias(name)]
 	if err == nil && !there {
 		err = kernel.FromErrno(syscall.ENOENT)
@@ -109,6 +112,9 @@ func (f *Fake) readSysctl(ctx context.Context, name kernel.Sysctl) (int, error) 
 
 func (f *Fake) writeSysctl(ctx context.Context, name kernel.Sysctl, value int) error {
 	err := f.enter(ctx, "WriteSysctl", WriteSysctlFails)
+	if err == nil {
+		err = name.Check()
+	}
 	if err == nil {
 		err = f.setSysctl(alias(name), value)
 	}

@@ -42,6 +42,7 @@ type controller struct {
 
 	// Owned by Run's goroutine.
 	planned cluster.Backend // backend the last plan was made for, "" before the first
+	partial bool            // a plan from a part of the datastore was made
 	vxlan   *vxlan.Planner
 	learned *bgp.Routes
 	config  *bgp.Config // last one given to the Speaker
@@ -137,7 +138,8 @@ func (c *controller) plan(in inbox) {
 		in.bgpInSync = false // a Speaker that is not wanted has nothing to say
 	}
 	v := view{state: in.update.State, inSync: in.update.InSync, storeErr: in.update.Err, backend: c.backend(in.update.State)}
-	if !in.update.InSync || in.host == nil {
+	if in.host == nil || !in.update.InSync {
+		c.planPartial(in, &v)
 		c.show(v)
 		return
 	}
@@ -163,6 +165,24 @@ func (c *controller) plan(in inbox) {
 	v.planned = true
 	v.bgpDone = v.backend != cluster.BackendBird || in.bgpInSync
 	c.show(v)
+}
+
+// planPartial plans what can be planned from a datastore of which a part cannot be read at start: VXLAN routes are added, so that a
+// broken manifest does not cost a fresh node its network. Nothing is marked in sync, so nothing is deleted, and BGP waits:
+// a Speaker that announced only a part would make its peers drop the rest.
+func (c *controller) planPartial(in inbox, v *view) {
+	st := in.update.State
+	if in.host == nil || st == nil || c.planned != "" || v.backend == cluster.BackendNone || st.Node(c.node) == nil {
+		return
+	}
+	if !c.partial {
+		c.partial = true
+		c.prog.Expect(routes.OwnerVXLAN, routes.OwnerIPIP, routes.OwnerBGP)
+	}
+	out := c.vxlan.Plan(vxlan.Input{State: st, Host: in.host, Backend: v.backend})
+	c.prog.Apply(routes.OwnerVXLAN, out.Change)
+	v.vteps = out.VTEPs
+	v.problems = append(v.problems, out.Problems...)
 }
 
 // backend returns the backend in force: the datastore's word, since a ConfigMap can change while we run, else the one

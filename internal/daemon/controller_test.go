@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -127,7 +128,7 @@ func (c *controller) learn() {
 func TestNothingIsPlannedBeforeDatastoreAndHostAreKnown(t *testing.T) {
 	c, k := newSample()
 	c.setHost(sampleHost())
-	c.step(datastore.Update{State: sampleState("", true)})
+	c.step(datastore.Update{})
 	if len(k.wants) != 0 || len(k.synced) != 0 {
 		t.Fatalf("before the datastore is in sync: wants %v, in sync %v", k.wants, k.synced)
 	}
@@ -135,6 +136,23 @@ func TestNothingIsPlannedBeforeDatastoreAndHostAreKnown(t *testing.T) {
 	c.step(datastore.Update{State: sampleState("", true), InSync: true})
 	if len(k.wants) != 0 || len(k.synced) != 0 {
 		t.Fatalf("before the host is known: wants %v, in sync %v", k.wants, k.synced)
+	}
+}
+
+// TestBrokenFileAtStart: what of the datastore can be read is routed on, nothing is deleted and nothing announced.
+func TestBrokenFileAtStart(t *testing.T) {
+	c, k := newSample()
+	c.setHost(sampleHost())
+	c.step(datastore.Update{State: sampleState("", true), Err: errors.New("ippool.yaml:3: not a YAML document")})
+	if got := k.installable(routes.OwnerVXLAN); len(got) != 2 {
+		t.Errorf("wants %v, want the routes of the pool that can be read", got)
+	}
+	if k.speaker != nil || len(k.synced) != 0 || k.awaited == nil {
+		t.Errorf("Speaker wanted: %t, in sync: %v of %v", k.speaker != nil, k.synced, k.awaited)
+	}
+	c.step(datastore.Update{State: sampleState(cluster.BackendVXLAN, true), InSync: true})
+	if got := k.installable(routes.OwnerVXLAN); len(got) != 2 || !k.allowed() {
+		t.Errorf("after the file was mended: wants %v, deletion allowed %t", got, k.allowed())
 	}
 }
 

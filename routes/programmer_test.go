@@ -162,6 +162,7 @@ func TestBackoff(t *testing.T) {
 		if most := int(time.Hour/retryMost) * 5 / 4; tries < most/2 || tries > most+12 {
 			t.Errorf("%d attempts in an hour", tries)
 		}
+		r.wait()
 		if n := strings.Count(log.String(), "10.1.0.0/26"); n != 1 {
 			t.Errorf("the route was logged %d times, want once for the one change of its state:\n%s", n, log.String())
 		}
@@ -177,7 +178,7 @@ func TestBackoff(t *testing.T) {
 		if d := time.Since(start); d > 2*wakeSpacing {
 			t.Errorf("repaired %s after the address came", d)
 		}
-		if !strings.Contains(log.String(), "installed after all") {
+		if r.wait(); !strings.Contains(log.String(), "installed after all") {
 			t.Error("the end of the trouble was not logged")
 		}
 		r.apply(whole(Route{Dst: pfx("10.1.0.0/26"), NextHops: []NextHop{{Gateway: addr("203.0.113.7"), Device: "eth0"}}}))

@@ -109,6 +109,10 @@ func (p *Programmer) rowOf(e *routeEntry, w, winner *wish) row {
 		r.detail, r.tries = t.detail, t.attempts
 	}
 	switch w.outcome {
+	case noDevice:
+		if w.shape.why != "" {
+			r.detail = w.shape.why
+		}
 	case foreign:
 		r.detail = p.describeForeign(e)
 	case lost:
@@ -137,10 +141,6 @@ func (r *row) status() Status {
 		s.Detail = "owner " + string(r.winner) + " wants this key too"
 	case unroutable:
 		s.Detail = sh.unroutable
-	case noDevice:
-		if sh.why != "" {
-			s.Detail = sh.why
-		}
 	}
 	return s
 }

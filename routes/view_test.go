@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -174,4 +175,50 @@ func TestResyncAllocatesNothingPerRoute(t *testing.T) {
 	if a := testing.AllocsPerRun(3, func() { r.apply(whole(again...)); r.wait() }); a > n/20 {
 		t.Errorf("applying %d unchanged routes made %.0f allocations", n, a)
 	}
+}
+
+// Readers and owners on many goroutines, on the real kernel and the real clock; the race detector judges.
+func TestManyGoroutines(t *testing.T) {
+	r := onKernel(t)
+	r.ready()
+	ctx, cancel := context.WithCancel(r.t.Context())
+	var wg sync.WaitGroup
+	told := 0
+	wg.Go(func() { _ = r.p.Watch(ctx, func(batch []Status) { told += len(batch) }) })
+	for range 2 {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				rows := r.p.Snapshot(nil)
+				if !slices.IsSortedFunc(rows, func(a, b Status) int { return comparePrefixes(a.Route.Dst, b.Route.Dst) }) {
+					t.Error("snapshot out of order")
+				}
+				_, _, _, _ = r.p.Counts(), r.p.Stats(), r.p.Devices(), r.p.Neighbours()
+				_, _ = r.p.Lookup(ctx, addr("10.1.2.3"))
+			}
+		})
+	}
+	const n = 3000
+	var owners sync.WaitGroup
+	for _, o := range []Owner{OwnerVXLAN, OwnerBGP} {
+		owners.Go(func() {
+			for turn := range 5 {
+				var all []Route
+				for i := range n {
+					all = append(all, Route{Dst: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24),
+						NextHops: via("10.0.0.0/26", fmt.Sprintf("192.0.2.%d", 7+turn)).NextHops})
+				}
+				r.p.Apply(o, whole(all...))
+				r.p.Apply(o, Change{Withdraw: []Key{key("10.0.0.0/24")}})
+			}
+		})
+	}
+	owners.Wait()
+	r.wait()
+	cancel()
+	wg.Wait()
+	c := r.p.Counts()
+	if c[OwnerVXLAN][Installed] != n-1 || c[OwnerBGP][Lost] != n-1 || told == 0 {
+		t.Errorf("counts %v, told of %d", c, told)
+	}
+	r.countsAgree()
 }

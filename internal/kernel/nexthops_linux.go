@@ -61,8 +61,8 @@ func (k *linux) ListNexthops(ctx context.Context, yield func(*Nexthop) bool) err
 	return nil
 }
 
-// WriteNexthops performs the operations in batches.
-func (k *linux) WriteNexthops(ctx context.Context, ops []NexthopOp, failed func(i int, err error)) error {
+// writeNexthops is WriteNexthops without help for refused onlink gateways.
+func (k *linux) writeNexthops(ctx context.Context, ops []NexthopOp, failed func(i int, err error)) error {
 	encode := func(b []byte, i int) ([]byte, error) { return appendNexthopOp(b, ops[i]) }
 	err := k.nexthops.write(ctx, len(ops), encode, func(i int, err error) {
 		failed(i, fmt.Errorf("%s: %w", ops[i], err))

@@ -39,8 +39,8 @@ func (k *linux) ListRoutes(ctx context.Context, v6 bool, yield func(*Route) bool
 	return nil
 }
 
-// WriteRoutes performs the operations in batches.
-func (k *linux) WriteRoutes(ctx context.Context, ops []RouteOp, failed func(i int, err error)) error {
+// writeRoutes is WriteRoutes without help for refused onlink gateways.
+func (k *linux) writeRoutes(ctx context.Context, ops []RouteOp, failed func(i int, err error)) error {
 	encode := func(b []byte, i int) ([]byte, error) { return appendRouteOp(b, ops[i]) }
 	err := k.routes.write(ctx, len(ops), encode, func(i int, err error) {
 		if missing := (*Refusal)(nil); ops[i].Verb == Delete && errors.As(err, &missing) && missing.Meaning == ErrNoNexthop {

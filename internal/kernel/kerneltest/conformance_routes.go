@@ -15,6 +15,7 @@ func routeCases() []testCase {
 		{"attributes are kept", routeAttributes},
 		{"metric 0", metricZero},
 		{"onlink", onlink},
+		{"onlink through a gateway inside the destination", onlinkInside},
 		{"weights", weights},
 		{"refusals", refusals},
 		{"bad ones in the middle of big batches", bigBatch},
@@ -199,4 +200,24 @@ func leaveEarly(b *bench) {
 	if all := b.list(); len(all) != 5 || slices.ContainsFunc(all, func(r kernel.Route) bool { return r.Dst.Addr().Is6() != b.v6 }) {
 		b.Errorf("listed %v, want five routes of the family", all)
 	}
+}
+
+// onlinkInside moves a block from a direct route to one through a gateway that lies in the block itself, as a VXLAN block
+// moves into its tunnel, and adds one whose gateway another block's route leads to. IPv6 refuses both at first.
+func onlinkInside(b *bench) {
+	w1 := b.Wire("w1")
+	b.address(w1, b.net(1))
+	inside := func(n int) netip.Addr { return b.dst(n).Addr().Next() }
+	b.must(b.write(kernel.Add, b.ours(1, b.gw(1))))
+	tunnelled := b.ours(1)
+	tunnelled.NextHops = []kernel.NextHop{{Gateway: inside(1), Link: w1, Onlink: true}}
+	b.must(b.write(kernel.Replace, tunnelled))
+	b.must(b.write(kernel.Replace, b.ours(1, b.gw(1))))
+	other := b.ours(2)
+	other.NextHops = []kernel.NextHop{{Gateway: inside(1), Link: w1, Onlink: true}}
+	b.must(b.write(kernel.Add, other))
+	b.wantText(
+		fmt.Sprintf("%s via %s dev w0 proto 202 metric 1024", b.dst(1), b.gw(1)),
+		fmt.Sprintf("%s via %s dev w1 proto 202 metric 1024 onlink", b.dst(2), inside(1)),
+	)
 }

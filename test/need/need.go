@@ -42,6 +42,12 @@ func Tool(t testing.TB, name, pkg string) string {
 	return path
 }
 
+// Other is for what a test has looked for itself and not found: it skips or fails, and does not return.
+func Other(t testing.TB, what, remedy string) {
+	t.Helper()
+	missing(t, what, remedy)
+}
+
 var counter atomic.Uint64
 
 // Namespace needs root and returns a new network namespace that is removed with the test.

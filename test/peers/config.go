@@ -1,0 +1,73 @@
+package peers
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Kind names a BGP implementation.
+type Kind string
+
+// The implementations.
+const (
+	BIRD2    Kind = "bird2"
+	BIRD1    Kind = "bird1"
+	FRR      Kind = "frr"
+	GoBGP    Kind = "gobgp"
+	OpenBGPD Kind = "openbgpd"
+)
+
+// Kinds returns every implementation.
+func Kinds() []Kind { return []Kind{BIRD2, FRR} }
+
+// Config describes a router in words that every implementation has.
+type Config struct {
+	ASN        uint32
+	RouterID   netip.Addr
+	Neighbours []Neighbour
+	// Originate are announced to every neighbour. They need not be in the kernel.
+	Originate []netip.Prefix
+	// Kernel: best paths are written to the kernel's main table. GoBGP cannot.
+	Kernel bool
+}
+
+// Neighbour is one session. Its family is that of its address.
+type Neighbour struct {
+	Addr    netip.Addr
+	Port    uint16 // where it is dialled; 0 = 179
+	ASN     uint32
+	Local   netip.Addr // our address
+	Passive bool       // leave it to the neighbour to connect
+	// Password is the TCP MD5 secret (RFC 2385), "" = none.
+	Password string
+	// TTLSecurity asks for directly connected neighbours by TTL (RFC 5082).
+	TTLSecurity bool
+	// GracefulRestart is the Restart Time we offer (RFC 4724); 0 = not offered.
+	GracefulRestart time.Duration
+	// MaxPrefixes ends the session when the neighbour announces more; 0 = no limit.
+	MaxPrefixes int
+}
+
+// internal reports whether the session is iBGP.
+func (n *Neighbour) internal(c *Config) bool { return n.ASN == c.ASN }
+
+// Session is the state of one session as the router tells it.
+type Session struct {
+	Neighbour   netip.Addr
+	Established bool
+	State       string // in the router's own words
+	Received    int    // prefixes accepted
+	Sent        int    // prefixes announced
+	LastError   string // in the router's own words
+}
+
+// Path is one path for a prefix as the router tells it.
+type Path struct {
+	Prefix      netip.Prefix
+	NextHop     netip.Addr
+	ASPath      []uint32
+	LocalPref   uint32
+	MED         uint32
+	Communities []string // "64512:1"
+	Best        bool
+}

@@ -12,7 +12,7 @@ LAB    := $(BIN)/caracal-lab --vm test/vm/run-in-vm
 SHAPE   = --mode $(MODE) --nodes $(NODES) --family $(FAMILY)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test test-host test-guest bench check proto up status down scenario clean
+.PHONY: help deps build demo test test-host test-guest bench bench-fib check proto up status down scenario clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ test-guest: deps build ## run only the tests that need a kernel with IPIP, in on
 bench: deps build ## print the figures: programming rate, resync, memory, plan time
 	$(GO) test -run '^$$' -bench . -benchmem -timeout 30m ./...
 	$(GO) run ./test/bench -caracald $(BIN)/caracald
+
+bench-fib: deps build ## how fast what BGP brings reaches the kernel: caracald against BIRD 2 and FRR, 1,000 to 100,000 prefixes
+	$(GO) run ./test/benchfib -caracald $(BIN)/caracald $(BENCHFLAGS)
 
 check: ## format, vet, staticcheck, generated code, walls between the rooms
 	@test/check

@@ -1,0 +1,129 @@
+// Command benchfib measures how fast what BGP brings reaches the kernel: caracald, BIRD 2 and FRR, each alone in a namespace, with one
+// injector of ours in a neighbour namespace.
+//
+// The clock starts with the first octet of the first UPDATE and is stopped by the kernel's own route notifications, which one
+// listener of ours reads in the router's namespace, the same for everybody. What a chain costs that does nothing but what
+// must be done is measured too: TCP and parsing alone, the kernel's writes alone, and both.
+//
+// Nothing of it is in the host's namespace, every wait has an end, and what was started is ended also when the program is told to stop.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/caracal-net/caracal/test/peers"
+)
+
+func main() {
+	o := options{}
+	flag.StringVar(&o.daemon, "caracald", "bin/caracald", "the daemon to measure")
+	flag.IntVar(&o.runs, "runs", 2, "how often each measurement is made; best and median are printed")
+	flag.DurationVar(&o.idle, "idle", 10*time.Second, "how long CPU use at rest is measured, once a system; 0 = not")
+	flag.DurationVar(&o.limit, "limit", 10*time.Minute, "when to give up")
+	flag.StringVar(&o.profile, "perf", "", "a directory: perf(1) records what caracald does meanwhile there")
+	sizes := flag.String("prefixes", "1000,10000,100000", "how many prefixes are announced")
+	only := flag.String("only", "", "measure these alone: caracald,bird2,frr,read,write,bare")
+	flag.Parse()
+	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer cancel()
+	ctx, stop := context.WithTimeout(ctx, o.limit)
+	defer stop()
+	err := o.parse(*sizes, *only)
+	if err == nil {
+		err = run(ctx, &o)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "benchfib:", err)
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	daemon  string
+	runs    int
+	idle    time.Duration
+	limit   time.Duration
+	profile string
+	sizes   []int
+	only    map[string]bool
+}
+
+func (o *options) parse(sizes, only string) (err error) {
+	for s := range strings.SplitSeq(sizes, ",") {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 2 || n > maxPrefixes {
+			return fmt.Errorf("-prefixes %q: want numbers from 2 to %d", sizes, maxPrefixes)
+		}
+		o.sizes = append(o.sizes, n)
+	}
+	if only != "" {
+		o.only = map[string]bool{}
+		for s := range strings.SplitSeq(only, ",") {
+			o.only[s] = true
+		}
+	}
+	o.daemon, err = filepath.Abs(o.daemon)
+	return err
+}
+
+// run measures everything and prints the tables. Within a run the systems take turns, so that a slower machine is
+// slower for all of them.
+func run(ctx context.Context, o *options) error {
+	subjects := []subject{daemonSubject{o}, routerSubject{peers.BIRD2}, routerSubject{peers.FRR}}
+	floors := []subject{readSubject{}, writeSubject{}, bareSubject{}}
+	results := results{}
+	for _, n := range o.sizes {
+		for i := range o.runs {
+			for _, s := range append(floors, subjects...) {
+				if o.only != nil && !o.only[s.name()] {
+					continue
+				}
+				if what := s.missing(); what != "" {
+					results.skip(s.name(), what)
+					continue
+				}
+				m := measurement{options: o, subject: s, n: n, deep: n == o.sizes[len(o.sizes)-1], last: i == o.runs-1, bare: n == o.sizes[0]}
+				f, err := m.run(ctx)
+				if err != nil {
+					return fmt.Errorf("%s, %d prefixes: %w", s.name(), n, err)
+				}
+				results.add(s.name(), n, f)
+			}
+		}
+	}
+	if len(results.order) == 0 {
+		return errors.New("nothing was measured")
+	}
+	results.print(os.Stdout, o)
+	return nil
+}
+
+// The prefixes are blocks as Calico makes them, from the beginning of 10.0.0.0/8.
+const (
+	maxPrefixes = 1 << 18
+	blockBits   = 26
+)
+
+func prefix(i int) netip.Prefix {
+	a := uint32(10)<<24 | uint32(i)<<(32-blockBits)
+	return netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(a >> 24), byte(a >> 16), byte(a >> 8), byte(a)}), blockBits)
+}
+
+func prefixes(n int) []netip.Prefix {
+	out := make([]netip.Prefix, n)
+	for i := range out {
+		out[i] = prefix(i)
+	}
+	return out
+}

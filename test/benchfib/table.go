@@ -1,0 +1,139 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"text/tabwriter"
+	"time"
+)
+
+// results are the figures of every run by system and number of prefixes.
+type results struct {
+	order   []string
+	runs    map[string]map[int][]figures
+	skipped map[string]string
+}
+
+func (r *results) add(name string, n int, f figures) {
+	if r.runs == nil {
+		r.runs = map[string]map[int][]figures{}
+	}
+	if r.runs[name] == nil {
+		r.runs[name] = map[int][]figures{}
+		r.order = append(r.order, name)
+	}
+	r.runs[name][n] = append(r.runs[name][n], f)
+}
+
+func (r *results) skip(name, what string) {
+	if r.skipped == nil {
+		r.skipped = map[string]string{}
+	}
+	r.skipped[name] = what
+}
+
+// titles say what a row is to someone who has not read the program.
+func title(name string) string {
+	switch name {
+	case "read":
+		return "floor: TCP and parsing"
+	case "write":
+		return "floor: kernel writes"
+	case "bare":
+		return "floor: both"
+	}
+	return name
+}
+
+func (r *results) print(out io.Writer, o *options) {
+	fmt.Fprintf(out, "from the first UPDATE sent to the last notification of the kernel, best / median of %d\n\n", o.runs)
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "system\tprefixes\tannounce all\tto caracald\tnew next hop for all\twithdraw all\tresident\tidle CPU")
+	for _, n := range o.sizes {
+		for _, name := range r.order {
+			r.row(w, name, n)
+		}
+		fmt.Fprintln(w, "\t\t\t\t\t\t\t")
+	}
+	_ = w.Flush()
+	fmt.Fprintf(out, "one prefix withdrawn or announced, from the UPDATE to the kernel's notification, %d changes\n\n", 2*flaps)
+	w = tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "system\troutes behind it\tp50\tp99\tmost")
+	for _, name := range r.order {
+		r.flapRow(w, name, 0, o.sizes[0], func(f *figures) []time.Duration { return f.flapsBare })
+		last := o.sizes[len(o.sizes)-1]
+		r.flapRow(w, name, last, last, func(f *figures) []time.Duration { return f.flapsDeep })
+	}
+	_ = w.Flush()
+	for name, what := range r.skipped {
+		fmt.Fprintf(out, "%s was not measured: missing %s\n", name, what)
+	}
+}
+
+func (r *results) row(w io.Writer, name string, n int) {
+	runs := r.runs[name][n]
+	best, median := bestAndMedian(runs, func(f *figures) time.Duration { return f.load })
+	ratio := "-"
+	if ours := r.runs["caracald"][n]; len(ours) > 0 {
+		_, m := bestAndMedian(ours, func(f *figures) time.Duration { return f.load })
+		ratio = fmt.Sprintf("%.2f", float64(median)/float64(m))
+	}
+	memory, idle := "-", "-"
+	for _, f := range runs {
+		if f.resident > 0 {
+			memory = fmt.Sprintf("%d MiB", f.resident>>20)
+		}
+		if f.idle >= 0 {
+			idle = fmt.Sprintf("%.2f %%", 100*f.idle)
+		}
+	}
+	fmt.Fprintf(w, "%s\t%d\t%s / %s\t%s\t%s\t%s\t%s\t%s\n", title(name), n, milliseconds(best), milliseconds(median), ratio,
+		both(runs, func(f *figures) time.Duration { return f.move }), both(runs, func(f *figures) time.Duration { return f.withdraw }), memory, idle)
+}
+
+func (r *results) flapRow(w io.Writer, name string, behind, n int, of func(*figures) []time.Duration) {
+	var took []time.Duration
+	runs := r.runs[name][n]
+	for i := range runs {
+		took = append(took, of(&runs[i])...)
+	}
+	if len(took) == 0 {
+		return
+	}
+	slices.Sort(took)
+	fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\n", title(name), behind, milliseconds(took[len(took)/2]), milliseconds(took[len(took)*99/100]), milliseconds(took[len(took)-1]))
+}
+
+func both(runs []figures, of func(*figures) time.Duration) string {
+	best, median := bestAndMedian(runs, of)
+	if median == 0 {
+		return "-"
+	}
+	return milliseconds(best) + " / " + milliseconds(median)
+}
+
+// bestAndMedian of an even number of runs takes the mean of the two in the middle.
+func bestAndMedian(runs []figures, of func(*figures) time.Duration) (best, median time.Duration) {
+	if len(runs) == 0 {
+		return 0, 0
+	}
+	var all []time.Duration
+	for i := range runs {
+		all = append(all, of(&runs[i]))
+	}
+	slices.Sort(all)
+	return all[0], (all[(len(all)-1)/2] + all[len(all)/2]) / 2
+}
+
+func milliseconds(d time.Duration) string {
+	ms := float64(d) / float64(time.Millisecond)
+	switch {
+	case ms < 10:
+		return fmt.Sprintf("%.2f ms", ms)
+	case ms < 100:
+		return fmt.Sprintf("%.1f ms", ms)
+	default:
+		return fmt.Sprintf("%.0f ms", ms)
+	}
+}

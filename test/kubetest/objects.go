@@ -70,7 +70,7 @@ func (s *Server) Client(t testing.TB, user string) dynamic.Interface {
 // InstallCRDs installs Calico's resource definitions and waits until they are served.
 func (s *Server) InstallCRDs(t testing.TB, forms ...Form) {
 	t.Helper()
-	c := s.Client(t, Admin).Resource(definitions)
+	ctx, c := context.Background(), s.Client(t, Admin).Resource(definitions) // the Server outlives the test
 	var names []string
 	for _, form := range forms {
 		text := crds.Classic
@@ -78,7 +78,7 @@ func (s *Server) InstallCRDs(t testing.TB, forms ...Form) {
 			text = crds.Native
 		}
 		for _, obj := range Parse(t, text) {
-			if _, err := c.Create(t.Context(), obj, metav1.CreateOptions{}); err != nil {
+			if _, err := c.Create(ctx, obj, metav1.CreateOptions{}); err != nil {
 				t.Fatalf("create %s: %v", obj.GetName(), err)
 			}
 			names = append(names, obj.GetName())
@@ -89,7 +89,7 @@ func (s *Server) InstallCRDs(t testing.TB, forms ...Form) {
 	}
 	for _, name := range names {
 		Eventually(t, name+" is served", func() error {
-			obj, err := c.Get(t.Context(), name, metav1.GetOptions{})
+			obj, err := c.Get(ctx, name, metav1.GetOptions{})
 			if err != nil {
 				return err
 			}
@@ -103,24 +103,6 @@ func (s *Server) InstallCRDs(t testing.TB, forms ...Form) {
 				}
 			}
 			return fmt.Errorf("conditions %v", conditions)
-		})
-	}
-}
-
-// RemoveCRDs removes Calico's resource definitions of a form and waits until they are gone.
-func (s *Server) RemoveCRDs(t testing.TB, form Form) {
-	t.Helper()
-	c := s.Client(t, Admin).Resource(definitions)
-	for _, plural := range form.plurals() {
-		name := form.Resource(plural).GroupResource().String()
-		if err := c.Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-			t.Fatalf("delete %s: %v", name, err)
-		}
-		Eventually(t, name+" is gone", func() error {
-			if _, err := c.Get(t.Context(), name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
-				return fmt.Errorf("still there: %v", err)
-			}
-			return nil
 		})
 	}
 }

@@ -248,11 +248,15 @@ func (s *Server) StartEtcd(t testing.TB) {
 	}
 }
 
-// SaveEtcd returns a copy of etcd's data. Both processes are stopped and started for it.
+// SaveEtcd returns a copy of etcd's data. Etcd is stopped and started for it; the API server stays.
 func (s *Server) SaveEtcd(t testing.TB) (dir string) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "data")
-	s.exchange(t, func() error { return os.CopyFS(dir, os.DirFS(s.data())) })
+	s.etcd.terminate(10 * time.Second)
+	if err := os.CopyFS(dir, os.DirFS(s.data())); err != nil {
+		t.Fatal(err)
+	}
+	s.StartEtcd(t)
 	return dir
 }
 
@@ -260,24 +264,19 @@ func (s *Server) SaveEtcd(t testing.TB) (dir string) {
 // processes are stopped and started for it.
 func (s *Server) RestoreEtcd(t testing.TB, dir string) {
 	t.Helper()
-	s.exchange(t, func() error {
-		if err := os.RemoveAll(s.data()); err != nil || dir == "" {
-			return err
-		}
-		return os.CopyFS(s.data(), os.DirFS(dir))
-	})
-}
-
-func (s *Server) data() string { return filepath.Join(s.dir, "data") }
-
-func (s *Server) exchange(t testing.TB, change func() error) {
-	t.Helper()
 	s.apiserver.kill()
-	s.etcd.terminate(10 * time.Second)
-	if err := change(); err != nil {
+	s.etcd.kill()
+	if err := os.RemoveAll(s.data()); err != nil {
 		t.Fatal(err)
+	}
+	if dir != "" {
+		if err := os.CopyFS(s.data(), os.DirFS(dir)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := errors.Join(s.startEtcd(), s.startAPIServer()); err != nil {
 		t.Fatal(err)
 	}
 }
+
+func (s *Server) data() string { return filepath.Join(s.dir, "data") }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"strings"
 	"sync"
@@ -134,6 +135,7 @@ func (s *Store) connect(config *rest.Config) error {
 	if config.WarningHandler == nil {
 		config.WarningHandler = rest.NoWarnings{}
 	}
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return impatience{next} })
 	client, err := rest.HTTPClientFor(config)
 	if err != nil {
 		return err

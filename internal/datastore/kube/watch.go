@@ -39,6 +39,7 @@ type watching struct {
 
 // Watch implements datastore.Watcher. Several may run at a time.
 func (s *Store) Watch(ctx context.Context, sink func(datastore.Update)) error {
+	ctx = withHaste(ctx)
 	w := &watching{s: s, sink: sink, intake: datastore.NewIntake()}
 	f, err := w.discover(ctx)
 	if err != nil {

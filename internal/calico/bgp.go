@@ -1,8 +1,10 @@
 package calico
 
 import (
+	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,16 +18,21 @@ const (
 	maxPort     = math.MaxUint16
 )
 
-// Config checks and converts the configuration. That of one node (node.<name>) gives nothing but NodeListenPorts, for
-// Calico reads no other of the fields there; a name that is neither default nor node.<name> gives nothing.
+// Config checks and converts the configuration. That of one node (node.<name>) gives nothing but NodeListenPorts and
+// NodeAdvertisements, for Calico reads no other of the fields there; a name that is neither default nor node.<name> gives nothing.
 // With problems, the defaults stand in for the values that are wrong.
 func (o *BGPConfiguration) Config() (*cluster.BGPConfig, []cluster.Problem) {
 	c := newCheck(o)
+	s := &o.Spec
 	if node, ok := strings.CutPrefix(o.Name, NodePrefix); ok && node != "" {
 		conf := &cluster.BGPConfig{}
-		if port := c.number("spec.listenPort", o.Spec.ListenPort, 0, 1, maxPort); port != 0 {
+		if port := c.number("spec.listenPort", s.ListenPort, 0, 1, maxPort); port != 0 {
 			conf.NodeListenPorts = map[string]uint16{node: uint16(port)}
 		}
+		if a := c.advertisements(s); len(a) > 0 {
+			conf.NodeAdvertisements = map[string][]cluster.Advertisement{node: a}
+		}
+		c.logSeverity(s)
 		return conf, c.problems
 	}
 	if o.Name != DefaultName {
@@ -33,18 +40,139 @@ func (o *BGPConfiguration) Config() (*cluster.BGPConfig, []cluster.Problem) {
 	}
 	def := cluster.DefaultBGP()
 	conf := def
-	if a := o.Spec.ASNumber; a != nil && *a != 0 {
+	if a := s.ASNumber; a != nil && *a != 0 {
 		conf.ASN = uint32(*a)
 	}
-	if m := o.Spec.NodeToNodeMeshEnabled; m != nil {
+	conf.ListenPort = uint16(c.number("spec.listenPort", s.ListenPort, int(def.ListenPort), 1, maxPort))
+	conf.BindNodeIP = c.oneOf("spec.bindMode", s.BindMode, "None", "NodeIP") == "NodeIP"
+	conf.NormalPriority4 = uint32(c.number("spec.ipv4NormalRoutePriority", s.IPv4NormalRoutePriority, int(def.NormalPriority4), 1, maxPriority))
+	conf.NormalPriority6 = uint32(c.number("spec.ipv6NormalRoutePriority", s.IPv6NormalRoutePriority, int(def.NormalPriority6), 1, maxPriority))
+	conf.Advertisements = c.advertisements(s)
+	c.meshSettings(s, &conf)
+	c.services(s, &conf)
+	c.ignored(s, &conf)
+	c.onlyChecked(s)
+	return &conf, c.problems
+}
+
+func (c *check) meshSettings(s *BGPConfigurationSpec, conf *cluster.BGPConfig) {
+	if m := s.NodeToNodeMeshEnabled; m != nil {
 		conf.Mesh = *m
 	}
-	conf.ListenPort = uint16(c.number("spec.listenPort", o.Spec.ListenPort, int(def.ListenPort), 1, maxPort))
-	conf.BindNodeIP = c.oneOf("spec.bindMode", o.Spec.BindMode, "None", "NodeIP") == "NodeIP"
-	conf.MeshMaxRestartTime = c.restartTime("spec.nodeMeshMaxRestartTime", o.Spec.NodeMeshMaxRestartTime, def.MeshMaxRestartTime)
-	conf.NormalPriority4 = uint32(c.number("spec.ipv4NormalRoutePriority", o.Spec.IPv4NormalRoutePriority, int(def.NormalPriority4), 1, maxPriority))
-	conf.NormalPriority6 = uint32(c.number("spec.ipv6NormalRoutePriority", o.Spec.IPv6NormalRoutePriority, int(def.NormalPriority6), 1, maxPriority))
-	return &conf, c.problems
+	conf.MeshMaxRestartTime = c.restartTime("spec.nodeMeshMaxRestartTime", s.NodeMeshMaxRestartTime, conf.MeshMaxRestartTime)
+	conf.MeshPassword = c.password("spec.nodeMeshPassword", s.NodeMeshPassword)
+	if conf.Mesh {
+		return
+	}
+	if s.NodeMeshPassword != nil {
+		c.add("spec.nodeMeshPassword", "cannot be combined with nodeToNodeMeshEnabled: false, there is no mesh to protect: leave it out")
+	}
+	if s.NodeMeshMaxRestartTime != nil {
+		c.add("spec.nodeMeshMaxRestartTime", "cannot be combined with nodeToNodeMeshEnabled: false: leave it out")
+	}
+}
+
+func (c *check) services(s *BGPConfigurationSpec, conf *cluster.BGPConfig) {
+	conf.ServiceClusterIPs = c.ranges("spec.serviceClusterIPs", s.ServiceClusterIPs)
+	conf.ServiceExternalIPs = c.ranges("spec.serviceExternalIPs", s.ServiceExternalIPs)
+	conf.ServiceLoadBalancerIPs = c.ranges("spec.serviceLoadBalancerIPs", s.ServiceLoadBalancerIPs)
+	conf.NoServiceAggregation = c.oneOf("spec.serviceLoadBalancerAggregation", s.ServiceLoadBalancerAggregation, "Enabled", "Disabled") == "Disabled"
+}
+
+func (c *check) ignored(s *BGPConfigurationSpec, conf *cluster.BGPConfig) {
+	for i, name := range s.IgnoredInterfaces {
+		if name == "*" || !interfacePattern(name) {
+			c.add(fmt.Sprintf("spec.ignoredInterfaces[%d]", i), "%q is not the name of an interface: write up to 15 letters, digits and . _ -, with * for any of them, but not * alone", name)
+			continue
+		}
+		conf.IgnoredInterfaces = append(conf.IgnoredInterfaces, name)
+	}
+}
+
+// onlyChecked tells of wrong values in fields that nothing here depends on, as Calico's API would.
+func (c *check) onlyChecked(s *BGPConfigurationSpec) {
+	c.logSeverity(s)
+	c.oneOf("spec.programClusterRoutes", s.ProgramClusterRoutes, "EnabledNoEncapOnly", "EnabledIPIPOnly", "Enabled", "Disabled")
+	c.addr("spec.localWorkloadPeeringIPV4", s.LocalWorkloadPeeringIPV4, cluster.IPv4)
+	c.addr("spec.localWorkloadPeeringIPV6", s.LocalWorkloadPeeringIPV6, cluster.IPv6)
+}
+
+func (c *check) logSeverity(s *BGPConfigurationSpec) {
+	levels := []string{"Info", "Trace", "Debug", "Warning", "Error", "Fatal"}
+	for _, l := range levels {
+		if strings.EqualFold(l, s.LogSeverityScreen) {
+			return
+		}
+	}
+	c.oneOf("spec.logSeverityScreen", s.LogSeverityScreen, levels...)
+}
+
+// Limits of communities (API: bgpconfig.go).
+const (
+	maxCommunities    = 500
+	maxAdvertisements = 500
+	maxPerPrefix      = 50
+)
+
+// advertisements reads prefixAdvertisements, with the names that communities defines.
+func (c *check) advertisements(s *BGPConfigurationSpec) []cluster.Advertisement {
+	names := make(map[string]cluster.Community, len(s.Communities))
+	if len(s.Communities) > maxCommunities {
+		c.add("spec.communities", "has %d entries: write at most %d", len(s.Communities), maxCommunities)
+	}
+	if len(s.Communities) > 0 && len(s.PrefixAdvertisements) == 0 {
+		c.add("spec.communities", "names communities that nothing uses: write prefixAdvertisements, or leave them out")
+	}
+	for i, n := range s.Communities {
+		at := fmt.Sprintf("spec.communities[%d]", i)
+		if n.Name == "" {
+			c.add(at+".name", "is missing: write the name that prefixAdvertisements uses")
+			continue
+		}
+		if v, err := ParseCommunity(n.Value); err != nil {
+			c.add(at+".value", "%s", err)
+		} else {
+			names[n.Name] = v
+		}
+	}
+	if len(s.PrefixAdvertisements) > maxAdvertisements {
+		c.add("spec.prefixAdvertisements", "has %d entries: write at most %d", len(s.PrefixAdvertisements), maxAdvertisements)
+	}
+	var out []cluster.Advertisement
+	for i := range s.PrefixAdvertisements {
+		at := fmt.Sprintf("spec.prefixAdvertisements[%d]", i)
+		a := cluster.Advertisement{
+			CIDR:        c.cidr(at+".cidr", s.PrefixAdvertisements[i].CIDR, "10.0.0.0/16"),
+			Communities: c.named(at+".communities", s.PrefixAdvertisements[i].Communities, names),
+			Source:      c.object + " " + at,
+		}
+		if a.CIDR.IsValid() && len(a.Communities) > 0 {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// named reads names and values of communities.
+func (c *check) named(field string, list []string, names map[string]cluster.Community) []cluster.Community {
+	if len(list) > maxPerPrefix {
+		c.add(field, "has %d entries: write at most %d", len(list), maxPerPrefix)
+	}
+	var out []cluster.Community
+	for i, s := range list {
+		v, ok := names[s]
+		if !ok {
+			var err error
+			if v, err = ParseCommunity(s); err != nil {
+				c.add(fmt.Sprintf("%s[%d]", field, i), "%q is neither a name that communities defines nor a value: write a defined name, 65000:100 or 65000:1:2", s)
+				continue
+			}
+		}
+		if !slices.Contains(out, v) {
+			out = append(out, v)
+		}
+	}
+	return out
 }
 
 // maxRestart is the longest restart time BGP can say: 12 bits of seconds (RFC 4724 section 3).
@@ -63,6 +191,20 @@ func (c *check) restartTime(field string, d *Duration, def time.Duration) time.D
 	return t
 }
 
+// keepalive reads a keepalive time, rounded to seconds. The hold time is three times as long and has 16 bits of seconds (RFC
+// 4271 section 4.2).
+func (c *check) keepalive(field string, d *Duration) time.Duration {
+	if d == nil {
+		return 0
+	}
+	t := time.Duration(*d).Round(time.Second)
+	if t < time.Second || t > math.MaxUint16/3*time.Second {
+		c.add(field, "%s is out of range: write a duration from 1s to %ds", time.Duration(*d), math.MaxUint16/3)
+		return 0
+	}
+	return t
+}
+
 // Peer checks and converts the peering. One with a problem cannot be used at all.
 func (o *BGPPeer) Peer() (*cluster.BGPPeer, []cluster.Problem) {
 	c := newCheck(o)
@@ -71,32 +213,62 @@ func (o *BGPPeer) Peer() (*cluster.BGPPeer, []cluster.Problem) {
 		Name: o.Name, Node: s.Node, NodeSelector: s.NodeSelector, PeerSelector: s.PeerSelector,
 		ASN:            uint32(s.ASNumber),
 		MaxRestartTime: c.restartTime("spec.maxRestartTime", s.MaxRestartTime, 0),
+		KeepaliveTime:  c.keepalive("spec.keepaliveTime", s.KeepaliveTime),
 		TTLSecurity:    uint8(c.number("spec.ttlSecurity", s.TTLSecurity, 0, 0, math.MaxUint8)),
 		NoSource:       c.oneOf("spec.sourceAddress", s.SourceAddress, "UseNodeIP", "None") == "None",
+		AllowOwnAS:     uint8(c.number("spec.numAllowedLocalASNumbers", s.NumAllowedLocalASNumber, 0, 0, math.MaxUint8)),
+		Password:       c.password("spec.password", s.Password),
+		ManualReverse:  c.oneOf("spec.reversePeering", s.ReversePeering, "Auto", "Manual") == "Manual",
+		Filters:        s.Filters,
+	}
+	if s.LocalASNumber != nil {
+		p.LocalASN = uint32(*s.LocalASNumber)
 	}
 	c.selector("spec.nodeSelector", s.NodeSelector)
 	c.selector("spec.peerSelector", s.PeerSelector)
-	p.KeepNextHop = s.KeepOriginalNextHop
-	if mode := c.oneOf("spec.nextHopMode", s.NextHopMode, "Auto", "Self", "Keep"); s.NextHopMode != "" {
-		p.KeepNextHop = mode == "Keep"
-		if s.KeepOriginalNextHop {
-			c.add("spec.nextHopMode", "cannot be combined with keepOriginalNextHop: leave keepOriginalNextHop out")
-		}
-	}
+	c.nextHop(p, s)
 	if s.Node != "" && s.NodeSelector != "" {
 		c.add("spec.nodeSelector", "cannot be combined with node: leave one of them out")
 	}
+	for i, name := range s.Filters {
+		if name == "" {
+			c.add(fmt.Sprintf("spec.filters[%d]", i), "is empty: write the name of a BGPFilter")
+		}
+	}
 	c.peerRemote(p, s)
-	c.peerUnsupported(s)
+	c.reachable(p, s)
+	if s.LocalWorkloadSelector != "" {
+		c.add("spec.localWorkloadSelector", "is not supported yet, and a session without it would not do what was asked for: leave it out, or use another BGP speaker for this peer")
+	}
 	if !c.ok() {
 		return nil, c.problems
 	}
 	return p, nil
 }
 
+func (c *check) nextHop(p *cluster.BGPPeer, s *BGPPeerSpec) {
+	mode := c.oneOf("spec.nextHopMode", s.NextHopMode, "Auto", "Self", "Keep")
+	p.SelfNextHop = mode == "Self"
+	p.KeepNextHop = mode == "Keep" || s.KeepOriginalNextHop
+	if s.NextHopMode != "" && s.KeepOriginalNextHop {
+		c.add("spec.nextHopMode", "cannot be combined with keepOriginalNextHop: leave keepOriginalNextHop out")
+	}
+}
+
+// reachable reads the gateway of the peer.
+func (c *check) reachable(p *cluster.BGPPeer, s *BGPPeerSpec) {
+	switch {
+	case s.ReachableBy == "":
+	case s.PeerIP == "":
+		c.add("spec.reachableBy", "needs peerIP: write the one address that the gateway leads to, or leave it out")
+	case p.PeerIP.IsValid():
+		p.ReachableBy = c.addr("spec.reachableBy", s.ReachableBy, cluster.FamilyOf(p.PeerIP))
+	}
+}
+
 func (c *check) peerRemote(p *cluster.BGPPeer, s *BGPPeerSpec) {
 	switch {
-	case s.LocalWorkloadSelector != "": // refused by peerUnsupported
+	case s.LocalWorkloadSelector != "": // refused by Peer
 	case s.PeerIP != "" && s.PeerSelector != "":
 		c.add("spec.peerSelector", "cannot be combined with peerIP: leave one of them out")
 	case s.PeerIP != "":
@@ -134,21 +306,4 @@ func (c *check) peerAddr(s string) (netip.Addr, uint16) {
 		return netip.Addr{}, 0
 	}
 	return c.usable(field, s, a, cluster.FamilyOf(a)), port
-}
-
-// peerUnsupported refuses what would change which routes are sent or accepted, or keep the session from coming up.
-func (c *check) peerUnsupported(s *BGPPeerSpec) {
-	for _, f := range []struct {
-		field string
-		set   bool
-	}{
-		{"spec.localASNumber", s.LocalASNumber != nil && *s.LocalASNumber != 0},
-		{"spec.localWorkloadSelector", s.LocalWorkloadSelector != ""},
-		{"spec.filters", len(s.Filters) > 0},
-		{"spec.password", s.Password != nil},
-	} {
-		if f.set {
-			c.add(f.field, "is not supported yet, and a session without it would not do what was asked for: leave it out, or use another BGP speaker for this peer")
-		}
-	}
 }

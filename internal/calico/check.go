@@ -132,6 +132,10 @@ func (c *check) oneOf(field, s string, allowed ...string) string {
 			return a
 		}
 	}
+	if allowed[0] == "" {
+		c.add(field, "%q is not known: write %s, or leave the field out", s, orList(allowed[1:]))
+		return ""
+	}
 	c.add(field, "%q is not known: write %s", s, orList(allowed))
 	return allowed[0]
 }

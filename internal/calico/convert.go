@@ -40,7 +40,7 @@ func Partial(kind Kind) bool {
 }
 
 // Word converts an object to the word package cluster has for it: *cluster.Node, *cluster.Pool, *cluster.Block,
-// *cluster.Affinity, *cluster.BGPPeer, *cluster.BGPConfig, *cluster.FelixConfig or cluster.Backend. It is nil for what
+// *cluster.Affinity, *cluster.BGPPeer, *cluster.BGPFilter, *cluster.Secret, *cluster.BGPConfig, *cluster.FelixConfig or cluster.Backend. It is nil for what
 // is not routed on: IPAM handles and settings, what is soft-deleted, and what cannot be used because of the problems.
 func Word(o Object) (any, []cluster.Problem) {
 	switch o := o.(type) {
@@ -58,6 +58,10 @@ func Word(o Object) (any, []cluster.Problem) {
 		return word(o.Config())
 	case *FelixConfiguration:
 		return word(o.Config())
+	case *BGPFilter:
+		return word(o.Filter())
+	case *Secret:
+		return word(o.Secret())
 	case *ConfigMap:
 		b, problems := o.Backend()
 		if len(problems) > 0 {

@@ -62,7 +62,32 @@ func TestExamples(t *testing.T) {
 	}
 	bgp := cluster.DefaultBGP()
 	bgp.ASN, bgp.ListenPort, bgp.BindNodeIP, bgp.MeshMaxRestartTime = 64600, 1179, true, 2*time.Minute
+	bgp.Advertisements = []cluster.Advertisement{{CIDR: netip.MustParsePrefix("10.20.0.0/16"), Communities: []cluster.Community{{A: 64600, B: 300}},
+		Source: "BGPConfiguration default spec.prefixAdvertisements[0]"}}
+	bgp.ServiceClusterIPs = []netip.Prefix{netip.MustParsePrefix("10.96.0.0/12")}
+	bgp.ServiceExternalIPs = []netip.Prefix{netip.MustParsePrefix("203.0.113.7/32")}
 	want := map[string]any{
+		"BGPFilter rack": &cluster.BGPFilter{
+			Name: "rack",
+			Export4: []cluster.FilterRule{
+				{CIDR: netip.MustParsePrefix("10.20.0.0/16"), MinLen: 16, MaxLen: 32, RemotePeers: true},
+				{CIDR: netip.MustParsePrefix("10.20.0.0/16"), MinLen: 20, MaxLen: 28, PeerType: cluster.EBGP, Accept: true, SetPriority: 512,
+					AddCommunities: []cluster.Community{{A: 65000, B: 100}, {Large: true, A: 65000, B: 1, C: 2}}, Prepend: []uint32{64513, 64512, 65546}},
+				{},
+			},
+			Import4: []cluster.FilterRule{
+				{CIDR: netip.MustParsePrefix("0.0.0.0/0"), Accept: true},
+				{CIDR: netip.MustParsePrefix("10.20.0.0/24"), MinLen: 24, MaxLen: 24, Not: true, Interface: "eth*", Accept: true},
+				{CIDR: netip.MustParsePrefix("192.0.2.0/24"), MinLen: 24, MaxLen: 32, Not: true, Community: cluster.Community{A: 65000, B: 7},
+					ASPathPrefix: []uint32{65001, 65002}, Priority: 1024},
+			},
+			Export6: []cluster.FilterRule{{CIDR: netip.MustParsePrefix("fd20::/16"), MinLen: 16, MaxLen: 64, Accept: true}},
+			Import6: []cluster.FilterRule{{Community: cluster.Community{Large: true, A: 4200000000, B: 1, C: 2}, Accept: true}},
+		},
+		"BGPPeer every-field": &cluster.BGPPeer{Name: "every-field", Node: "west-1", PeerIP: netip.MustParseAddr("198.51.100.2"), ASN: 64700, LocalASN: 64701,
+			AllowOwnAS: 2, SelfNextHop: true, KeepaliveTime: 10 * time.Second, ReachableBy: netip.MustParseAddr("198.51.100.254"), ManualReverse: true,
+			Filters: []string{"rack", "more"}, Password: cluster.SecretKey{Wanted: true, Name: "bgp-secrets", Key: "tor"}},
+		"Secret bgp-secrets": &cluster.Secret{Name: "bgp-secrets", Data: map[string]string{"tor": "seasoning", "plain": "salt", "both": "sugar"}},
 		"IPPool crosstown": &cluster.Pool{Name: "crosstown", CIDR: netip.MustParsePrefix("10.20.0.0/16"), IPIPMode: cluster.CrossSubnet,
 			NATOutgoing: true, BlockSize: 26, NodeSelector: "all()", Workload: true, Tunnel: true},
 		"IPPool overlay-v6": &cluster.Pool{Name: "overlay-v6", CIDR: netip.MustParsePrefix("fd20:10::/64"), VXLANMode: cluster.Always,

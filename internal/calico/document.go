@@ -106,6 +106,8 @@ func (d *documentReader) identify(n *yaml.Node, version, kind string) bool {
 		return false
 	case known == KindConfigMap:
 		return version == CoreVersion && exact && text(Field(Field(n, "metadata"), "name")) == ConfigMapName
+	case known == KindSecret:
+		return version == CoreVersion && exact && readsSecrets(text(Field(Field(n, "metadata"), "namespace")))
 	case version == APIVersion || version == CRDVersion:
 		if !exact {
 			d.problem(n, name, "kind", "is spelled "+kind+": write "+string(known))

@@ -18,6 +18,10 @@ const (
 	KindIPAMConfiguration Kind = "IPAMConfiguration"
 	// KindConfigMap is the core ConfigMap calico-config, read for calico_backend only.
 	KindConfigMap Kind = "ConfigMap"
+	// KindBGPFilter is the kind of BGP filters.
+	KindBGPFilter Kind = "BGPFilter"
+	// KindSecret is the core Secret, read for the passwords of BGP sessions.
+	KindSecret Kind = "Secret"
 )
 
 // ObjectMeta is the part of Kubernetes' ObjectMeta that is used.

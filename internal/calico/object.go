@@ -25,6 +25,7 @@ func Kinds() []Kind {
 	return []Kind{
 		KindIPPool, KindNode, KindBGPConfiguration, KindBGPPeer, KindFelixConfig,
 		KindIPAMBlock, KindBlockAffinity, KindIPAMHandle, KindIPAMConfiguration, KindConfigMap,
+		KindBGPFilter, KindSecret,
 	}
 }
 
@@ -51,13 +52,17 @@ func New(kind Kind) (Object, bool) {
 		return &IPAMConfiguration{}, true
 	case KindConfigMap:
 		return &ConfigMap{}, true
+	case KindBGPFilter:
+		return &BGPFilter{}, true
+	case KindSecret:
+		return &Secret{}, true
 	}
 	return nil, false
 }
 
 // VersionOf returns the apiVersion in which a kind is written.
 func VersionOf(kind Kind) string {
-	if kind == KindConfigMap {
+	if kind == KindConfigMap || kind == KindSecret {
 		return CoreVersion
 	}
 	return APIVersion

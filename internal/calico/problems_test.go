@@ -16,6 +16,14 @@ func pool(spec string) string { return fmt.Sprintf(head, "IPPool", "p", "spec:\n
 func peer(spec string) string { return fmt.Sprintf(head, "BGPPeer", "p", "spec:\n"+indent(spec)) }
 func node(spec string) string { return fmt.Sprintf(head, "Node", "n", "spec:\n"+indent(spec)) }
 
+func config(spec string) string {
+	return fmt.Sprintf(head, "BGPConfiguration", "default", "spec:\n"+indent(spec))
+}
+
+func filter(rule string) string {
+	return fmt.Sprintf(head, "BGPFilter", "f", "spec:\n  exportV4:\n    - {"+rule+"}\n")
+}
+
 func indent(s string) string { return "  " + strings.ReplaceAll(s, "\n", "\n  ") + "\n" }
 
 // Each text is what a user reads, so it is pinned whole: object, field, line, what is wrong and how to mend it.
@@ -83,7 +91,58 @@ func TestProblems(t *testing.T) {
 		{"TTL", peer("peerSelector: all()\nttlSecurity: 256"), `7 BGPPeer p spec.ttlSecurity: 256 is out of range: write a number from 0 to 255, or leave the field out`},
 		{"duration", peer("peerSelector: all()\nmaxRestartTime: 120"), `7 BGPPeer p spec.maxRestartTime: "120" is not a duration: write a number with its unit, as in 120s or 2m`},
 		{"long duration", peer("peerSelector: all()\nmaxRestartTime: 2h"), `7 BGPPeer p spec.maxRestartTime: 2h0m0s is out of range: write a duration from 0s to 4095s`},
-		{"password", peer("peerIP: 192.0.2.1\nasNumber: 1\npassword:\n  secretKeyRef: {name: s, key: k}"), `8 BGPPeer p spec.password: is not supported yet, and a session without it would not do what was asked for: leave it out, or use another BGP speaker for this peer`},
+		{"password", peer("peerIP: 192.0.2.1\nasNumber: 1\npassword:\n  secretKeyRef: {name: s, key: k}"), ``},
+		{"password without a key", peer("peerIP: 192.0.2.1\nasNumber: 1\npassword:\n  secretKeyRef: {name: s}"), `8 BGPPeer p spec.password: names no secret: write secretKeyRef with the name of a Secret and a key in it`},
+		{"password in plain sight", peer("peerIP: 192.0.2.1\nasNumber: 1\npassword: hunter2"), `8 BGPPeer p spec.password: names no secret: write secretKeyRef with the name of a Secret and a key in it`},
+		{"local workloads", peer("asNumber: 1\nlocalWorkloadSelector: all()"), `7 BGPPeer p spec.localWorkloadSelector: is not supported yet, and a session without it would not do what was asked for: leave it out, or use another BGP speaker for this peer`},
+		{"keepalive", peer("peerSelector: all()\nkeepaliveTime: 100ms"), `7 BGPPeer p spec.keepaliveTime: 100ms is out of range: write a duration from 1s to 21845s`},
+		{"allowed own AS", peer("peerSelector: all()\nnumAllowedLocalASNumbers: 300"), `7 BGPPeer p spec.numAllowedLocalASNumbers: 300 is out of range: write a number from 0 to 255, or leave the field out`},
+		{"gateway without a peer", peer("peerSelector: all()\nreachableBy: 192.0.2.9"), `7 BGPPeer p spec.reachableBy: needs peerIP: write the one address that the gateway leads to, or leave it out`},
+		{"gateway of another family", peer("peerIP: 192.0.2.1\nasNumber: 1\nreachableBy: 2001:db8::1"), `8 BGPPeer p spec.reachableBy: 2001:db8::1 is not an IPv4 address: write one as in 192.0.2.7`},
+		{"reverse", peer("peerSelector: all()\nreversePeering: Never"), `7 BGPPeer p spec.reversePeering: "Never" is not known: write Auto or Manual`},
+		{"mode and keep", peer("peerSelector: all()\nnextHopMode: Other"), `7 BGPPeer p spec.nextHopMode: "Other" is not known: write Auto, Self or Keep`},
+		{"empty filter", peer("peerSelector: all()\nfilters: [a, '']"), `7 BGPPeer p spec.filters[1]: is empty: write the name of a BGPFilter`},
+
+		{"mesh password without a mesh", config("nodeToNodeMeshEnabled: false\nnodeMeshPassword: {secretKeyRef: {name: s, key: k}}\nnodeMeshMaxRestartTime: 2m"),
+			"7 BGPConfiguration default spec.nodeMeshPassword: cannot be combined with nodeToNodeMeshEnabled: false, there is no mesh to protect: leave it out\n" +
+				"8 BGPConfiguration default spec.nodeMeshMaxRestartTime: cannot be combined with nodeToNodeMeshEnabled: false: leave it out"},
+		{"mesh password", config("nodeMeshPassword: {}"), `6 BGPConfiguration default spec.nodeMeshPassword: names no secret: write secretKeyRef with the name of a Secret and a key in it`},
+		{"communities for nothing", config("communities: [{name: a, value: '1:2'}]"), `6 BGPConfiguration default spec.communities: names communities that nothing uses: write prefixAdvertisements, or leave them out`},
+		{"community", config("prefixAdvertisements: [{cidr: 10.0.0.0/8, communities: ['1:65536']}]"), `6 BGPConfiguration default spec.prefixAdvertisements[0].communities[0]: "1:65536" is neither a name that communities defines nor a value: write a defined name, 65000:100 or 65000:1:2`},
+		{"named community", config("prefixAdvertisements: [{cidr: 10.0.0.0/8, communities: [a]}]\ncommunities: [{name: a, value: x}]"),
+			"7 BGPConfiguration default spec.communities[0].value: \"x\" is not a community: write two numbers up to 65535, as in 65000:100, or three up to 4294967295, as in 65000:1:2\n" +
+				"6 BGPConfiguration default spec.prefixAdvertisements[0].communities[0]: \"a\" is neither a name that communities defines nor a value: write a defined name, 65000:100 or 65000:1:2"},
+		{"advertised range", config("prefixAdvertisements: [{cidr: 10.0.0.1/8, communities: ['1:2']}]"), `6 BGPConfiguration default spec.prefixAdvertisements[0].cidr: 10.0.0.1/8 has bits set behind its prefix length: write 10.0.0.0/8`},
+		{"ignored interfaces", config("ignoredInterfaces: [eth*, '*', 'a b']"),
+			"6 BGPConfiguration default spec.ignoredInterfaces[1]: \"*\" is not the name of an interface: write up to 15 letters, digits and . _ -, with * for any of them, but not * alone\n" +
+				"6 BGPConfiguration default spec.ignoredInterfaces[2]: \"a b\" is not the name of an interface: write up to 15 letters, digits and . _ -, with * for any of them, but not * alone"},
+		{"service range", config("serviceLoadBalancerIPs: [{}, {cidr: x}]"), `6 BGPConfiguration default spec.serviceLoadBalancerIPs[1].cidr: "x" is not a CIDR: write an address and a prefix length, as in 10.96.0.0/12`},
+		{"aggregation", config("serviceLoadBalancerAggregation: Maybe"), `6 BGPConfiguration default spec.serviceLoadBalancerAggregation: "Maybe" is not known: write Enabled or Disabled`},
+		{"who programs", config("programClusterRoutes: BIRD"), `6 BGPConfiguration default spec.programClusterRoutes: "BIRD" is not known: write EnabledNoEncapOnly, EnabledIPIPOnly, Enabled or Disabled`},
+		{"log level", config("logSeverityScreen: loud"), `6 BGPConfiguration default spec.logSeverityScreen: "loud" is not known: write Info, Trace, Debug, Warning, Error or Fatal`},
+		{"log level in any case", config("logSeverityScreen: debug"), ``},
+		{"workload peering address", config("localWorkloadPeeringIPV6: 192.0.2.1"), `6 BGPConfiguration default spec.localWorkloadPeeringIPV6: 192.0.2.1 is not an IPv6 address: write one as in 2001:db8::7`},
+
+		{"rule without action", filter("cidr: 10.0.0.0/8, matchOperator: In"), `6 BGPFilter f spec.exportV4[0].action: "" is not known: write Accept or Reject`},
+		{"rule without operator", filter("cidr: 10.0.0.0/8, action: Accept"), `6 BGPFilter f spec.exportV4[0].matchOperator: is missing: write Equal, NotEqual, In or NotIn`},
+		{"rule without range", filter("matchOperator: In, action: Accept"), `6 BGPFilter f spec.exportV4[0].cidr: is missing, and matchOperator has nothing to compare with: write a range, as in 10.0.0.0/8, or leave both out`},
+		{"rule of another family", filter("matchOperator: In, cidr: 'fd00::/8', action: Accept"), `6 BGPFilter f spec.exportV4[0].cidr: fd00::/8 is not an IPv4 range: write one as in 10.0.0.0/8`},
+		{"lengths of nothing", filter("prefixLength: {min: 8}, action: Accept"), `6 BGPFilter f spec.exportV4[0].prefixLength: needs a cidr: write the range whose prefixes are meant, as in 10.0.0.0/8`},
+		{"lengths the wrong way round", filter("matchOperator: In, cidr: 10.0.0.0/8, prefixLength: {min: 24, max: 16}, action: Accept"), `6 BGPFilter f spec.exportV4[0].prefixLength: holds for no prefix inside 10.0.0.0/8: write a min that is not above max, and a max of 8 or more`},
+		{"too long", filter("matchOperator: In, cidr: 10.0.0.0/8, prefixLength: {max: 33}, action: Accept"), `6 BGPFilter f spec.exportV4[0].prefixLength.max: 33 is out of range: write a number from 0 to 32, or leave the field out`},
+		{"source", filter("source: Local, action: Accept"), `6 BGPFilter f spec.exportV4[0].source: "Local" is not known: write RemotePeers, or leave the field out`},
+		{"peer type", filter("peerType: both, action: Accept"), `6 BGPFilter f spec.exportV4[0].peerType: "both" is not known: write eBGP or iBGP, or leave the field out`},
+		{"interface", filter("interface: averyveryverylongname, action: Accept"), `6 BGPFilter f spec.exportV4[0].interface: "averyveryverylongname" is not the name of an interface: write up to 15 letters, digits and . _ -, with * for any of them, as in eth*`},
+		{"two communities", filter("communities: {values: ['1:2', '1:3']}, action: Accept"), `6 BGPFilter f spec.exportV4[0].communities.values: has 2 entries: write exactly one community, as in 65000:100`},
+		{"priority of a rule", filter("priority: 0, action: Accept"), `6 BGPFilter f spec.exportV4[0].priority: 0 is out of range: write a number from 1 to 2147483646, or leave the field out`},
+		{"operations of a rejection", filter("action: Reject, operations: [{setPriority: {value: 1}}]"), `6 BGPFilter f spec.exportV4[0].operations: cannot be combined with action Reject, which sends no route to change: leave them out`},
+		{"empty operation", filter("action: Accept, operations: [{}]"), `6 BGPFilter f spec.exportV4[0].operations[0]: sets 0 operations: write exactly one of addCommunity, prependASPath and setPriority`},
+		{"prepend nothing", filter("action: Accept, operations: [{prependASPath: {}}]"), `6 BGPFilter f spec.exportV4[0].operations[0].prependASPath.prefix: has 0 entries: write 1 to 10 AS numbers`},
+		{"prepend AS 0", filter("action: Accept, operations: [{prependASPath: {prefix: [0]}}]"), `6 BGPFilter f spec.exportV4[0].operations[0].prependASPath.prefix: 0 is not the number of an AS (RFC 7607): write one from 1 to 4294967295`},
+		{"no priority to set", filter("action: Accept, operations: [{setPriority: {}}]"), `6 BGPFilter f spec.exportV4[0].operations[0].setPriority.value: is missing: write a number from 1 to 2147483646`},
+
+		{"secret", "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata: {a: '%%%', b: eA==}", `4 Secret s data.a: is not base64: encode the value, or write it plainly under stringData`},
+		{"secrets are not repeated", "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {a: 12345}", `4 Secret s stringData.a: must be a string: write it in quotes (its value is not shown here)`},
 
 		{"listen port", fmt.Sprintf(head, "BGPConfiguration", "default", "spec: {listenPort: 0}"), `5 BGPConfiguration default spec.listenPort: 0 is out of range: write a number from 1 to 65535, or leave the field out`},
 		{"bind mode", fmt.Sprintf(head, "BGPConfiguration", "default", "spec: {bindMode: All}"), `5 BGPConfiguration default spec.bindMode: "All" is not known: write None or NodeIP`},

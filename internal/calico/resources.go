@@ -80,6 +80,40 @@ type BGPConfigurationSpec struct {
 	NodeMeshMaxRestartTime  *Duration `yaml:"nodeMeshMaxRestartTime,omitempty" json:"nodeMeshMaxRestartTime,omitempty"`
 	IPv4NormalRoutePriority *int      `yaml:"ipv4NormalRoutePriority,omitempty" json:"ipv4NormalRoutePriority,omitempty"`
 	IPv6NormalRoutePriority *int      `yaml:"ipv6NormalRoutePriority,omitempty" json:"ipv6NormalRoutePriority,omitempty"`
+	NodeMeshPassword        *Password `yaml:"nodeMeshPassword,omitempty" json:"nodeMeshPassword,omitempty"`
+
+	Communities          []NamedCommunity      `yaml:"communities,omitempty" json:"communities,omitempty"`
+	PrefixAdvertisements []PrefixAdvertisement `yaml:"prefixAdvertisements,omitempty" json:"prefixAdvertisements,omitempty"`
+	IgnoredInterfaces    []string              `yaml:"ignoredInterfaces,omitempty" json:"ignoredInterfaces,omitempty"`
+
+	ServiceClusterIPs              []CIDRBlock `yaml:"serviceClusterIPs,omitempty" json:"serviceClusterIPs,omitempty"`
+	ServiceExternalIPs             []CIDRBlock `yaml:"serviceExternalIPs,omitempty" json:"serviceExternalIPs,omitempty"`
+	ServiceLoadBalancerIPs         []CIDRBlock `yaml:"serviceLoadBalancerIPs,omitempty" json:"serviceLoadBalancerIPs,omitempty"`
+	ServiceLoadBalancerAggregation string      `yaml:"serviceLoadBalancerAggregation,omitempty" json:"serviceLoadBalancerAggregation,omitempty"` // Enabled, Disabled
+
+	// Read only to check them: BIRD's logging, what Felix does for workload peers, and who programs which pools (here
+	// always Caracal).
+	LogSeverityScreen        string `yaml:"logSeverityScreen,omitempty" json:"logSeverityScreen,omitempty"`
+	LocalWorkloadPeeringIPV4 string `yaml:"localWorkloadPeeringIPV4,omitempty" json:"localWorkloadPeeringIPV4,omitempty"`
+	LocalWorkloadPeeringIPV6 string `yaml:"localWorkloadPeeringIPV6,omitempty" json:"localWorkloadPeeringIPV6,omitempty"`
+	ProgramClusterRoutes     string `yaml:"programClusterRoutes,omitempty" json:"programClusterRoutes,omitempty"`
+}
+
+// NamedCommunity gives a community a name for PrefixAdvertisement.
+type NamedCommunity struct {
+	Name  string `yaml:"name" json:"name"`
+	Value string `yaml:"value" json:"value"` // aa:nn or aa:nn:mm
+}
+
+// PrefixAdvertisement says which communities the prefixes inside a range are announced with.
+type PrefixAdvertisement struct {
+	CIDR        string   `yaml:"cidr" json:"cidr"`
+	Communities []string `yaml:"communities,omitempty" json:"communities,omitempty"` // names or values
+}
+
+// CIDRBlock is a range of service addresses.
+type CIDRBlock struct {
+	CIDR string `yaml:"cidr,omitempty" json:"cidr,omitempty"`
 }
 
 // BGPPeer is an explicit peering (API: bgppeer.go).
@@ -90,26 +124,38 @@ type BGPPeer struct {
 
 // BGPPeerSpec is the part of a BGPPeer that is read.
 type BGPPeerSpec struct {
-	Node                string    `yaml:"node,omitempty" json:"node,omitempty"`
-	NodeSelector        string    `yaml:"nodeSelector,omitempty" json:"nodeSelector,omitempty"`
-	PeerIP              string    `yaml:"peerIP,omitempty" json:"peerIP,omitempty"` // address, v4:port or [v6]:port
-	PeerSelector        string    `yaml:"peerSelector,omitempty" json:"peerSelector,omitempty"`
-	ASNumber            ASNumber  `yaml:"asNumber,omitempty" json:"asNumber,omitempty"`
-	KeepOriginalNextHop bool      `yaml:"keepOriginalNextHop,omitempty" json:"keepOriginalNextHop,omitempty"`
-	NextHopMode         string    `yaml:"nextHopMode,omitempty" json:"nextHopMode,omitempty"`     // Auto, Self, Keep
-	SourceAddress       string    `yaml:"sourceAddress,omitempty" json:"sourceAddress,omitempty"` // UseNodeIP, None
-	MaxRestartTime      *Duration `yaml:"maxRestartTime,omitempty" json:"maxRestartTime,omitempty"`
-	TTLSecurity         *int      `yaml:"ttlSecurity,omitempty" json:"ttlSecurity,omitempty"` // hops
+	Node                    string    `yaml:"node,omitempty" json:"node,omitempty"`
+	NodeSelector            string    `yaml:"nodeSelector,omitempty" json:"nodeSelector,omitempty"`
+	PeerIP                  string    `yaml:"peerIP,omitempty" json:"peerIP,omitempty"` // address, v4:port or [v6]:port
+	PeerSelector            string    `yaml:"peerSelector,omitempty" json:"peerSelector,omitempty"`
+	ASNumber                ASNumber  `yaml:"asNumber,omitempty" json:"asNumber,omitempty"`
+	LocalASNumber           *ASNumber `yaml:"localASNumber,omitempty" json:"localASNumber,omitempty"`
+	NumAllowedLocalASNumber *int      `yaml:"numAllowedLocalASNumbers,omitempty" json:"numAllowedLocalASNumbers,omitempty"`
+	KeepOriginalNextHop     bool      `yaml:"keepOriginalNextHop,omitempty" json:"keepOriginalNextHop,omitempty"`
+	NextHopMode             string    `yaml:"nextHopMode,omitempty" json:"nextHopMode,omitempty"`     // Auto, Self, Keep
+	SourceAddress           string    `yaml:"sourceAddress,omitempty" json:"sourceAddress,omitempty"` // UseNodeIP, None
+	MaxRestartTime          *Duration `yaml:"maxRestartTime,omitempty" json:"maxRestartTime,omitempty"`
+	KeepaliveTime           *Duration `yaml:"keepaliveTime,omitempty" json:"keepaliveTime,omitempty"`
+	TTLSecurity             *int      `yaml:"ttlSecurity,omitempty" json:"ttlSecurity,omitempty"` // hops
+	ReachableBy             string    `yaml:"reachableBy,omitempty" json:"reachableBy,omitempty"`
+	Filters                 []string  `yaml:"filters,omitempty" json:"filters,omitempty"`
+	Password                *Password `yaml:"password,omitempty" json:"password,omitempty"`
+	ReversePeering          string    `yaml:"reversePeering,omitempty" json:"reversePeering,omitempty"` // Auto, Manual
 
-	// Read only to refuse them in words.
-	LocalASNumber         *ASNumber `yaml:"localASNumber,omitempty" json:"localASNumber,omitempty"`
-	LocalWorkloadSelector string    `yaml:"localWorkloadSelector,omitempty" json:"localWorkloadSelector,omitempty"`
-	Filters               []string  `yaml:"filters,omitempty" json:"filters,omitempty"`
-	Password              *Password `yaml:"password,omitempty" json:"password,omitempty"`
+	// Read only to refuse it in words.
+	LocalWorkloadSelector string `yaml:"localWorkloadSelector,omitempty" json:"localWorkloadSelector,omitempty"`
 }
 
-// Password says that a peering has a password; where it is kept is not read yet.
-type Password struct{}
+// Password says where the password of a session (TCP MD5, RFC 2385) is kept.
+type Password struct {
+	SecretKeyRef *SecretKeyRef `yaml:"secretKeyRef,omitempty" json:"secretKeyRef,omitempty"`
+}
+
+// SecretKeyRef names one value of a Secret.
+type SecretKeyRef struct {
+	Name string `yaml:"name,omitempty" json:"name,omitempty"`
+	Key  string `yaml:"key,omitempty" json:"key,omitempty"`
+}
 
 // FelixConfiguration holds Felix' settings; only the one named default is read (API: felixconfig.go).
 type FelixConfiguration struct {

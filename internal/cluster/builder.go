@@ -41,6 +41,8 @@ type Builder struct {
 	blocks     table[netip.Prefix, Block]
 	affinities table[claim, Affinity]
 	peers      table[string, BGPPeer]
+	filters    table[string, BGPFilter]
+	secrets    table[string, Secret]
 	addrs      table[NodeAddr, NodeAddr]
 
 	blockBits, poolBits lengths
@@ -87,7 +89,17 @@ func NewBuilder() *Builder {
 		peers: table[string, BGPPeer]{
 			key:     func(p *BGPPeer) string { return p.Name },
 			compare: strings.Compare,
-			equal:   func(a, b *BGPPeer) bool { return *a == *b },
+			equal:   equalPeers,
+		},
+		filters: table[string, BGPFilter]{
+			key:     func(f *BGPFilter) string { return f.Name },
+			compare: strings.Compare,
+			equal:   equalFilters,
+		},
+		secrets: table[string, Secret]{
+			key:     func(s *Secret) string { return s.Name },
+			compare: strings.Compare,
+			equal:   equalSecrets,
 		},
 		addrs: table[NodeAddr, NodeAddr]{
 			key:     func(a *NodeAddr) NodeAddr { return *a },
@@ -117,6 +129,12 @@ func Build(o Objects) *State {
 	for _, p := range o.Peers {
 		b.SetPeer(p)
 	}
+	for _, f := range o.Filters {
+		b.SetFilter(f)
+	}
+	for _, x := range o.Secrets {
+		b.SetSecret(x)
+	}
 	if !equalBGP(&o.BGP, &BGPConfig{}) {
 		b.SetBGP(o.BGP)
 	}
@@ -137,12 +155,6 @@ func equalNodes(a, b *Node) bool {
 
 func equalBlocks(a, b *Block) bool {
 	return a.CIDR == b.CIDR && a.Node == b.Node && a.Virtual == b.Virtual && slices.Equal(a.Borrowed, b.Borrowed)
-}
-
-func equalBGP(a, b *BGPConfig) bool {
-	return a.ASN == b.ASN && a.Mesh == b.Mesh && a.ListenPort == b.ListenPort && a.BindNodeIP == b.BindNodeIP &&
-		a.MeshMaxRestartTime == b.MeshMaxRestartTime && a.NormalPriority4 == b.NormalPriority4 &&
-		a.NormalPriority6 == b.NormalPriority6 && maps.Equal(a.NodeListenPorts, b.NodeListenPorts)
 }
 
 // The Set methods add or replace one object, the Delete methods remove one. Each reports whether anything that is
@@ -207,6 +219,24 @@ func (b *Builder) SetPeer(p *BGPPeer) bool {
 // DeletePeer removes an explicit peering.
 func (b *Builder) DeletePeer(name string) bool { return b.note(b.peers.remove(name) != nil) }
 
+// SetFilter adds or replaces a filter.
+func (b *Builder) SetFilter(f *BGPFilter) bool {
+	_, changed := b.filters.set(f)
+	return b.note(changed)
+}
+
+// DeleteFilter removes a filter.
+func (b *Builder) DeleteFilter(name string) bool { return b.note(b.filters.remove(name) != nil) }
+
+// SetSecret adds or replaces a secret.
+func (b *Builder) SetSecret(s *Secret) bool {
+	_, changed := b.secrets.set(s)
+	return b.note(changed)
+}
+
+// DeleteSecret removes a secret.
+func (b *Builder) DeleteSecret(name string) bool { return b.note(b.secrets.remove(name) != nil) }
+
 // SetBGP replaces the BGP configuration.
 func (b *Builder) SetBGP(c BGPConfig) bool {
 	if equalBGP(&b.bgp, &c) {
@@ -214,6 +244,7 @@ func (b *Builder) SetBGP(c BGPConfig) bool {
 	}
 	b.bgp = c
 	b.bgp.NodeListenPorts = maps.Clone(c.NodeListenPorts)
+	b.bgp.NodeAdvertisements = maps.Clone(c.NodeAdvertisements)
 	return b.note(true)
 }
 

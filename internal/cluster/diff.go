@@ -12,6 +12,8 @@ type Changes struct {
 	Blocks     []Change[Block]
 	Affinities []Change[Affinity]
 	Peers      []Change[BGPPeer]
+	Filters    []Change[BGPFilter]
+	Secrets    []Change[Secret]
 	BGP        bool
 	Felix      bool
 	Backend    bool
@@ -19,7 +21,7 @@ type Changes struct {
 }
 
 // unknown marks the kinds whose changes were too many to record.
-type unknown struct{ nodes, pools, blocks, affinities, peers bool }
+type unknown struct{ nodes, pools, blocks, affinities, peers, filters, secrets bool }
 
 // Diff returns what changed from one State to another; nil means an empty cluster. For two States in a row of one Builder it
 // costs nothing, for any others one walk over the sorted lists that compares pointers. An object that
@@ -29,7 +31,7 @@ func Diff(old, now *State) Changes {
 		return Changes{}
 	}
 	var c Changes
-	known := unknown{nodes: true, pools: true, blocks: true, affinities: true, peers: true}
+	known := unknown{nodes: true, pools: true, blocks: true, affinities: true, peers: true, filters: true, secrets: true}
 	if old != nil && now != nil && old.lineage != nil && old.lineage == now.lineage && old.revision+1 == now.revision {
 		c, known = now.recorded, now.unknown
 	}
@@ -53,6 +55,12 @@ func Diff(old, now *State) Changes {
 	}
 	if known.peers {
 		c.Peers = walk(a.Peers, b.Peers, func(x, y *BGPPeer) int { return strings.Compare(x.Name, y.Name) })
+	}
+	if known.filters {
+		c.Filters = walk(a.Filters, b.Filters, func(x, y *BGPFilter) int { return strings.Compare(x.Name, y.Name) })
+	}
+	if known.secrets {
+		c.Secrets = walk(a.Secrets, b.Secrets, func(x, y *Secret) int { return strings.Compare(x.Name, y.Name) })
 	}
 	c.BGP = !equalBGP(&a.BGP, &b.BGP)
 	c.Felix = a.Felix != b.Felix

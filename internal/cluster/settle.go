@@ -20,6 +20,8 @@ func (b *Builder) State() *State {
 	s.recorded.Blocks, s.unknown.blocks = remember(b.settleBlocks())
 	s.recorded.Affinities, s.unknown.affinities = remember(b.affinities.settle())
 	s.recorded.Peers, s.unknown.peers = remember(b.peers.settle())
+	s.recorded.Filters, s.unknown.filters = remember(b.filters.settle())
+	s.recorded.Secrets, s.unknown.secrets = remember(b.secrets.settle())
 	s.recorded.Pools, s.unknown.pools = remember(b.settlePools())
 	if len(b.addrs.settle()) > 0 {
 		b.addrProblems = sharedAddrs(b.addrs.live)
@@ -28,7 +30,7 @@ func (b *Builder) State() *State {
 	s.blockBits, s.poolBits = b.blockBits.settle(), b.poolBits.settle()
 	s.o = Objects{
 		Nodes: b.nodes.live, Pools: b.byCIDR, Blocks: b.blocks.live, Affinities: b.affinities.live, Peers: b.peers.live,
-		BGP: b.bgp, Felix: b.felix, Backend: b.backend,
+		Filters: b.filters.live, Secrets: b.secrets.live, BGP: b.bgp, Felix: b.felix, Backend: b.backend,
 	}
 	b.settleProblems(&s)
 	b.place(&s)
@@ -40,7 +42,7 @@ func (b *Builder) State() *State {
 func (b *Builder) place(s *State) {
 	if b.last == nil {
 		s.lineage, s.revision = &lineage{}, 1
-		s.unknown = unknown{nodes: true, pools: true, blocks: true, affinities: true, peers: true}
+		s.unknown = unknown{nodes: true, pools: true, blocks: true, affinities: true, peers: true, filters: true, secrets: true}
 		return
 	}
 	s.lineage, s.revision = b.last.lineage, b.last.revision+1

@@ -27,6 +27,8 @@ type Objects struct {
 	Blocks     []*Block
 	Affinities []*Affinity
 	Peers      []*BGPPeer
+	Filters    []*BGPFilter
+	Secrets    []*Secret
 	BGP        BGPConfig
 	Felix      FelixConfig
 	Backend    Backend // "" = not said in the datastore
@@ -193,6 +195,25 @@ func (s *State) AffinitiesOf(node string) []*Affinity {
 
 // BGPPeers returns every explicit peering, sorted by name.
 func (s *State) BGPPeers() []*BGPPeer { return s.objects().Peers }
+
+// BGPFilter returns the named filter, or nil.
+func (s *State) BGPFilter(name string) *BGPFilter {
+	return named(s.objects().Filters, name, func(f *BGPFilter) string { return f.Name })
+}
+
+// Secret returns the named secret, or nil.
+func (s *State) Secret(name string) *Secret {
+	return named(s.objects().Secrets, name, func(x *Secret) string { return x.Name })
+}
+
+// named finds an object in a list sorted by name.
+func named[T any](list []*T, name string, nameOf func(*T) string) *T {
+	i, ok := slices.BinarySearchFunc(list, name, func(o *T, name string) int { return cmp.Compare(nameOf(o), name) })
+	if !ok {
+		return nil
+	}
+	return list[i]
+}
 
 // BGP returns the BGP configuration, defaults applied.
 func (s *State) BGP() BGPConfig { return s.objects().BGP }

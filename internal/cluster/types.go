@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
-	"time"
 )
 
 // Family is an IP address family, numbered as the IP version.
@@ -193,34 +192,6 @@ type Affinity struct {
 	Node  string
 	CIDR  netip.Prefix
 	State AffinityState
-}
-
-// BGPConfig holds what the BGPConfiguration resource says, with Calico's defaults applied.
-type BGPConfig struct {
-	ASN                uint32 // default 64512
-	Mesh               bool   // nodeToNodeMeshEnabled, default true
-	ListenPort         uint16 // default 179
-	BindNodeIP         bool   // bindMode: NodeIP
-	MeshMaxRestartTime time.Duration
-	// NormalPriority4/6 are the route metrics of ordinary routes (ipv4NormalRoutePriority), default 1024.
-	NormalPriority4, NormalPriority6 uint32
-	// NodeListenPorts overrides ListenPort by node name (BGPConfiguration node.<name>).
-	NodeListenPorts map[string]uint16
-}
-
-// BGPPeer is an explicit peering (Calico BGPPeer) in the first form: an address and an AS.
-type BGPPeer struct {
-	Name           string
-	Node           string // only on this node; "" with NodeSelector "" = every node
-	NodeSelector   string
-	PeerIP         netip.Addr
-	PeerPort       uint16 // 0 = the listen port
-	PeerSelector   string
-	ASN            uint32
-	KeepNextHop    bool // keepOriginalNextHop or nextHopMode: Keep
-	MaxRestartTime time.Duration
-	TTLSecurity    uint8 // hops, 0 = off
-	NoSource       bool  // sourceAddress: None
 }
 
 // FelixConfig holds the FelixConfiguration fields that routing reads, with Calico's defaults applied.

@@ -123,6 +123,10 @@ func (in *Intake) replace(k Key, was, now any) {
 		in.builder.SetAffinity(w)
 	case *cluster.BGPPeer:
 		in.builder.SetPeer(w)
+	case *cluster.BGPFilter:
+		in.builder.SetFilter(w)
+	case *cluster.Secret:
+		in.builder.SetSecret(w)
 	}
 }
 
@@ -151,6 +155,10 @@ func (in *Intake) drop(word any) {
 		in.builder.DeleteAffinity(w.Node, w.CIDR)
 	case *cluster.BGPPeer:
 		in.builder.DeletePeer(w.Name)
+	case *cluster.BGPFilter:
+		in.builder.DeleteFilter(w.Name)
+	case *cluster.Secret:
+		in.builder.DeleteSecret(w.Name)
 	}
 }
 
@@ -181,15 +189,19 @@ func (in *Intake) setBGP(k Key, now any) {
 	if w := in.bgp[Key{calico.KindBGPConfiguration, calico.DefaultName}]; w != nil {
 		conf = *w
 	}
-	conf.NodeListenPorts = nil
+	conf.NodeListenPorts, conf.NodeAdvertisements = nil, nil
 	for _, w := range in.bgp {
-		if len(w.NodeListenPorts) == 0 {
-			continue
-		}
-		if conf.NodeListenPorts == nil {
-			conf.NodeListenPorts = map[string]uint16{}
-		}
-		maps.Copy(conf.NodeListenPorts, w.NodeListenPorts)
+		conf.NodeListenPorts = joined(conf.NodeListenPorts, w.NodeListenPorts)
+		conf.NodeAdvertisements = joined(conf.NodeAdvertisements, w.NodeAdvertisements)
 	}
 	in.builder.SetBGP(conf)
+}
+
+// joined adds what one object says of its node.
+func joined[V any](all, one map[string]V) map[string]V {
+	if all == nil && len(one) > 0 {
+		all = make(map[string]V, len(one))
+	}
+	maps.Copy(all, one)
+	return all
 }

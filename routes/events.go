@@ -81,10 +81,10 @@ func (p *Programmer) ourRouteEvent(ev *kernel.Event, k kernel.RouteKey, e *route
 	case f == e.Actual():
 		p.echoed(e)
 		p.forget(e)
-	case e.Note.echoes > 0:
-		// Either older than our last write, as the echo of one before it is, or somebody's answer to it. If the echo of
-		// the last write comes, it was older.
-		e.Note.echoes = max(e.Note.echoes-1, 1)
+	case e.Note.echoes > 1:
+		e.Note.echoes-- // the echo of a write before the last one; that of the last one will tell
+	case e.Note.echoes == 1:
+		// Either older than our last write, or somebody's answer to it. If our echo comes, it was older.
 		p.suspects[e] = suspect{f, p.now.Add(echoPatience)}
 	default:
 		p.observed(e, f)

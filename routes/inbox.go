@@ -1,6 +1,7 @@
 package routes
 
 import (
+	"context"
 	"slices"
 	"sync"
 )
@@ -79,10 +80,10 @@ func (p *Programmer) InSync(owner Owner) {
 
 // takeInbox works the mail off: wishes first, so that the gate never opens before them. It reports whether there
 // was any.
-func (p *Programmer) takeInbox() {
+func (p *Programmer) takeInbox(ctx context.Context) {
 	m := p.inbox.take()
 	for i := range m.changes {
-		p.applyChange(m.changes[i].owner, &m.changes[i].change)
+		p.applyChange(ctx, m.changes[i].owner, &m.changes[i].change)
 	}
 	if m.counts {
 		p.expected, p.expectSaid = m.expect, true

@@ -70,6 +70,7 @@ type Programmer struct {
 
 	alarms  alarms
 	writes  writeBatch
+	flight  chan error // the batch is with the kernel, and this brings the end; nil = it is not
 	resyncs []chan error
 	syncs   []chan error
 
@@ -175,7 +176,7 @@ func (p *Programmer) serve(ctx context.Context, events <-chan kernel.Event) {
 	p.reads.next = p.nextFullRead()
 	for ctx.Err() == nil {
 		p.now = time.Now()
-		p.takeInbox()
+		p.takeInbox(ctx)
 		if !p.takeEvents(events) {
 			return
 		}

@@ -229,10 +229,25 @@ type shapes struct {
 	single map[singleShape]*shape
 	multi  map[string]*shape
 	buf    []byte
+	// recent finds the shape of routes that share their next hops, by the first of them, while one change is worked in.
+	recent map[*NextHop]*shape
 }
 
 func newShapes() shapes {
-	return shapes{single: map[singleShape]*shape{}, multi: map[string]*shape{}}
+	return shapes{single: map[singleShape]*shape{}, multi: map[string]*shape{}, recent: map[*NextHop]*shape{}}
+}
+
+// shared returns the shape of a route whose very slice of next hops has just been seen, or nil.
+func (s *shapes) shared(r *Route) *shape {
+	if len(r.NextHops) == 0 {
+		return nil
+	}
+	one := s.recent[&r.NextHops[0]]
+	if one == nil || len(one.hops) != len(r.NextHops) || one.typ != r.Type || one.scope != r.Scope || one.mtu != r.MTU || one.src != r.Src ||
+		one.unroutable != r.Unroutable || one.v6 != r.Dst.Addr().Is6() {
+		return nil
+	}
+	return one
 }
 
 // of returns the shape of a wish and whether it is new, so that its form has yet to be found.

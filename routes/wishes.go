@@ -1,6 +1,7 @@
 package routes
 
 import (
+	"context"
 	"slices"
 
 	"github.com/caracal-net/caracal/internal/kernel"
@@ -76,8 +77,13 @@ func (n *routeNote) winner() *wish {
 }
 
 // applyChange works one step of an owner into the wishes.
-func (p *Programmer) applyChange(owner Owner, c *Change) {
+func (p *Programmer) applyChange(ctx context.Context, owner Owner, c *Change) {
 	rank := p.rank(owner)
+	p.applyNeighbours(rank, c)
+	if c.Links != nil {
+		p.linkWishes[rank] = c.Links
+		p.arbitrateDevices()
+	}
 	if c.Whole {
 		p.turn[rank]++
 		p.routes.Grow(len(c.Routes) - p.routes.Len())
@@ -93,7 +99,11 @@ func (p *Programmer) applyChange(owner Owner, c *Change) {
 	}
 	for i := range c.Routes {
 		p.want(rank, &c.Routes[i])
+		if i%batchSize == batchSize-1 {
+			p.writeAhead(ctx)
+		}
 	}
+	p.land()
 	if c.Whole {
 		for i := p.routes.Len() - 1; i >= 0; i-- {
 			e := p.routes.At(i)
@@ -102,20 +112,16 @@ func (p *Programmer) applyChange(owner Owner, c *Change) {
 			}
 		}
 	}
-	p.applyNeighbours(rank, c)
-	if c.Links != nil {
-		p.linkWishes[rank] = c.Links
-		p.arbitrateDevices()
-	}
+	clear(p.shapes.recent)
 }
 
 // want records one wish; an unchanged one costs no allocation.
 func (p *Programmer) want(rank uint8, r *Route) {
 	key := r.Key()
 	e := p.routes.Ensure(kernel.RouteKey{Dst: key.Dst.Masked(), Metric: key.Metric})
-	s, fresh := p.shapes.of(r)
-	if fresh {
-		p.bind(s)
+	s := p.shapes.shared(r)
+	if s == nil {
+		s = p.shapeOf(r)
 	}
 	w := e.Note.of(rank)
 	if w == nil || rank == 0 {
@@ -131,6 +137,18 @@ func (p *Programmer) want(rank uint8, r *Route) {
 	if moved {
 		p.decide(e)
 	}
+}
+
+// shapeOf looks up the shape of a wish, and binds one that is new.
+func (p *Programmer) shapeOf(r *Route) *shape {
+	s, fresh := p.shapes.of(r)
+	if fresh {
+		p.bind(s)
+	}
+	if len(r.NextHops) > 0 {
+		p.shapes.recent[&r.NextHops[0]] = s
+	}
+	return s
 }
 
 func sameReason(a, b *Reason) bool { return a == b || a != nil && b != nil && *a == *b }

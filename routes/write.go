@@ -13,7 +13,8 @@ type writeBatch struct {
 	ops     []kernel.RouteOp
 	routes  []kernel.Route
 	entries []*routeEntry
-	forms   []*form
+	forms   []*form // what is written or deleted
+	after   []*form // what the kernel holds of ours if that succeeds
 	errs    []error
 	// failures counts calls in a row that broke off; notBefore holds the next one back after the second.
 	failures  int
@@ -28,7 +29,7 @@ func (b *writeBatch) reset() {
 		b.routes = make([]kernel.Route, 0, batchSize)
 		b.entries = make([]*routeEntry, 0, batchSize)
 		b.forms = make([]*form, 0, batchSize)
-		b.errs = make([]error, batchSize)
+		b.after, b.errs = make([]*form, batchSize), make([]error, batchSize)
 	}
 	b.ops, b.routes, b.entries, b.forms = b.ops[:0], b.routes[:0], b.entries[:0], b.forms[:0]
 }
@@ -44,10 +45,17 @@ func (b *writeBatch) add(v kernel.Verb, e *routeEntry, f *form) {
 
 // writeUpdates writes one batch of what is wanted and not there.
 func (p *Programmer) writeUpdates(ctx context.Context) {
+	p.planUpdates()
+	p.launch(ctx)
+	p.land()
+}
+
+// planUpdates makes the next batch of updates.
+func (p *Programmer) planUpdates() {
+	p.writes.reset()
 	if p.writes.held(p.now) || p.routes.Updates() == 0 {
 		return
 	}
-	p.writes.reset()
 	for !p.writes.full() {
 		e := p.routes.TakeUpdate()
 		if e == nil {
@@ -55,7 +63,21 @@ func (p *Programmer) writeUpdates(ctx context.Context) {
 		}
 		p.planUpdate(e)
 	}
-	p.write(ctx)
+}
+
+// writeAhead keeps the kernel busy while a great change is worked in: whenever it has done with a batch it gets the next.
+// Devices and neighbours keep their turn: while any of theirs is outstanding, no route goes ahead.
+func (p *Programmer) writeAhead(ctx context.Context) {
+	if p.flight != nil {
+		if len(p.flight) == 0 {
+			return
+		}
+		p.land()
+	}
+	if !p.devicesDirty && !p.relink && p.neighbours.tracker.Updates() == 0 {
+		p.planUpdates()
+		p.launch(ctx)
+	}
 }
 
 // planUpdate decides how a wanted route is written, if it may be now.
@@ -106,57 +128,76 @@ func (p *Programmer) writeDeletions(ctx context.Context) {
 		}
 		p.writes.add(kernel.Delete, e, e.Actual())
 	}
-	p.write(ctx)
+	p.launch(ctx)
+	p.land()
 }
 
-// write hands the batch to the kernel, without the lock, and records what became of each route.
-func (p *Programmer) write(ctx context.Context) {
+// launch hands the batch to the kernel. Until land, no event may be taken: an echo must not come before what it echoes.
+func (p *Programmer) launch(ctx context.Context) {
 	b := &p.writes
 	if len(b.ops) == 0 {
 		return
 	}
+	for i, e := range b.entries {
+		b.after[i] = e.Desired()
+		if b.ops[i].Verb == kernel.Delete && b.forms[i] == e.Actual() {
+			b.after[i] = nil
+		}
+		if e.Note.echoes < 255 {
+			e.Note.echoes++
+		}
+	}
+	p.flight = make(chan error, 1)
+	go func(done chan error) {
+		done <- p.kernel.WriteRoutes(ctx, b.ops, func(i int, err error) { b.errs[i] = err })
+	}(p.flight)
+}
+
+// land waits for the batch, without the lock, and records what became of each route. Wishes may have changed meanwhile;
+// what was written counts.
+func (p *Programmer) land() {
+	if p.flight == nil {
+		return
+	}
 	p.mu.Unlock()
-	err := p.kernel.WriteRoutes(ctx, b.ops, func(i int, err error) { b.errs[i] = err })
+	err := <-p.flight
 	p.mu.Lock()
+	p.flight = nil
 	p.now = time.Now()
 	p.stats.Batches++
+	b := &p.writes
 	if err != nil {
-		p.broken(ctx, err)
+		p.broken(err)
 		return
 	}
 	b.failures, b.notBefore = 0, time.Time{}
 	for i, e := range b.entries {
-		switch {
-		case b.errs[i] == nil:
-			p.written(e, b.ops[i].Verb, b.forms[i])
-		case b.ops[i].Verb == kernel.Delete && errors.Is(b.errs[i], kernel.ErrNotThere):
-			p.absent(e, b.forms[i])
-		default:
-			p.unwritten(e, b.ops[i].Verb, b.errs[i])
+		if b.errs[i] == nil {
+			p.written(e, b.after[i])
+			continue
+		}
+		e.Note.echoes = max(e.Note.echoes, 1) - 1
+		if b.ops[i].Verb == kernel.Delete && errors.Is(b.errs[i], kernel.ErrNotThere) {
+			p.absent(e, b.after[i])
+		} else {
+			p.unwritten(e, b.errs[i])
 		}
 	}
 }
 
-// written records a write that succeeded.
-func (p *Programmer) written(e *routeEntry, v kernel.Verb, f *form) {
+// written records a write that succeeded: the kernel holds f.
+func (p *Programmer) written(e *routeEntry, f *form) {
 	p.stats.Writes++
 	p.clearTrouble(e)
-	if e.Note.echoes < 255 {
-		e.Note.echoes++
-	}
-	switch {
-	case v != kernel.Delete || f != e.Actual():
-		p.setActual(e, e.Desired())
-	default:
-		p.setActual(e, nil)
-	}
+	p.setActual(e, f)
 }
 
 // absent records that there was nothing of ours to delete. Where that was about next hops that had joined ours, they are another
 // program's: IPv6 shows routes of one key as one, with the protocol of the first.
 func (p *Programmer) absent(e *routeEntry, f *form) {
-	if f == e.Actual() {
+	if f == nil {
 		p.setActual(e, nil)
+		p.forget(e)
 		return
 	}
 	e.Note.joined = true
@@ -164,7 +205,11 @@ func (p *Programmer) absent(e *routeEntry, f *form) {
 }
 
 // unwritten records a write that the kernel refused, and asks for what may resolve it.
-func (p *Programmer) unwritten(e *routeEntry, v kernel.Verb, err error) {
+func (p *Programmer) unwritten(e *routeEntry, err error) {
+	if e.Same() {
+		p.forget(e) // withdrawn while it was under way
+		return
+	}
 	p.refuse(e, err)
 	switch {
 	case errors.Is(err, kernel.ErrExists):
@@ -181,7 +226,7 @@ func (p *Programmer) unwritten(e *routeEntry, v kernel.Verb, err error) {
 
 // broken deals with a batch that broke off: what was done is not known, so everything is read at once and only then
 // tried again. A kernel that breaks off every batch is asked less and less often.
-func (p *Programmer) broken(ctx context.Context, err error) {
+func (p *Programmer) broken(err error) {
 	b := &p.writes
 	b.failures++
 	b.notBefore = time.Time{}
@@ -189,7 +234,10 @@ func (p *Programmer) broken(ctx context.Context, err error) {
 		b.notBefore = p.now.Add(wait)
 	}
 	p.uncertain = append(p.uncertain, b.entries...)
-	if ctx.Err() != nil {
+	for _, e := range b.entries {
+		e.Note.echoes = 0 // nobody knows
+	}
+	if errors.Is(err, context.Canceled) {
 		return
 	}
 	if b.failures <= 2 {

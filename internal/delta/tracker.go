@@ -49,7 +49,12 @@ type Tracker[K comparable, V comparable, N any] struct {
 	entries   []*Entry[K, V, N] // dense, in no order: for walks that pause
 	updates   fifo[K, V, N]
 	deletions fifo[K, V, N]
+	slab      []Entry[K, V, N] // room for the next entries: fewer, larger allocations
 }
+
+// slabEntries is small, so that one long-lived entry among short-lived ones does not hold much. Places are never used again:
+// somebody may still hold a dropped entry.
+const slabEntries = 16
 
 // New returns an empty Tracker.
 func New[K comparable, V comparable, N any]() *Tracker[K, V, N] {
@@ -83,7 +88,12 @@ func (t *Tracker[K, V, N]) Ensure(k K) *Entry[K, V, N] {
 	if e := t.byKey[k]; e != nil {
 		return e
 	}
-	e := &Entry[K, V, N]{key: k, place: int32(len(t.entries))}
+	if len(t.slab) == 0 {
+		t.slab = make([]Entry[K, V, N], slabEntries)
+	}
+	e := &t.slab[0]
+	t.slab = t.slab[1:]
+	e.key, e.place = k, int32(len(t.entries))
 	t.byKey[k] = e
 	t.entries = append(t.entries, e)
 	return e

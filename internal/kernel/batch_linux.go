@@ -21,6 +21,7 @@ const (
 // with a batch when send returns, so the answers are waiting by then.
 type writer struct {
 	open func() (*socket, error)
+	size int // operations in a batch, 0 = maxBatchOps
 
 	mu     sync.Mutex
 	sock   *socket
@@ -78,8 +79,11 @@ func (w *writer) write(ctx context.Context, n int, encode func(b []byte, i int) 
 // fill encodes one batch, beginning with operation i, and returns the first operation that is not in it.
 func (w *writer) fill(i, n int, encode func([]byte, int) ([]byte, error), failed func(int, error)) int {
 	w.out, w.of = w.out[:0], w.of[:0]
-	last := 0
-	for ; i < n && len(w.of) < maxBatchOps && len(w.out) < maxBatchBytes; i++ {
+	last, size := 0, w.size
+	if size == 0 {
+		size = maxBatchOps
+	}
+	for ; i < n && len(w.of) < size && len(w.out) < maxBatchBytes; i++ {
 		at := len(w.out)
 		b, err := encode(w.out, i)
 		if err != nil {

@@ -221,7 +221,8 @@ type Routes interface {
 	// (its NextHops too). ErrInterrupted means what was yielded is not a consistent picture.
 	ListRoutes(ctx context.Context, v6 bool, yield func(*Route) bool) error
 	// WriteRoutes performs the operations in order, in as few messages and acknowledgements as it can, and calls
-	// failed once for each that did not succeed. The error returned is of the transport: what was not
+	// failed once for each that did not succeed. Deletes that follow one another may be done in any order. Adds are
+	// fastest in the order of their prefixes. The error returned is of the transport: what was not
 	// reported may then be done or not, and the caller must read back.
 	WriteRoutes(ctx context.Context, ops []RouteOp, failed func(i int, err error)) error
 	// Lookup asks the kernel itself what it does with a packet to that address.

@@ -28,16 +28,9 @@ func Overlay(n *yaml.Node, o Object) { overlay(n, reflect.ValueOf(o).Elem()) }
 // SetScalar sets the field at a path of keys to a string, making the mappings on the way; the empty string removes it.
 // It reports whether anything changed.
 func SetScalar(n *yaml.Node, value string, path ...string) bool {
-	for _, key := range path[:len(path)-1] {
-		next := own(n, key)
-		if next == nil || next.Kind != yaml.MappingNode {
-			if value == "" {
-				return false
-			}
-			next = &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
-			setField(n, key, next)
-		}
-		n = next
+	n = descend(n, value != "", path)
+	if n == nil {
+		return false
 	}
 	last := path[len(path)-1]
 	if value == "" {
@@ -52,6 +45,48 @@ func SetScalar(n *yaml.Node, value string, path ...string) bool {
 	}
 	setField(n, last, plain("!!str", value))
 	return true
+}
+
+// SetValue is SetScalar for a value of any type this package writes; nil and an empty list remove the field.
+func SetValue(n *yaml.Node, value any, path ...string) bool {
+	v := reflect.ValueOf(value)
+	keep := v.IsValid() && !empty(v)
+	n = descend(n, keep, path)
+	if n == nil {
+		return false
+	}
+	last := path[len(path)-1]
+	if !keep {
+		return removeField(n, last)
+	}
+	next := overlay(nil, v)
+	if old := own(n, last); old != nil && sameTree(old, next) {
+		return false
+	}
+	setField(n, last, next)
+	return true
+}
+
+// sameTree compares what two trees say, not how they are written.
+func sameTree(a, b *yaml.Node) bool {
+	a, b = deref(a), deref(b)
+	return a.Kind == b.Kind && a.Tag == b.Tag && a.Value == b.Value && slices.EqualFunc(a.Content, b.Content, sameTree)
+}
+
+// descend returns the mapping that holds the last key of a path; where there is none it is made, or nil is returned.
+func descend(n *yaml.Node, create bool, path []string) *yaml.Node {
+	for _, key := range path[:len(path)-1] {
+		next := own(n, key)
+		if next == nil || next.Kind != yaml.MappingNode {
+			if !create {
+				return nil
+			}
+			next = &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
+			setField(n, key, next)
+		}
+		n = next
+	}
+	return n
 }
 
 // own returns the value of a key, replacing an alias by a copy, so that a change does not reach what it is an alias of.

@@ -204,6 +204,35 @@ func TestSetScalar(t *testing.T) {
 	}
 }
 
+func TestSetValue(t *testing.T) {
+	const head = "kind: Node\nspec:\n  # ours\n  interfaces: [{name: eth0, addresses: ['192.0.2.1']}] # by hand\n"
+	var doc yaml.Node
+	if err := yaml.Unmarshal([]byte(head), &doc); err != nil {
+		t.Fatal(err)
+	}
+	n, as := content(&doc), func(a ASNumber) *ASNumber { return &a }
+	interfaces := []NodeInterface{{Name: "eth0", Addresses: []string{"192.0.2.1"}}}
+	const changed = "kind: Node\nspec:\n  # ours\n  interfaces:\n    - name: eth0\n      addresses:\n        - 192.0.2.1\n    - name: eth1\n"
+	for _, step := range []struct {
+		value   any
+		path    []string
+		changed bool
+		want    string
+	}{
+		{interfaces, []string{"spec", "interfaces"}, false, head},
+		{append(interfaces, NodeInterface{Name: "eth1"}), []string{"spec", "interfaces"}, true, changed},
+		{(*ASNumber)(nil), []string{"spec", "bgp", "asNumber"}, false, changed},
+		{as(64512), []string{"spec", "bgp", "asNumber"}, true, changed + "  bgp:\n    asNumber: 64512\n"},
+		{as(64512), []string{"spec", "bgp", "asNumber"}, false, changed + "  bgp:\n    asNumber: 64512\n"},
+		{[]NodeInterface{}, []string{"spec", "interfaces"}, true, "kind: Node\nspec:\n  bgp:\n    asNumber: 64512\n"},
+		{nil, []string{"spec", "bgp"}, true, "kind: Node\nspec: {}\n"},
+	} {
+		if SetValue(n, step.value, step.path...) != step.changed || write(t, &doc) != step.want {
+			t.Fatalf("%v = %v:\n%s", step.path, step.value, write(t, &doc))
+		}
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	for _, s := range []string{pool("cidr: 10.0.0.0/16"), node("bgp:\n  ipv4Address: 192.0.2.1/24"), peer("peerIP: '[::1]:179'"), "- &a [*a]",
 		"apiVersion: v1\nkind: List\nitems: [{kind: List, items: []}]", "a: &x {b: *x}\nkind: IPPool\napiVersion: projectcalico.org/v3\nmetadata: *x"} {

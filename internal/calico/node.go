@@ -6,6 +6,13 @@ import (
 	"github.com/caracal-net/caracal/internal/cluster"
 )
 
+// NodeInterface is one interface of a node with its addresses, without prefix lengths. Nothing is routed on it: Calico keeps
+// it for peerings between hosts with several uplinks.
+type NodeInterface struct {
+	Name      string   `yaml:"name" json:"name"`
+	Addresses []string `yaml:"addresses,omitempty" json:"addresses,omitempty"`
+}
+
 // ClusterNode checks and converts the node. With problems, the node comes without the values that are wrong, as Calico
 // treats a bad annotation.
 func (o *Node) ClusterNode() (*cluster.Node, []cluster.Problem) {

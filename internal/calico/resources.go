@@ -53,6 +53,8 @@ type NodeSpec struct {
 	IPv6VXLANTunnelAddr  string       `yaml:"ipv6VXLANTunnelAddr,omitempty" json:"ipv6VXLANTunnelAddr,omitempty"`
 	VXLANTunnelMACAddr   string       `yaml:"vxlanTunnelMACAddr,omitempty" json:"vxlanTunnelMACAddr,omitempty"`
 	VXLANTunnelMACAddrV6 string       `yaml:"vxlanTunnelMACAddrV6,omitempty" json:"vxlanTunnelMACAddrV6,omitempty"`
+	// Interfaces is written at the start of a node.
+	Interfaces []NodeInterface `yaml:"interfaces,omitempty" json:"interfaces,omitempty"`
 }
 
 // NodeBGPSpec holds a node's addresses. They are called BGP for historical reasons: VXLAN and IPIP use them as well.
@@ -172,6 +174,8 @@ type FelixConfigurationSpec struct {
 	VXLANVNI                     *int   `yaml:"vxlanVNI,omitempty" json:"vxlanVNI,omitempty"`
 	DeviceRouteSourceAddress     string `yaml:"deviceRouteSourceAddress,omitempty" json:"deviceRouteSourceAddress,omitempty"`
 	DeviceRouteSourceAddressIPv6 string `yaml:"deviceRouteSourceAddressIPv6,omitempty" json:"deviceRouteSourceAddressIPv6,omitempty"`
+	// MTUIfacePattern is the pattern of the interfaces whose MTU bounds that of workloads; empty = Felix' default.
+	MTUIfacePattern string `yaml:"mtuIfacePattern,omitempty" json:"mtuIfacePattern,omitempty"`
 }
 
 // ConfigMap is Kubernetes' ConfigMap calico-config, of which data.calico_backend is read.

@@ -55,7 +55,19 @@ type Store interface {
 	PatchNode(ctx context.Context, name string, patch NodePatch) error
 }
 
-// NodePatch names the fields of a Node to change: nil leaves a field, a pointer to the zero Addr clears it.
+// NodePatch names the fields of a Node to change: nil leaves a field, a pointer to the zero value clears it.
+//
+// Where they are kept: in a Calico Node as given below; in a Kubernetes Node as the annotation of the same meaning below
+// projectcalico.org/ (libcalico-go: backend/k8s/resources/node.go), in one patch with the others.
 type NodePatch struct {
 	IPIPAddr, VXLANAddr4, VXLANAddr6 *netip.Addr
+
+	// Addr4 and Addr6 are the node's own addresses with the prefix length of their subnet: spec.bgp.ipv4Address and
+	// ipv6Address; annotations IPv4Address and IPv6Address.
+	Addr4, Addr6 *netip.Prefix
+	// ASN is spec.bgp.asNumber; annotation ASNumber, in decimal. 0 clears it.
+	ASN *uint32
+	// Interfaces is spec.interfaces; annotation Interfaces, a JSON list of objects with the fields name and addresses.
+	// An empty list clears it.
+	Interfaces *[]calico.NodeInterface
 }

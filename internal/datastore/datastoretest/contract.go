@@ -44,6 +44,12 @@ func Contract(t *testing.T, open func(t *testing.T) datastore.Store) {
 	}
 }
 
+// ContractStart is the part of the promises that a node's start needs: NodePatch with addresses, AS number and interfaces. It
+// becomes part of Contract as soon as every Store keeps it.
+func ContractStart(t *testing.T, open func(t *testing.T) datastore.Store) {
+	t.Run("patch of a node that starts", func(t *testing.T) { startPatch(t, open(t)) })
+}
+
 func handle(name string, counts map[string]int) *calico.IPAMHandle {
 	h := &calico.IPAMHandle{}
 	h.Name = name

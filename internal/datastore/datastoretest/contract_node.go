@@ -120,6 +120,45 @@ func patchNode(t *testing.T, s datastore.Store) {
 	}
 }
 
+// startPatch: what a node says of itself when it starts.
+func startPatch(t *testing.T, s datastore.Store) {
+	create(t, s, fullNode())
+	prefix := func(s string) *netip.Prefix { p := netip.MustParsePrefix(s); return &p }
+	asn := func(n uint32) *uint32 { return &n }
+	interfaces := []calico.NodeInterface{{Name: "eth0", Addresses: []string{"192.0.2.7", "2001:db8::7"}}, {Name: "eth1", Addresses: []string{"198.51.100.7"}}}
+	want, large := fullNode(), calico.ASNumber(4_200_000_001)
+	for _, step := range []struct {
+		name  string
+		patch datastore.NodePatch
+		want  func()
+	}{
+		{"replace the address", datastore.NodePatch{Addr4: prefix("192.0.2.7/26")}, func() { want.Spec.BGP.IPv4Address = "192.0.2.7/26" }},
+		{"set the other, and interfaces", datastore.NodePatch{Addr6: prefix("2001:db8::7/64"), Interfaces: &interfaces},
+			func() { want.Spec.BGP.IPv6Address, want.Spec.Interfaces = "2001:db8::7/64", interfaces }},
+		{"an AS number of four bytes", datastore.NodePatch{ASN: asn(uint32(large))}, func() { want.Spec.BGP.ASNumber = &large }},
+		{"nothing", datastore.NodePatch{}, func() {}},
+		{"fewer interfaces, with a tunnel address", datastore.NodePatch{Interfaces: &[]calico.NodeInterface{interfaces[1]}, VXLANAddr6: func() *netip.Addr { a := netip.MustParseAddr("fd00::5"); return &a }()},
+			func() { want.Spec.Interfaces, want.Spec.IPv6VXLANTunnelAddr = interfaces[1:], "fd00::5" }},
+		{"clear", datastore.NodePatch{Addr4: &netip.Prefix{}, ASN: asn(0), Interfaces: &[]calico.NodeInterface{}},
+			func() { want.Spec.BGP.IPv4Address, want.Spec.BGP.ASNumber, want.Spec.Interfaces = "", nil, nil }},
+		{"clear the rest of spec.bgp", datastore.NodePatch{Addr6: &netip.Prefix{}, IPIPAddr: &netip.Addr{}}, func() { want.Spec.BGP = nil }},
+		{"begin again", datastore.NodePatch{Addr4: prefix("192.0.2.8/24")}, func() { want.Spec.BGP = &calico.NodeBGPSpec{IPv4Address: "192.0.2.8/24"} }},
+	} {
+		if err := s.PatchNode(t.Context(), "node-a", step.patch); err != nil {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+		step.want()
+		got := getNode(t, s, "node-a")
+		if diff := cmp.Diff(want.Spec, got.Spec); diff != "" {
+			t.Errorf("%s: spec:\n%s", step.name, diff)
+		}
+		if got.Labels["zone"] != "a" || got.Annotations["note"] != "kept" {
+			t.Errorf("%s: labels %v, annotations %v", step.name, got.Labels, got.Annotations)
+		}
+		want.Spec = calico.Clone(want).(*calico.Node).Spec
+	}
+}
+
 // patchConflicts: a patch is a write like another, so an update of what was read before it must not undo it.
 func patchConflicts(t *testing.T, s datastore.Store) {
 	create(t, s, fullNode())

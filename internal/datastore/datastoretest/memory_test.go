@@ -10,6 +10,7 @@ import (
 
 func TestMemory(t *testing.T) {
 	Contract(t, func(*testing.T) datastore.Store { return NewMemory() })
+	ContractStart(t, func(*testing.T) datastore.Store { return NewMemory() })
 }
 
 // TestFaultyWithoutFaults: the wrapper itself changes nothing.

@@ -3,7 +3,7 @@ package datastoretest
 import (
 	"context"
 	"fmt"
-	"net/netip"
+	"slices"
 
 	"github.com/caracal-net/caracal/internal/calico"
 	"github.com/caracal-net/caracal/internal/datastore"
@@ -22,15 +22,35 @@ func (m *Memory) PatchNode(ctx context.Context, name string, patch datastore.Nod
 		return fmt.Errorf("patch %s: %w", k, datastore.ErrNotFound)
 	}
 	node := obj.(*calico.Node)
-	spec := &node.Spec
+	patchSpec(&node.Spec, &patch)
+	m.put(k, node)
+	return nil
+}
+
+// patchSpec changes the fields a patch names.
+func patchSpec(spec *calico.NodeSpec, patch *datastore.NodePatch) {
+	bgp := calico.NodeBGPSpec{}
+	if spec.BGP != nil {
+		bgp = *spec.BGP
+	}
 	if patch.IPIPAddr != nil {
-		if spec.BGP == nil {
-			spec.BGP = &calico.NodeBGPSpec{}
+		bgp.IPv4IPIPTunnelAddr = text(*patch.IPIPAddr)
+	}
+	if patch.Addr4 != nil {
+		bgp.IPv4Address = text(*patch.Addr4)
+	}
+	if patch.Addr6 != nil {
+		bgp.IPv6Address = text(*patch.Addr6)
+	}
+	if patch.ASN != nil {
+		bgp.ASNumber = nil
+		if asn := calico.ASNumber(*patch.ASN); asn != 0 {
+			bgp.ASNumber = &asn
 		}
-		spec.BGP.IPv4IPIPTunnelAddr = text(*patch.IPIPAddr)
-		if *spec.BGP == (calico.NodeBGPSpec{}) {
-			spec.BGP = nil // as Calico leaves it (reference 3.9)
-		}
+	}
+	spec.BGP = &bgp
+	if bgp == (calico.NodeBGPSpec{}) {
+		spec.BGP = nil // as Calico leaves it (reference 3.9)
 	}
 	if patch.VXLANAddr4 != nil {
 		spec.IPv4VXLANTunnelAddr = text(*patch.VXLANAddr4)
@@ -38,12 +58,19 @@ func (m *Memory) PatchNode(ctx context.Context, name string, patch datastore.Nod
 	if patch.VXLANAddr6 != nil {
 		spec.IPv6VXLANTunnelAddr = text(*patch.VXLANAddr6)
 	}
-	m.put(k, node)
-	return nil
+	if patch.Interfaces != nil {
+		spec.Interfaces = nil
+		for _, i := range *patch.Interfaces {
+			spec.Interfaces = append(spec.Interfaces, calico.NodeInterface{Name: i.Name, Addresses: slices.Clone(i.Addresses)})
+		}
+	}
 }
 
-// text is how an address stands in the datastore: nothing for none.
-func text(a netip.Addr) string {
+// text is how an address or a prefix stands in the datastore: nothing for none.
+func text(a interface {
+	IsValid() bool
+	String() string
+}) string {
 	if !a.IsValid() {
 		return ""
 	}

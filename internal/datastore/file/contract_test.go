@@ -20,4 +20,5 @@ func open(t testing.TB, dir string) *Store {
 
 func TestContract(t *testing.T) {
 	datastoretest.Contract(t, func(t *testing.T) datastore.Store { return open(t, t.TempDir()) })
+	datastoretest.ContractStart(t, func(t *testing.T) datastore.Store { return open(t, t.TempDir()) })
 }

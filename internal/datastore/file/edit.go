@@ -115,17 +115,8 @@ func (s *Store) Delete(ctx context.Context, obj calico.Object) error {
 func (s *Store) PatchNode(ctx context.Context, name string, patch datastore.NodePatch) error {
 	k := datastore.Key{Kind: calico.KindNode, Name: name}
 	done, err := s.edit(ctx, k, func(e *edition) error {
-		for _, f := range []struct {
-			addr *netip.Addr
-			path []string
-		}{
-			{patch.IPIPAddr, []string{"spec", "bgp", "ipv4IPIPTunnelAddr"}},
-			{patch.VXLANAddr4, []string{"spec", "ipv4VXLANTunnelAddr"}},
-			{patch.VXLANAddr6, []string{"spec", "ipv6VXLANTunnelAddr"}},
-		} {
-			if f.addr != nil && calico.SetScalar(e.node, addrText(*f.addr), f.path...) {
-				e.verdict = rewrite
-			}
+		if patchNode(e.node, &patch) {
+			e.verdict = rewrite
 		}
 		if bgp := calico.Field(calico.Field(e.node, "spec"), "bgp"); bgp != nil && e.verdict == rewrite && len(bgp.Content) == 0 {
 			calico.SetScalar(e.node, "", "spec", "bgp") // as Calico leaves it: a node without BGP settings has none
@@ -139,7 +130,46 @@ func (s *Store) PatchNode(ctx context.Context, name string, patch datastore.Node
 	return nil
 }
 
-func addrText(a netip.Addr) string {
+// patchNode changes the mapping of a Node and reports whether it did.
+func patchNode(n *yaml.Node, patch *datastore.NodePatch) (changed bool) {
+	set := func(value string, path ...string) { changed = calico.SetScalar(n, value, path...) || changed }
+	for _, f := range []struct {
+		addr *netip.Addr
+		path []string
+	}{
+		{patch.IPIPAddr, []string{"spec", "bgp", "ipv4IPIPTunnelAddr"}},
+		{patch.VXLANAddr4, []string{"spec", "ipv4VXLANTunnelAddr"}},
+		{patch.VXLANAddr6, []string{"spec", "ipv6VXLANTunnelAddr"}},
+	} {
+		if f.addr != nil {
+			set(validText(*f.addr), f.path...)
+		}
+	}
+	if patch.Addr4 != nil {
+		set(validText(*patch.Addr4), "spec", "bgp", "ipv4Address")
+	}
+	if patch.Addr6 != nil {
+		set(validText(*patch.Addr6), "spec", "bgp", "ipv6Address")
+	}
+	if patch.ASN != nil {
+		var asn *calico.ASNumber
+		if *patch.ASN != 0 {
+			a := calico.ASNumber(*patch.ASN)
+			asn = &a
+		}
+		changed = calico.SetValue(n, asn, "spec", "bgp", "asNumber") || changed
+	}
+	if patch.Interfaces != nil {
+		changed = calico.SetValue(n, *patch.Interfaces, "spec", "interfaces") || changed
+	}
+	return changed
+}
+
+// validText is how an address or a prefix is written: nothing for none.
+func validText(a interface {
+	IsValid() bool
+	String() string
+}) string {
 	if !a.IsValid() {
 		return ""
 	}

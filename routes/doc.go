@@ -20,7 +20,8 @@
 // inbox, whose bell is a channel of size 1, so bursts coalesce. Each turn of the loop takes the mail, takes the
 // events, and does one pass in the order in which packets keep flowing: devices, neighbours and FDB entries, routes; and only
 // when nothing is left to add, removals in the opposite order. A pass writes one batch of routes, so that mail and
-// events are never far behind.
+// events are never far behind. While a great change is worked in, a helper goroutine has the batch before it written
+// (writeAhead); it touches nothing but that batch.
 //
 // # What is ours
 //

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -120,20 +121,11 @@ func batch(ns netns.NS, commands string) error {
 	}
 	defer func() { _ = os.Remove(f.Name()) }()
 	_, werr := f.WriteString(commands)
-	if err := f.Close(); werr != nil || err != nil {
-		return fmt.Errorf("ip batch: write %s: %w", f.Name(), firstOf(werr, err))
+	if err := errors.Join(werr, f.Close()); err != nil {
+		return fmt.Errorf("ip batch: write %s: %w", f.Name(), err)
 	}
 	_, err = ns.Run("ip", "-batch", f.Name())
 	return err
-}
-
-func firstOf(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // namespaces returns every namespace of the plan.

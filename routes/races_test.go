@@ -2,6 +2,8 @@ package routes
 
 import (
 	"context"
+	"net/netip"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -234,4 +236,105 @@ func TestMismatch(t *testing.T) {
 			t.Errorf("%s: no difference seen", name)
 		}
 	}
+}
+
+// Somebody deletes our route, and before we hear of it we write it anew: the old news must not be believed.
+func TestOldNews(t *testing.T) {
+	bubble(t, func(r *rig) {
+		s := newSlow(r.fake)
+		r.k = s
+		r.ready(whole(via("10.1.0.0/26", "192.0.2.7")))
+		r.wait()
+		release := s.hold()
+		victim := r.their("10.1.0.0/26", "192.0.2.7")
+		victim.Protocol = kernel.ProtoCaracal
+		r.write(kernel.Delete, victim)
+		r.apply(whole(via("10.1.0.0/26", "192.0.2.8")))
+		r.wait()
+		before := r.p.Stats()
+		release()
+		time.Sleep(time.Minute)
+		r.wantOurs(direct("10.1.0.0/26", "192.0.2.8"))
+		if now := r.p.Stats(); now.Writes != before.Writes || now.Repairs != before.Repairs || now.Reads != before.Reads || now.Refused != 0 {
+			t.Errorf("old news cost %+v, before %+v", now, before)
+		}
+	})
+}
+
+// many is a change with more routes than two batches.
+func many() Change {
+	c := Change{}
+	for i := range 3 * batchSize {
+		c.Routes = append(c.Routes, Route{Dst: netip.PrefixFrom(netip.AddrFrom4([4]byte{11, byte(i >> 8), byte(i), 0}), 24), NextHops: via("11.0.0.0/24", "192.0.2.7").NextHops})
+	}
+	return c
+}
+
+// In a change that is written while it is worked in, the last word on a key counts, also when the first was refused.
+func TestLastWordCounts(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.ready()
+		r.fake.Inject(kerneltest.Fault{Kind: kerneltest.RouteOpFails, Err: kernel.FromErrno(syscall.ENOMEM)})
+		c := many()
+		again, nowhere := c.Routes[1], c.Routes[0]
+		again.NextHops = via("10.0.0.0/26", "192.0.2.8").NextHops
+		nowhere.NextHops, nowhere.Unroutable = nil, "gone"
+		c.Routes = append(c.Routes, again, nowhere)
+		r.apply(c)
+		time.Sleep(time.Minute)
+		r.wait()
+		counts := r.p.Counts()[OwnerVXLAN]
+		if got := r.p.Snapshot(func(s *Status) bool { return s.Route.Dst == again.Dst }); counts[Installed] != 3*batchSize-1 || counts[Unroutable] != 1 ||
+			got[0].Kernel != direct(again.Dst.String(), "192.0.2.8") {
+			t.Errorf("counts %v, %+v", counts, got)
+		}
+		if got := len(r.ours()); got != 3*batchSize-1 {
+			t.Errorf("%d routes in the kernel", got)
+		}
+	})
+}
+
+// Neighbours come before the routes that need them, also in a great change.
+func TestNeighboursFirst(t *testing.T) {
+	bubble(t, func(r *rig) {
+		s := newSlow(r.fake)
+		r.k = s
+		r.ready(vxlanSet())
+		r.wantTunnel(vxlanSet())
+		c := vtep(many(), 9)
+		s.before = func() {
+			if n, err := r.far.ListNeighbours(r.t.Context(), r.device(DeviceVXLAN).Index); err != nil || len(n) != 2 {
+				t.Errorf("routes were written while the device had neighbours %v (%v)", n, err)
+			}
+		}
+		r.apply(c)
+		r.wait()
+		if s.before != nil || len(r.ours()) != len(c.Routes)+1 {
+			t.Errorf("%d routes in the kernel", len(r.ours()))
+		}
+	})
+}
+
+// Routes may share their next hops and still differ.
+func TestSharedNextHops(t *testing.T) {
+	bubble(t, func(r *rig) {
+		hops := via("10.0.0.0/26", "192.0.2.7").NextHops
+		r.ready(whole(Route{Dst: pfx("10.1.0.0/26"), NextHops: hops}, Route{Dst: pfx("10.2.0.0/26"), NextHops: hops, MTU: 1400},
+			Route{Dst: pfx("10.3.0.0/26"), NextHops: hops, Src: addr("192.0.2.1")}, Route{Dst: pfx("10.4.0.0/26"), NextHops: hops, Type: kernel.Unreachable}))
+		r.wantOurs(direct("10.1.0.0/26", "192.0.2.7"), direct("10.2.0.0/26", "192.0.2.7")+" mtu 1400",
+			"10.3.0.0/26 via 192.0.2.7 dev eth0 proto 202 src 192.0.2.1 metric 1024 onlink", "unreachable 10.4.0.0/26 proto 202 metric 1024")
+	})
+}
+
+// A resync that cannot read says so; one that can, does not.
+func TestResyncError(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.ready(whole(via("10.1.0.0/26", "192.0.2.7")))
+		fault := r.fake.Inject(kerneltest.Fault{Kind: kerneltest.ListAddressesFails, Times: 1 << 20, Err: kernel.FromErrno(syscall.ENOMEM)})
+		if err := r.p.Resync(r.t.Context()); err == nil || !strings.Contains(err.Error(), "addresses") {
+			t.Errorf("resync said %v", err)
+		}
+		fault.Remove()
+		r.resync()
+	})
 }

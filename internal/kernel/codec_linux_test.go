@@ -133,6 +133,16 @@ func seeds(f *testing.F) {
 		finish(b, 1)
 		f.Add(b)
 	}
+	for range 10 {
+		b, err := appendNexthopOp(nil, NexthopOp{Nexthop: randomNexthop(r)})
+		if err != nil {
+			f.Fatal(err)
+		}
+		finish(b, 1)
+		f.Add(b)
+	}
+	netconf := appendUint32([]byte{unix.AF_INET, 0, 0, 0}, netconfaIfindex, 2)
+	f.Add(msg(unix.RTM_NEWNETCONF, 0, 1, appendUint32(netconf, netconfaRPFilter, RPFilterLoose)...))
 	f.Add(msg(unix.NLMSG_ERROR, unix.NLM_F_ACK_TLVS, 1, code(unix.EINVAL)...))
 	f.Add(msg(unix.NLMSG_DONE, 0, 1))
 	link := append([]byte{0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, appendUint32(nil, unix.IFLA_MTU, 1500)...)
@@ -172,6 +182,15 @@ func FuzzEvent(f *testing.F) {
 			case EventAddress:
 				if !e.Address.Prefix.IsValid() {
 					t.Errorf("address %+v", e.Address)
+				}
+			case EventNexthop:
+				if e.Nexthop.ID == 0 {
+					t.Errorf("nexthop %+v", e.Nexthop)
+				}
+				_ = FormatNexthop(&e.Nexthop, func(int) string { return "x" })
+			case EventSysctl:
+				if e.Netconf.Link == 0 || !e.Deleted && e.Netconf.Forwarding == Unsaid && e.Netconf.RPFilter == Unsaid {
+					t.Errorf("settings %+v", e.Netconf)
 				}
 			case EventNeighbour:
 				if !e.Neighbour.Addr.IsValid() {

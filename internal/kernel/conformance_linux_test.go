@@ -3,6 +3,8 @@ package kernel_test
 import (
 	"context"
 	"fmt"
+	"os"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -16,12 +18,25 @@ import (
 func machine(t *testing.T) *kerneltest.Machine {
 	ns := need.Namespace(t)
 	k := open(t, kernel.Options{Namespace: ns.Path()})
+	bound(t, ns, k)
 	h := host{t, ns, k}
 	return &kerneltest.Machine{
 		Kernel: k, Wire: h.wire, SetCarrier: h.setCarrier, Append: h.appendRoute,
 		LossyWatch: func(ctx context.Context) (<-chan kernel.Event, error) {
 			return open(t, kernel.Options{Namespace: ns.Path(), WatchBuffer: 1}).Watch(ctx)
 		},
+	}
+}
+
+// bound ends the test unless the handle's sysctls are those of its namespace: the cases write some, and must not meet the machine's own.
+func bound(t testing.TB, ns netns.NS, k kernel.Kernel) {
+	t.Helper()
+	const name, mark = "net/ipv4/ip_default_ttl", 77
+	if err := ns.Do(func() error { return os.WriteFile("/proc/sys/"+name, []byte(strconv.Itoa(mark)), 0) }); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := k.ReadSysctl(t.Context(), name); err != nil || v != mark {
+		t.Fatalf("the handle reads %s as %d, %v; its namespace has %d", name, v, err, mark)
 	}
 }
 

@@ -74,6 +74,27 @@ func TestClassify(t *testing.T) {
 	}
 }
 
+// TestWords: where the kernel's words tell more than its errno. A kernel with other words is understood as before.
+func TestWords(t *testing.T) {
+	tests := []struct {
+		errno syscall.Errno
+		words string
+		want  error
+	}{
+		{syscall.EINVAL, "Nexthop id does not exist", ErrNoNexthop},
+		{syscall.EINVAL, "Invalid device index", ErrNoDevice},
+		{syscall.EINVAL, "Nexthop id is gone", ErrInvalid},
+		{syscall.EINVAL, "", ErrInvalid},
+		{syscall.ENODEV, "Nexthop id does not exist", ErrNoDevice},
+	}
+	for _, tc := range tests {
+		r := refusal(tc.errno, tc.words)
+		if r.Meaning != tc.want || !errors.Is(r, tc.errno) || r.Message != tc.words {
+			t.Errorf("%v with %q is %v, want %v", tc.errno, tc.words, r, tc.want)
+		}
+	}
+}
+
 func TestRefusalText(t *testing.T) {
 	err := &Refusal{Errno: syscall.EINVAL, Meaning: ErrInvalid, Message: "Nexthop has invalid gateway"}
 	if got := err.Error(); !strings.Contains(got, "Nexthop has invalid gateway") || !strings.Contains(got, "invalid argument") {

@@ -46,6 +46,9 @@ func TestFormatRoute(t *testing.T) {
 			"10.0.12.0/26 via inet6 fe80::9 dev w0 proto 202 metric 1024",
 			"10.0.13.0/26 proto 202 nexthop via 203.0.113.9 dev w0 weight 1 onlink nexthop via 192.0.2.8 dev w1 weight 1 onlink",
 			"10.0.14.0/26 via 198.51.100.7 dev gone metric 3",
+			"10.0.15.0/26 nhid 1 proto 202 metric 1024",
+			"10.0.16.0/26 nhid 3 proto 202 src 192.0.2.1 metric 1024 mtu 1400",
+			"10.0.17.0/26 nhid 4 proto 202",
 		},
 		"-6": {
 			"fd00:1::/64 via 2001:db8::7 dev w0 proto 202 metric 1024",
@@ -57,6 +60,9 @@ func TestFormatRoute(t *testing.T) {
 			"unreachable fd00:7::/64",
 			"prohibit fd00:8::/64",
 			"default via 2001:db8::7 dev w0 metric 100",
+			"fd00:11::/64 nhid 61 proto 202 metric 1024",
+			"fd00:12::/64 nhid 63 proto 202 metric 1024",
+			"fd00:13::/64 nhid 64 proto 202 metric 1024",
 			"fd00:10::/64 proto 202 metric 1024 nexthop via 2001:db8::7 dev w0 weight 1 nexthop via 2001:db8::8 dev w0 weight 3",
 		},
 	}
@@ -69,6 +75,13 @@ func TestFormatRoute(t *testing.T) {
 	h.ip("addr", "add", "192.0.2.1/24", "dev", "w0")
 	h.ip("addr", "add", "198.51.100.1/24", "dev", "gone")
 	h.ip("addr", "add", "2001:db8::1/64", "dev", "w0", "nodad")
+	for _, n := range []string{
+		"id 1 via 192.0.2.7 dev w0", "id 2 via 203.0.113.7 dev w0 onlink", "id 3 group 1/2,5", "id 4 blackhole",
+		"id 61 via 2001:db8::7 dev w0", "id 62 via 2001:db8:ffff::7 dev w0 onlink", "id 63 group 61/62,5",
+	} {
+		h.ip(append([]string{"nexthop", "add"}, strings.Fields(n)...)...)
+	}
+	h.ip("-6", "nexthop", "add", "id", "64", "blackhole")
 	for family, list := range routes {
 		for _, r := range list {
 			h.ip(append([]string{family, "route", "add"}, strings.Fields(r)...)...)

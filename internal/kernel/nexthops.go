@@ -79,7 +79,7 @@ const ProbeNexthop uint32 = 0xCA_FF_FF_FF
 const maxWeight = 256
 
 // FormatNexthop writes an object on one line as ip(8) prints it ("ip nexthop show", with "-N", numbers for protocols), but for the
-// scope, which is always link.
+// scope, which follows from the rest.
 func FormatNexthop(n *Nexthop, linkName func(int) string) string {
 	var b strings.Builder
 	b.WriteString("id " + strconv.FormatUint(uint64(n.ID), 10))

@@ -42,7 +42,9 @@ const (
 	RPFilterLoose  = 2 // drops packets from addresses that no route leads to
 )
 
-// DeviceRPFilter is the reverse path filter of one interface.
+// DeviceRPFilter is the reverse path filter of one interface. That of "default" is for new interfaces, but an
+// interface that never had an IPv4 address and was never set by itself may change with it, without an event of its own (it depends on
+// what was written before it came: devinet_copy_dflt_conf).
 func DeviceRPFilter(device string) Sysctl { return "net/ipv4/conf/" + Sysctl(device) + "/rp_filter" }
 
 // DeviceForward says whether packets that come in by the interface are forwarded.

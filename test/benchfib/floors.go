@@ -22,9 +22,6 @@ type writer struct {
 	err    error
 }
 
-// writerBatch fills one send of internal/kernel.
-const writerBatch = 512
-
 func newWriter(p *place) (*writer, error) {
 	k, err := kernel.Open(kernel.Options{Namespace: p.router.Path()})
 	if err != nil {

@@ -2,6 +2,7 @@ package bgp
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/caracal-net/caracal/internal/cluster"
 	"github.com/caracal-net/caracal/routes"
@@ -22,7 +23,12 @@ func (r *Routes) look(st *cluster.State, h *routes.Host) {
 	if r.whole {
 		return
 	}
-	if poolsDiffer(d.Pools) {
+	if h != r.host {
+		for p := range r.reach {
+			r.dirty[p] = struct{}{}
+		}
+	}
+	if poolsDiffer(d.Pools) || d.BGP && settingsDiffer(r.st.BGP(), st.BGP()) {
 		r.again(st)
 		return
 	}
@@ -131,4 +137,11 @@ func (r *Routes) waysChanged(st *cluster.State, h *routes.Host) bool {
 		}
 	}
 	return false
+}
+
+// settingsDiffer reports whether anything in the BGP settings differs that a decision reads.
+func settingsDiffer(a, b cluster.BGPConfig) bool {
+	return !slices.Equal(a.IgnoredInterfaces, b.IgnoredInterfaces) || !slices.Equal(a.ServiceClusterIPs, b.ServiceClusterIPs) ||
+		!slices.Equal(a.ServiceExternalIPs, b.ServiceExternalIPs) || !slices.Equal(a.ServiceLoadBalancerIPs, b.ServiceLoadBalancerIPs) ||
+		a.NormalPriority4 != b.NormalPriority4 || a.NormalPriority6 != b.NormalPriority6
 }

@@ -16,12 +16,14 @@ const (
 	RuleOwnBlock     = "own block: packets to unused addresses end here"
 	RuleNoEncap      = "pool without encapsulation: direct, over the host's own route to the next hop"
 	RuleOutside      = "outside every pool: direct, over the host's own route to the next hop"
+	RuleReach        = "host route to a BGP peer through its gateway (reachableBy)"
 	RuleNoPath       = "block of another node, served by BGP"
 	refusedInPool    = "next hop %s lies inside IPPool %s: refused, the overlay cannot be reached through itself"
 	refusedOurs      = "next hop %s is an address of this node: refused"
 	refusedFamily    = "next hop %s is of another address family than %s: refused"
 	refusedNoTunnel  = "IPPool %s uses IPIP, which this node cannot do"
 	refusedNoRoute   = "next hop %s: no route of the host leads there"
+	refusedIgnored   = "next hop %s: the host's route there uses interface %s, which BGPConfiguration ignoredInterfaces leaves out"
 	refusedNoNextHop = "the path has no next hop: refused"
 )
 
@@ -66,10 +68,17 @@ func (r *Routes) decide(p netip.Prefix) (routes.Route, bool) {
 	if _, ok := r.own[p]; ok {
 		return r.ownBlock(p, pool)
 	}
-	if _, ok := r.works[p]; ok {
-		return routes.Route{}, false // the host itself routes to the workload
+	paths := r.learned[p]
+	if _, ok := r.works[p]; ok && (len(paths) == 0 || metricOf(paths[0].LocalPref) >= MaxPref-ordinaryPref(r.st, p)) {
+		return routes.Route{}, false // the host itself routes to the workload; but an elevated path is where it has moved to
 	}
-	if paths := r.learned[p]; len(paths) > 0 {
+	if service := r.serviceRange(p); service {
+		return routes.Route{}, false // services are forwarded by kube-proxy and its like (confd: /rejectcidrs)
+	}
+	if rc, ok := r.reach[p]; ok {
+		return r.toPeer(p, rc), true
+	}
+	if len(paths) > 0 {
 		return r.route(p, pool, paths), true
 	}
 	if b := r.st.Block(p); b != nil && pool != nil && b.Node != "" && b.Node != r.node {
@@ -233,11 +242,37 @@ func (r *Routes) findWay(st *cluster.State, self *cluster.Node, h *routes.Host, 
 		w.rule = RuleOutside
 	}
 	hop, ok := h.Resolve(gw)
-	if !ok {
+	switch {
+	case !ok:
 		w.refused = fmt.Sprintf(refusedNoRoute, gw)
+	case slices.ContainsFunc(st.BGP().IgnoredInterfaces, func(p string) bool { return Matches(p, hop.Device) }):
+		w.refused = fmt.Sprintf(refusedIgnored, gw, hop.Device)
 	}
 	w.hop = hop
 	return w
+}
+
+// serviceRange reports whether a prefix lies in a range of services that is announced.
+func (r *Routes) serviceRange(p netip.Prefix) bool {
+	c := r.st.BGP()
+	for _, list := range [][]netip.Prefix{c.ServiceClusterIPs, c.ServiceExternalIPs, c.ServiceLoadBalancerIPs} {
+		if _, ok := cover(list, p); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// toPeer returns the route to a peer that is reached through a gateway (BGPPeer reachableBy).
+func (r *Routes) toPeer(p netip.Prefix, rc Reach) routes.Route {
+	out := routes.Route{Dst: p, Type: routes.Unicast, Reason: &routes.Reason{Rule: RuleReach, Source: rc.Source}}
+	hop, ok := r.host.Resolve(rc.Gateway)
+	if !ok {
+		out.Unroutable = fmt.Sprintf("gateway %s of reachableBy: no route of the host leads there", rc.Gateway)
+		return out
+	}
+	out.NextHops = []routes.NextHop{hop}
+	return out
 }
 
 func (r *Routes) tunnelled(w way, st *cluster.State, self *cluster.Node, h *routes.Host, pool *cluster.Pool, gw netip.Addr) way {

@@ -1,6 +1,7 @@
 package bgp
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
@@ -9,28 +10,106 @@ import (
 	"github.com/caracal-net/caracal/routes"
 )
 
-// originate returns what a node announces: its own blocks, and workload addresses outside them but inside a pool.
-func originate(st *cluster.State, self *cluster.Node, h *routes.Host) []Origination {
+// originate returns what a node announces: its own blocks, workload addresses outside them but inside a pool, those inside with
+// an elevated metric (a live migration), and service addresses. What a pool with disableBGPExport hides is there only if a
+// rule of some peer may send it all the same.
+func (m *maker) originate(peers []Peer, services []Origination, h *routes.Host) []Origination {
+	hidden := overrules(peers)
 	var out []Origination
 	var own prefixSet
-	for _, a := range st.AffinitiesOf(self.Name) {
+	for _, a := range m.st.AffinitiesOf(m.self.Name) {
 		if !confirmed(a) {
 			continue
 		}
 		own.add(a.CIDR)
-		if pool := st.PoolFor(a.CIDR); pool == nil || !pool.DisableBGPExport {
-			out = append(out, Origination{Prefix: a.CIDR, Source: "BlockAffinity " + affinityName(a), LocalPref: ordinaryPref(st, a.CIDR)})
+		if pool := m.st.PoolFor(a.CIDR); pool == nil || !pool.DisableBGPExport || hidden {
+			out = append(out, Origination{Prefix: a.CIDR, Source: "BlockAffinity " + affinityName(a), LocalPref: ordinaryPref(m.st, a.CIDR)})
 		}
 	}
 	if h != nil {
 		for _, w := range h.Workloads {
-			if pool := st.PoolFor(w); pool != nil && !pool.DisableBGPExport && !own.covers(w) {
-				out = append(out, Origination{Prefix: w, Source: "workload interface route", LocalPref: ordinaryPref(st, w)})
+			pool := m.st.PoolFor(w)
+			if pool == nil || pool.DisableBGPExport && !hidden {
+				continue
+			}
+			pref := ordinaryPref(m.st, w)
+			if r := h.RouteTo(w); r != nil && r.Metric > 0 && r.Metric < MaxPref-pref {
+				pref = MaxPref - r.Metric
+			}
+			if !own.covers(w) || pref > ordinaryPref(m.st, w) {
+				out = append(out, Origination{Prefix: w, Source: "workload interface route", LocalPref: pref})
 			}
 		}
 	}
+	for _, s := range services {
+		s.LocalPref = cmp.Or(s.LocalPref, ordinaryPref(m.st, s.Prefix))
+		out = append(out, s)
+	}
 	slices.SortStableFunc(out, func(a, b Origination) int { return a.Prefix.Compare(b.Prefix) })
 	return slices.CompactFunc(out, func(a, b Origination) bool { return a.Prefix == b.Prefix })
+}
+
+// overrules reports whether a peer's rules may send what no default would: an Accept comes before them.
+func overrules(peers []Peer) bool {
+	return slices.ContainsFunc(peers, func(p Peer) bool {
+		return slices.ContainsFunc(p.Export, func(r Rule) bool { return r.Accept })
+	})
+}
+
+// announce returns what decides about routes that no rule has decided about.
+func (m *maker) announce(services []Origination) *Announce {
+	a := &Announce{Normal4: m.normal(cluster.IPv4), Normal6: m.normal(cluster.IPv6), Advertisements: m.advertisements()}
+	for _, p := range m.st.Pools() {
+		if p.DisableBGPExport {
+			a.Hidden = append(a.Hidden, p.CIDR)
+		} else {
+			a.Pools = append(a.Pools, p.CIDR)
+		}
+	}
+	for _, claim := range m.st.AffinitiesOf(m.self.Name) {
+		if confirmed(claim) {
+			a.Own = append(a.Own, claim.CIDR)
+		}
+	}
+	for _, s := range services {
+		a.Services = append(a.Services, s.Prefix)
+	}
+	if m.self.RouteReflectorClusterID.IsValid() {
+		a.Reflected = slices.Concat(m.bgp.ServiceLoadBalancerIPs, m.bgp.ServiceExternalIPs)
+	}
+	for _, list := range []*[]netip.Prefix{&a.Hidden, &a.Own, &a.Services, &a.Reflected, &a.Pools} {
+		slices.SortFunc(*list, netip.Prefix.Compare)
+		*list = slices.Compact(*list)
+	}
+	return a
+}
+
+// advertisements returns the communities in force: of each family the node's own, if it has any, else the cluster's.
+func (m *maker) advertisements() []Advertisement {
+	of := func(list []Advertisement, f cluster.Family) (out []Advertisement) {
+		for _, a := range list {
+			if cluster.FamilyOf(a.CIDR.Addr()) == f {
+				out = append(out, a)
+			}
+		}
+		return out
+	}
+	var out []Advertisement
+	for _, f := range families {
+		list := of(m.bgp.NodeAdvertisements[m.self.Name], f)
+		if len(list) == 0 {
+			list = of(m.bgp.Advertisements, f)
+		}
+		out = append(out, list...)
+	}
+	return out
+}
+
+func (m *maker) normal(f cluster.Family) uint32 {
+	if f == cluster.IPv4 {
+		return cmp.Or(m.bgp.NormalPriority4, routes.Metric)
+	}
+	return cmp.Or(m.bgp.NormalPriority6, routes.Metric)
 }
 
 // confirmed reports whether a claim is one that is announced.

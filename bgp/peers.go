@@ -13,8 +13,7 @@ var families = [...]cluster.Family{cluster.IPv4, cluster.IPv6}
 
 // mesh adds the node-to-node mesh (confd PROC processMeshPeers).
 func (m *maker) mesh() {
-	cfg := m.st.BGP()
-	if !cfg.Mesh || m.self.RouteReflectorClusterID.IsValid() {
+	if !m.bgp.Mesh || m.self.RouteReflectorClusterID.IsValid() {
 		return
 	}
 	for _, n := range m.st.Nodes() {
@@ -30,17 +29,21 @@ func (m *maker) mesh() {
 				m.problem("Node "+n.Name, addressField(f), "%s is also this node's address (%s): no session with it is possible; give each node its own", own.Addr(), m.self.Name)
 				continue
 			}
-			m.wanted = append(m.wanted, candidate{rank: rankMesh, peer: Peer{
+			p := Peer{
 				Name:        peerName("Mesh", remote.Addr(), 0),
 				Addr:        remote.Addr(),
 				Port:        m.listenPort(n.Name),
 				ASN:         m.asnOf(n),
 				LocalAddr:   own.Addr(),
 				Passive:     waits(own.Addr(), remote.Addr()),
-				RestartTime: cfg.MeshMaxRestartTime,
+				RestartTime: m.bgp.MeshMaxRestartTime,
 				Source:      "Node " + n.Name + " (mesh)",
 				Node:        n.Name,
-			}})
+			}
+			if m.explain {
+				p.Sources = m.meshSources(n, f)
+			}
+			m.wanted = append(m.wanted, candidate{rank: rankMesh, peer: p})
 		}
 	}
 }
@@ -72,7 +75,7 @@ func (m *maker) explicit() {
 				m.addressed(b)
 			}
 		}
-		if b.PeerSelector != "" {
+		if !b.ManualReverse {
 			m.reverse(b)
 		}
 	}
@@ -113,18 +116,40 @@ func (m *maker) addressed(b *cluster.BGPPeer) {
 	if port == 0 {
 		port = m.portOf(b, node)
 	}
-	kind, rank := "Global", rankGlobal
-	if b.Node != "" || b.NodeSelector != "" {
-		kind, rank = "Node", rankNode
-	}
+	kind, rank := standing(b)
 	p := m.fromResource(b, kind, b.PeerIP, port)
 	p.Name = peerName(kind, b.PeerIP, b.PeerPort)
-	p.ASN = b.ASN
+	p.ASN, p.LocalASN, p.AllowOwnAS = b.ASN, b.LocalASN, b.AllowOwnAS
+	if p.LocalASN == m.asnOf(m.self) {
+		p.LocalASN = 0
+	}
 	if node != nil {
 		p.Node = node.Name
 		p.Passive = rank == rankGlobal && waits(own.Addr(), b.PeerIP)
 	}
-	m.wanted = append(m.wanted, candidate{peer: p, rank: rank, from: b.Name})
+	m.reflect(&p, node)
+	if m.explain {
+		m.addressedSources(&p, b, node)
+	}
+	m.wanted = append(m.wanted, candidate{peer: p, rank: rank, from: b.Name, res: b})
+}
+
+// standing returns the kind of a BGPPeer's sessions, which begins their names, and their rank.
+func standing(b *cluster.BGPPeer) (kind string, rank int) {
+	if b.Node != "" || b.NodeSelector != "" {
+		return "Node", rankNode
+	}
+	return "Global", rankGlobal
+}
+
+// reflect makes the peer a client of ours if this node is a route reflector and the peer, of our AS, is not one of its own
+// cluster (RFC 4456 section 8; confd). Which node is behind the address is looked up for peerIP too.
+func (m *maker) reflect(p *Peer, remote *cluster.Node) {
+	own := m.self.RouteReflectorClusterID
+	if !own.IsValid() || p.ASN != cmp.Or(p.LocalASN, m.asnOf(m.self)) || remote != nil && remote.RouteReflectorClusterID == own {
+		return
+	}
+	p.Client, p.ClusterID = true, own
 }
 
 // portOf returns the port of a peer whose resource names none: the node's if address and AS are a node's, else the cluster's.
@@ -132,38 +157,48 @@ func (m *maker) portOf(b *cluster.BGPPeer, node *cluster.Node) uint16 {
 	if node != nil && m.asnOf(node) == b.ASN {
 		return m.listenPort(node.Name)
 	}
-	return cmp.Or(m.st.BGP().ListenPort, DefaultPort)
+	return cmp.Or(m.bgp.ListenPort, DefaultPort)
 }
 
 // selected adds the sessions of a BGPPeer that picks its peers among the nodes.
 func (m *maker) selected(b *cluster.BGPPeer) {
-	kind, rank := "Global", rankGlobal
-	if b.Node != "" || b.NodeSelector != "" {
-		kind, rank = "Node", rankNode
-	}
+	kind, rank := standing(b)
 	for _, n := range m.st.Nodes() {
 		if m.matches(b, "spec.peerSelector", b.PeerSelector, n) {
-			m.withNode(b, n, kind, rank)
+			m.withNode(b, n, families[:], kind, rank)
 		}
 	}
 }
 
-// reverse adds, on a node that a BGPPeer picks as peer, the sessions back to the nodes it is meant for.
+// reverse adds, on a node that a BGPPeer has for its peer, the sessions back to the nodes it is meant for. A peerIP names a node
+// if address, AS and, where one is given, port are the node's; then only that family counts.
 func (m *maker) reverse(b *cluster.BGPPeer) {
-	if !m.matches(b, "spec.peerSelector", b.PeerSelector, m.self) {
+	back := families[:]
+	switch {
+	case b.PeerSelector != "":
+		if !m.matches(b, "spec.peerSelector", b.PeerSelector, m.self) {
+			return
+		}
+	case b.PeerIP.IsValid():
+		f := cluster.FamilyOf(b.PeerIP)
+		if m.self.Addr(f).Addr() != b.PeerIP || m.asnOf(m.self) != b.ASN || b.PeerPort != 0 && b.PeerPort != m.listenPort(m.self.Name) {
+			return
+		}
+		back = []cluster.Family{f}
+	default:
 		return
 	}
 	for _, n := range m.st.Nodes() {
 		if m.selects(b, n) {
-			m.withNode(b, n, "Node", rankReverse)
+			m.withNode(b, n, back, "Node", rankReverse)
 		}
 	}
 }
 
 // withNode adds the sessions with one node, one per family both have. Both ends dial, as in Calico; RFC 4271 section 6.8
-// resolves the collision.
-func (m *maker) withNode(b *cluster.BGPPeer, n *cluster.Node, kind string, rank int) {
-	for _, f := range families {
+// resolves the collision. Neither localASNumber nor numAllowedLocalASNumbers count here (confd).
+func (m *maker) withNode(b *cluster.BGPPeer, n *cluster.Node, of []cluster.Family, kind string, rank int) {
+	for _, f := range of {
 		own, remote := m.self.Addr(f), n.Addr(f)
 		if n.Name == m.self.Name || !own.IsValid() || !remote.IsValid() || own.Addr() == remote.Addr() {
 			continue
@@ -171,7 +206,11 @@ func (m *maker) withNode(b *cluster.BGPPeer, n *cluster.Node, kind string, rank 
 		p := m.fromResource(b, kind, remote.Addr(), m.listenPort(n.Name))
 		p.ASN = m.asnOf(n)
 		p.Node = n.Name
-		m.wanted = append(m.wanted, candidate{peer: p, rank: rank, from: b.Name})
+		m.reflect(&p, n)
+		if m.explain {
+			m.nodeSources(&p, b, n, f, rank == rankReverse)
+		}
+		m.wanted = append(m.wanted, candidate{peer: p, rank: rank, from: b.Name, res: b})
 	}
 }
 
@@ -181,7 +220,9 @@ func (m *maker) fromResource(b *cluster.BGPPeer, kind string, a netip.Addr, port
 		Addr:        a,
 		Port:        port,
 		RestartTime: b.MaxRestartTime,
+		Keepalive:   b.KeepaliveTime,
 		KeepNextHop: b.KeepNextHop,
+		SelfNextHop: b.SelfNextHop,
 		TTLSecurity: b.TTLSecurity,
 		Source:      "BGPPeer " + b.Name,
 	}

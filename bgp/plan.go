@@ -27,6 +27,10 @@ type Planner struct {
 	// Match says whether labels match a Calico selector; it is injected because this package does not parse Calico's
 	// languages.
 	Match func(selector string, labels map[string]string) (bool, error)
+	// Services are the service addresses this node announces, made by whoever watches Services. A LocalPref of 0 is the ordinary one.
+	Services []Origination
+	// Explain has the Config say where each of its values comes from, for Effective.
+	Explain bool
 }
 
 // Plan returns what the Speaker of a node should be: see the package documentation. It is the zero Planner's Plan.
@@ -44,7 +48,7 @@ func (p *Planner) Plan(st *cluster.State, node string, h *routes.Host) (Config, 
 			Text: "this node is not in the datastore, so nobody can peer with it: create the Node or set NODENAME to the name it has",
 		}}
 	}
-	m := &maker{st: st, self: self, match: p.Match}
+	m := &maker{st: st, self: self, match: p.Match, explain: p.Explain, bgp: st.BGP()}
 	if m.match == nil {
 		m.match = matchAll
 	}
@@ -53,11 +57,22 @@ func (p *Planner) Plan(st *cluster.State, node string, h *routes.Host) (Config, 
 		RouterID:    RouterID(self),
 		ListenAddrs: m.listenAddrs(),
 		ListenPort:  m.listenPort(node),
-		Originate:   originate(st, self, h),
+		Announce:    m.announce(p.Services),
 	}
 	m.explicit()
 	m.mesh()
 	cfg.Peers = m.chosen()
+	cfg.Reach = m.reach
+	cfg.Originate = m.originate(cfg.Peers, p.Services, h)
+	if asksForInterfaces(cfg.Peers) {
+		cfg.Ways = ways(h)
+		for i := range cfg.Originate {
+			cfg.Originate[i].Interface = deviceOf(h, cfg.Originate[i].Prefix)
+		}
+	}
+	if m.explain {
+		cfg.Sources = m.configSources()
+	}
 	return cfg, m.problems
 }
 
@@ -87,16 +102,21 @@ func matchAll(selector string, _ map[string]string) (bool, error) {
 type maker struct {
 	st       *cluster.State
 	self     *cluster.Node
+	bgp      cluster.BGPConfig
 	match    func(string, map[string]string) (bool, error)
+	explain  bool
 	wanted   []candidate
+	reach    []Reach
+	rules    map[rulesKey][]Rule
 	problems []cluster.Problem
 }
 
 // candidate is a wanted session with its standing among those of the same address.
 type candidate struct {
 	peer Peer
-	rank int    // rankGlobal before rankNode before rankReverse before rankMesh
-	from string // name of the BGPPeer, "" for the mesh
+	rank int              // rankGlobal before rankNode before rankReverse before rankMesh
+	from string           // name of the BGPPeer, "" for the mesh
+	res  *cluster.BGPPeer // nil for the mesh
 }
 
 // Standing of a session when several name the same address. GoBGP tells peers apart by address only, and two sessions
@@ -108,26 +128,42 @@ const (
 	rankMesh
 )
 
-// chosen returns the winners, sorted by name, and notes the losers.
+// chosen returns the winners, sorted by name, and notes the losers. What only a session that is started needs is looked up for
+// winners alone, so that nothing is said of the others.
 func (m *maker) chosen() []Peer {
 	slices.SortStableFunc(m.wanted, func(a, b candidate) int {
 		return cmp.Or(a.peer.Addr.Compare(b.peer.Addr), cmp.Compare(a.rank, b.rank), strings.Compare(a.from, b.from), cmp.Compare(a.peer.Port, b.peer.Port))
 	})
 	var peers []Peer
-	for i, c := range m.wanted {
-		if i > 0 && len(peers) > 0 && peers[len(peers)-1].Addr == c.peer.Addr {
-			m.lost(c, peers[len(peers)-1])
+	for i := range m.wanted {
+		c := &m.wanted[i]
+		if len(peers) > 0 && peers[len(peers)-1].Addr == c.peer.Addr {
+			m.lost(c, &peers[len(peers)-1])
 			continue
 		}
+		m.complete(c)
 		peers = append(peers, c.peer)
 	}
 	slices.SortFunc(peers, func(a, b Peer) int { return strings.Compare(a.Name, b.Name) })
 	return peers
 }
 
+// complete adds what is read from other objects than the peering: the rules, the password and the route to the peer.
+func (m *maker) complete(c *candidate) {
+	if c.res == nil {
+		m.secret(&c.peer, m.bgp.MeshPassword, "BGPConfiguration default", "spec.nodeMeshPassword")
+		return
+	}
+	m.secret(&c.peer, c.res.Password, c.peer.Source, "spec.password")
+	m.filters(&c.peer, c.res)
+	if c.res.ReachableBy.IsValid() {
+		m.reach = append(m.reach, Reach{Peer: c.peer.Addr, Gateway: c.res.ReachableBy, Source: c.peer.Source})
+	}
+}
+
 // lost notes an explicit session that another one of the same address beats. The mesh losing to a BGPPeer, and the two
 // directions of one resource meeting, is as it should be.
-func (m *maker) lost(c candidate, winner Peer) {
+func (m *maker) lost(c *candidate, winner *Peer) {
 	if c.from == "" || winner.Source == c.peer.Source || c.rank == rankReverse {
 		return
 	}
@@ -141,17 +177,17 @@ func (m *maker) asnOf(n *cluster.Node) uint32 {
 	if n.ASN != 0 {
 		return n.ASN
 	}
-	return m.st.BGP().ASN
+	return m.bgp.ASN
 }
 
 // listenPort returns the port a node listens on: its own BGPConfiguration's, else the cluster's, else 179.
 func (m *maker) listenPort(node string) uint16 {
-	return cmp.Or(m.st.BGP().NodeListenPorts[node], m.st.BGP().ListenPort, DefaultPort)
+	return cmp.Or(m.bgp.NodeListenPorts[node], m.bgp.ListenPort, DefaultPort)
 }
 
 // listenAddrs returns the node's own addresses with bindMode NodeIP, else none, which is every address.
 func (m *maker) listenAddrs() []netip.Addr {
-	if !m.st.BGP().BindNodeIP {
+	if !m.bgp.BindNodeIP {
 		return nil
 	}
 	var addrs []netip.Addr

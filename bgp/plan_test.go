@@ -185,8 +185,25 @@ func TestExplicitPeers(t *testing.T) {
 		peers: []*cluster.BGPPeer{{Name: "nine", PeerIP: netip.MustParseAddr("192.0.2.9"), ASN: 64512}},
 		want:  []string{"Global_192_0_2_9 192.0.2.9:179 AS64512 from 192.0.2.10 passive | BGPPeer nine | a"},
 	}, {
-		name: "and nobody peers with himself", self: "a", bgp: off,
+		name: "nobody peers with himself, but back with those who peer with him", self: "a", bgp: off,
 		peers: []*cluster.BGPPeer{{Name: "nine", PeerIP: netip.MustParseAddr("192.0.2.9"), ASN: 64512}},
+		want: []string{
+			"Node_192_0_2_10 192.0.2.10:179 AS64512 from 192.0.2.9 | BGPPeer nine | b",
+			"Node_192_0_2_11 192.0.2.11:179 AS64512 from 192.0.2.9 | BGPPeer nine | c",
+		},
+	}, {
+		name: "not back where that is left to hand", self: "a", bgp: off,
+		peers: []*cluster.BGPPeer{{Name: "nine", PeerIP: netip.MustParseAddr("192.0.2.9"), ASN: 64512, ManualReverse: true}},
+	}, {
+		name: "nor to an address that is ours with another AS or port", self: "a", bgp: off,
+		peers: []*cluster.BGPPeer{
+			{Name: "as", PeerIP: netip.MustParseAddr("192.0.2.9"), ASN: 65000},
+			{Name: "port", Node: "b", PeerIP: netip.MustParseAddr("192.0.2.9"), PeerPort: 1179, ASN: 64512},
+		},
+	}, {
+		name: "back in the family of the address alone, and only to the node it is meant for", self: "a", bgp: off,
+		peers: []*cluster.BGPPeer{{Name: "nine", Node: "c", PeerIP: netip.MustParseAddr("192.0.2.9"), PeerPort: 179, ASN: 64512}},
+		want:  []string{"Node_192_0_2_11 192.0.2.11:179 AS64512 from 192.0.2.9 | BGPPeer nine | c"},
 	}, {
 		name: "peers by label, forward", self: "a", bgp: off,
 		peers: []*cluster.BGPPeer{{Name: "rr", NodeSelector: "all()", PeerSelector: "rack == '1'"}},
@@ -322,6 +339,7 @@ func TestGlobalSettings(t *testing.T) {
 	want := bgp.Config{
 		ASN: 65009, RouterID: netip.MustParseAddr("192.0.2.9"), ListenPort: 1791,
 		ListenAddrs: []netip.Addr{netip.MustParseAddr("192.0.2.9"), netip.MustParseAddr("2001:db8::9")},
+		Announce:    &bgp.Announce{Normal4: 1024, Normal6: 1024},
 	}
 	if d := cmp.Diff(want, cfg, values); d != "" || len(problems) != 0 {
 		t.Error(d, problems)

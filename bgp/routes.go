@@ -27,6 +27,7 @@ type Routes struct {
 	said    map[netip.Prefix]routes.Route // the owner's whole set as of the last Change
 	own     map[netip.Prefix]struct{}     // our claims
 	works   map[netip.Prefix]struct{}     // workload addresses, which the host routes itself
+	reach   map[netip.Prefix]Reach        // routes to peers
 	ways    map[wayKey]*way               // what is known of each next hop in use
 	shared  map[forwardKey]*forward       // next hops and reason by the paths they are made of
 	st      *cluster.State
@@ -85,6 +86,27 @@ func (r *Routes) Learned(changes []Learned) {
 	}
 }
 
+// Reach sets the routes to peers that are reached through a gateway (Config.Reach); the next Plan acts on it.
+func (r *Routes) Reach(list []Reach) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := make(map[netip.Prefix]Reach, len(list))
+	for _, rc := range list {
+		now[netip.PrefixFrom(rc.Peer, rc.Peer.BitLen())] = rc
+	}
+	for p, rc := range r.reach {
+		if now[p] != rc {
+			r.dirty[p] = struct{}{}
+		}
+	}
+	for p, rc := range now {
+		if r.reach[p] != rc {
+			r.dirty[p] = struct{}{}
+		}
+	}
+	r.reach = now
+}
+
 // Plan returns the step from the last Change to what is wanted now. The first one is whole; one in which nothing
 // changed is empty.
 func (r *Routes) Plan(st *cluster.State, h *routes.Host) routes.Change {
@@ -127,6 +149,9 @@ func (r *Routes) wholeChange() routes.Change {
 	}
 	for _, b := range r.st.Blocks() {
 		seen[b.CIDR] = struct{}{}
+	}
+	for p := range r.reach {
+		seen[p] = struct{}{}
 	}
 	all := make([]netip.Prefix, 0, len(seen))
 	for p := range seen {

@@ -13,8 +13,17 @@ type Config struct {
 	ListenAddrs []netip.Addr // empty = every address
 	ListenPort  uint16
 	Peers       []Peer // sorted by name
-	// Originate is the set of prefixes this node announces, sorted, each once.
+	// Originate is the set of prefixes this node announces, sorted, each once. What of it goes to which peer is for the peer's
+	// rules and Announce to say.
 	Originate []Origination
+	// Announce is what decides about a route no rule of the peer has decided about; nil sends everything.
+	Announce *Announce
+	// Ways are the host's own routes, for rules that ask for an interface; empty where no rule does.
+	Ways []Way
+	// Reach are host routes to peers (BGPPeer reachableBy), for Routes.
+	Reach []Reach
+	// Sources names where each value comes from, by its name in Effective; made only where a Planner is to explain.
+	Sources map[string]string
 }
 
 // Peer is one configured session: one address, one family (Calico runs IPv4 over IPv4 and IPv6 over IPv6).
@@ -23,13 +32,38 @@ type Peer struct {
 	Addr        netip.Addr
 	Port        uint16
 	ASN         uint32
+	LocalASN    uint32        // our AS towards this peer; 0 = Config.ASN
 	LocalAddr   netip.Addr    // source address of the session; invalid = the kernel chooses
 	Passive     bool          // Calico's rule: the lexically smaller address string waits (confd PROC processMeshPeers)
 	RestartTime time.Duration // asked of the peer in our OPEN (RFC 4724 section 3); 0 = DefaultRestartTime
-	KeepNextHop bool
-	TTLSecurity uint8  // hops; 0 = off, multihop with TTL 64
-	Source      string // object it comes from: "Node node-b (mesh)", "BGPPeer rack1-tor"
-	Node        string // the cluster node behind the address, "" if none
+	Keepalive   time.Duration // 0 = a third of the hold time
+	TTLSecurity uint8         // hops; 0 = off, multihop with TTL 64
+	AllowOwnAS  uint8         // how often our own AS may be in a path from this peer
+	Password    Password      // TCP MD5 (RFC 2385); "" = none
+	// Held, when not empty, says why the session must not be started although it is wanted, and what to do about it.
+	Held        string
+	KeepNextHop bool       // next hops are sent as they are, to eBGP peers too
+	SelfNextHop bool       // next hops are ours, to iBGP peers too
+	Client      bool       // the peer is a client of ours (RFC 4456)
+	ClusterID   netip.Addr // ours, set with Client
+	// Import and Export are the rules of the peer's BGPFilters for the session's family and kind, in order; shared, not to be
+	// written to.
+	Import, Export []Rule
+	Source         string // object it comes from: "Node node-b (mesh)", "BGPPeer rack1-tor"
+	Node           string // the cluster node behind the address, "" if none
+	// Sources names where each value comes from, by its name in Effective; made only where a Planner is to explain.
+	Sources map[string]string
+}
+
+// Password is one that no log shows.
+type Password string
+
+// String hides the password.
+func (p Password) String() string {
+	if p == "" {
+		return ""
+	}
+	return "(hidden)"
 }
 
 // Origination is one prefix of our own.
@@ -37,6 +71,14 @@ type Origination struct {
 	Prefix    netip.Prefix
 	Source    string // "BlockAffinity node-a-10-244-1-0-26", "workload interface route"
 	LocalPref uint32 // 2147483647 - metric, iBGP only
+	Interface string // the workload's; "" for a block. Set only where a rule asks for interfaces
+}
+
+// Reach is a route to a peer that is not reached by the host's own routes.
+type Reach struct {
+	Peer    netip.Addr
+	Gateway netip.Addr
+	Source  string // "BGPPeer rack1-tor"
 }
 
 // Path is one path learned from a peer, after import rules.
@@ -48,8 +90,10 @@ type Path struct {
 	LocalPref uint32 // 100 when the peer sent none (eBGP)
 	MED       uint32
 	ASPath    []uint32
-	Stale     bool // retained by graceful restart
-	Best      bool // among the equal best paths, all of which are used
+	// Communities are the standard and large ones, as they were received.
+	Communities []Community
+	Stale       bool // retained by graceful restart
+	Best        bool // among the equal best paths, all of which are used
 }
 
 // Learned is a change in what is known of one prefix: all usable equal best paths, empty when none is left.

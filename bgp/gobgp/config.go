@@ -2,8 +2,6 @@ package gobgp
 
 import (
 	"cmp"
-	"context"
-	"fmt"
 	"net/netip"
 	"time"
 
@@ -46,12 +44,13 @@ func listenPort(cfg *bgp.Config) uint16 { return cmp.Or(cfg.ListenPort, bgp.Defa
 // peer translates one session.
 func (s *Speaker) peer(p *bgp.Peer) *api.Peer {
 	out := &api.Peer{
-		Conf:         &api.PeerConf{NeighborAddress: p.Addr.String(), PeerAsn: p.ASN},
+		Conf: &api.PeerConf{
+			NeighborAddress: p.Addr.String(), PeerAsn: p.ASN, LocalAsn: p.LocalASN,
+			AllowOwnAsn: uint32(p.AllowOwnAS), AuthPassword: string(p.Password),
+		},
 		Transport:    &api.Transport{PassiveMode: p.Passive, RemotePort: uint32(cmp.Or(p.Port, bgp.DefaultPort))},
 		EbgpMultihop: &api.EbgpMultihop{Enabled: true, MultihopTtl: ttl},
-		Timers: &api.Timers{Config: &api.TimersConfig{
-			HoldTime: holdTime, KeepaliveInterval: keepalive, ConnectRetry: connectRetry, IdleHoldTimeAfterReset: idleHold,
-		}},
+		Timers:       timers(p.Keepalive),
 		GracefulRestart: &api.GracefulRestart{
 			Enabled:             true,
 			RestartTime:         restartSeconds(p.RestartTime),
@@ -65,8 +64,11 @@ func (s *Speaker) peer(p *bgp.Peer) *api.Peer {
 			AddPaths:          &api.AddPaths{Config: &api.AddPathsConfig{Receive: true}},
 		}},
 	}
-	if p.ASN != s.cfg.ASN {
+	if s.cfg.External(p) {
 		out.GracefulRestart.DeferralTime = deferralExternal
+	}
+	if p.Client {
+		out.RouteReflector = &api.RouteReflector{RouteReflectorClient: true, RouteReflectorClusterId: p.ClusterID.String()}
 	}
 	if p.TTLSecurity != 0 {
 		out.EbgpMultihop = nil
@@ -76,6 +78,19 @@ func (s *Speaker) peer(p *bgp.Peer) *api.Peer {
 		out.Transport.LocalAddress = p.LocalAddr.String()
 	}
 	return out
+}
+
+// timers returns a session's timers. A keepalive time of its own needs a hold time to fit: three times as long (RFC 4271
+// section 4.4), but never shorter than the usual one, for the peer's may be short enough.
+func timers(every time.Duration) *api.Timers {
+	hold, interval := uint64(holdTime), uint64(keepalive)
+	if every > 0 {
+		interval = uint64(max(every.Round(time.Second)/time.Second, 1))
+		hold = max(hold, 3*interval)
+	}
+	return &api.Timers{Config: &api.TimersConfig{
+		HoldTime: hold, KeepaliveInterval: interval, ConnectRetry: connectRetry, IdleHoldTimeAfterReset: idleHold,
+	}}
 }
 
 // restartSeconds is the Restart Time we ask for; the field has twelve bits (RFC 4724 section 3).
@@ -127,70 +142,4 @@ func prefixOf(nlri gobgp.NLRI) netip.Prefix {
 		return p.Prefix
 	}
 	return netip.Prefix{}
-}
-
-// keepPolicy names the objects of the policy that leaves next hops towards some eBGP peers as they are. GoBGP has such
-// choices as global policies with sets of neighbours only.
-const keepPolicy = "keep-next-hop"
-
-// nobody is an address no peer can have. It stays in the set, because an empty one matches everybody.
-const nobody = "255.255.255.255/32"
-
-// keepNextHops makes the policy fit the peers that ask for it. It comes before the peers are added. The set is changed in
-// place: a policy does not notice that its set has been replaced.
-func (s *Speaker) keepNextHops(ctx context.Context, peers []bgp.Peer) error {
-	want := make(map[string]bool)
-	for _, p := range peers {
-		if p.KeepNextHop {
-			want[netip.PrefixFrom(p.Addr, p.Addr.BitLen()).String()] = true
-		}
-	}
-	if s.keep == nil {
-		if len(want) == 0 {
-			return nil
-		}
-		if err := s.addKeepPolicy(ctx); err != nil {
-			return fmt.Errorf("keep next hops: %w", err)
-		}
-		s.keep = make(map[string]bool)
-	}
-	for p := range want {
-		if !s.keep[p] {
-			if err := s.srv.AddDefinedSet(ctx, &api.AddDefinedSetRequest{DefinedSet: keepSet(p)}); err != nil {
-				return fmt.Errorf("keep next hops towards %s: %w", p, err)
-			}
-			s.keep[p] = true
-		}
-	}
-	for p := range s.keep {
-		if !want[p] {
-			if err := s.srv.DeleteDefinedSet(ctx, &api.DeleteDefinedSetRequest{DefinedSet: keepSet(p)}); err != nil {
-				return fmt.Errorf("keep next hops no more towards %s: %w", p, err)
-			}
-			delete(s.keep, p)
-		}
-	}
-	return nil
-}
-
-func keepSet(prefix string) *api.DefinedSet {
-	return &api.DefinedSet{DefinedType: api.DefinedType_DEFINED_TYPE_NEIGHBOR, Name: keepPolicy, List: []string{prefix}}
-}
-
-func (s *Speaker) addKeepPolicy(ctx context.Context) error {
-	if err := s.srv.AddDefinedSet(ctx, &api.AddDefinedSetRequest{DefinedSet: keepSet(nobody)}); err != nil {
-		return err
-	}
-	policy := &api.Policy{Name: keepPolicy, Statements: []*api.Statement{{
-		Name:       keepPolicy,
-		Conditions: &api.Conditions{NeighborSet: &api.MatchSet{Type: api.MatchSet_TYPE_ANY, Name: keepPolicy}},
-		Actions:    &api.Actions{Nexthop: &api.NexthopAction{Unchanged: true}},
-	}}}
-	if err := s.srv.AddPolicy(ctx, &api.AddPolicyRequest{Policy: policy}); err != nil {
-		return err
-	}
-	return s.srv.AddPolicyAssignment(ctx, &api.AddPolicyAssignmentRequest{Assignment: &api.PolicyAssignment{
-		Name: "global", Direction: api.PolicyDirection_POLICY_DIRECTION_EXPORT,
-		Policies: []*api.Policy{{Name: keepPolicy}}, DefaultAction: api.RouteAction_ROUTE_ACTION_ACCEPT,
-	}})
 }

@@ -83,6 +83,15 @@ func (f *feed) begin() int {
 	return f.gen
 }
 
+// each calls f with what is in use of each prefix. The paths must not be written to.
+func (f *feed) each(do func(netip.Prefix, []bgp.Path)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for p, d := range f.table {
+		do(p, d.now())
+	}
+}
+
 // retain keeps what the present server has learned, for the time between it and the next one.
 func (f *feed) retain() {
 	f.mu.Lock()
@@ -286,6 +295,7 @@ func (s *Speaker) deliver(ctx context.Context) {
 		case <-s.feed.wake:
 		}
 		b := s.feed.take()
+		s.elevate(ctx, b.learned)
 		if len(b.learned) > 0 && ev.Learned != nil && ctx.Err() == nil {
 			ev.Learned(b.learned)
 		}

@@ -73,6 +73,9 @@ func (a *logAdapter) note(text string) {
 	}
 	a.feed.mu.Lock()
 	defer a.feed.mu.Unlock()
+	if a.sess.peer.Password != "" && strings.HasPrefix(text, "dial: ") && strings.Contains(text, "timeout") {
+		text += "; it may be that the peer's password is another one: a kernel drops such packets without an answer (RFC 2385 section 2.0)"
+	}
 	if a.sess.lastError != text {
 		a.sess.lastError = text
 		a.feed.changed = true

@@ -24,8 +24,7 @@ type counts struct {
 
 type count struct{ received, advertised int }
 
-// Peers returns every configured session; see bgp.Speaker. Counts may be a second old. Advertised is exact for eBGP
-// peers; for iBGP it is what we originate in the session's family, which is all we send.
+// Peers returns every configured session; see bgp.Speaker. Counts may be a second old.
 func (s *Speaker) Peers() []bgp.PeerStatus {
 	out := s.feed.statuses()
 	s.mu.Lock()
@@ -33,7 +32,7 @@ func (s *Speaker) Peers() []bgp.PeerStatus {
 	if s.srv == nil {
 		return out
 	}
-	counted := s.counts.get(s.srv, s.cfg.ASN, s.cfg.Originate)
+	counted := s.counts.get(s.srv, &s.cfg)
 	for i := range out {
 		if out[i].State == stateEstablished {
 			c := counted[out[i].Addr]
@@ -43,18 +42,23 @@ func (s *Speaker) Peers() []bgp.PeerStatus {
 	return out
 }
 
-func (c *counts) get(srv *server.BgpServer, asn uint32, originate []bgp.Origination) map[netip.Addr]count {
+// get counts. What is advertised is asked of the server only for peers that hear learned routes from us or have rules; to all others
+// go those of our own routes that are let out, which need not be counted per peer.
+func (c *counts) get(srv *server.BgpServer, cfg *bgp.Config) map[netip.Addr]count {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if time.Since(c.at) < countAge {
 		return c.m
 	}
-	own := make(map[bool]int) // by "is IPv6"
-	for _, o := range originate {
-		own[o.Prefix.Addr().Is6()]++
+	own := ownSent(cfg)
+	ask := make(map[netip.Addr]bool)
+	for i := range cfg.Peers {
+		p := &cfg.Peers[i]
+		if p.Held == "" && (cfg.External(p) || p.Client || len(p.Export) > 0) {
+			ask[p.Addr] = true
+		}
 	}
 	m := make(map[netip.Addr]count)
-	var external []string
 	note := func(p *api.Peer, exact bool) {
 		addr, err := netip.ParseAddr(p.GetConf().GetNeighborAddress())
 		if err != nil {
@@ -68,14 +72,23 @@ func (c *counts) get(srv *server.BgpServer, asn uint32, originate []bgp.Originat
 			}
 		}
 		m[addr] = n
-		if !exact && p.GetConf().GetPeerAsn() != asn {
-			external = append(external, addr.String())
-		}
 	}
 	_ = srv.ListPeer(context.Background(), &api.ListPeerRequest{}, func(p *api.Peer) { note(p, false) })
-	for _, addr := range external {
-		_ = srv.ListPeer(context.Background(), &api.ListPeerRequest{Address: addr, EnableAdvertised: true}, func(p *api.Peer) { note(p, true) })
+	for addr := range ask {
+		_ = srv.ListPeer(context.Background(), &api.ListPeerRequest{Address: addr.String(), EnableAdvertised: true}, func(p *api.Peer) { note(p, true) })
 	}
 	c.m, c.at = m, time.Now()
 	return m
+}
+
+// ownSent returns how many of our own routes go to a peer without rules, by "is IPv6".
+func ownSent(cfg *bgp.Config) map[bool]int {
+	own := make(map[bool]int)
+	nobody := &bgp.Peer{}
+	for i := range cfg.Originate {
+		if _, v := cfg.Send(nobody, bgp.RouteFrom(&cfg.Originate[i])); v.Accept {
+			own[cfg.Originate[i].Prefix.Addr().Is6()]++
+		}
+	}
+	return own
 }

@@ -49,15 +49,23 @@ type session struct {
 func (f *feed) add(p bgp.Peer) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.sessions[p.Addr] = &session{peer: p, state: stateIdle, since: time.Now()}
+	f.sessions[p.Addr] = &session{peer: p, state: stateIdle, since: time.Now(), lastError: held(&p)}
 	f.changed = true
+}
+
+// held returns what is told of a session that must not be started.
+func held(p *bgp.Peer) string {
+	if p.Held == "" {
+		return ""
+	}
+	return "held down: " + p.Held
 }
 
 // rename takes over what only we read of a peer. Paths learned before keep the name they came with.
 func (f *feed) rename(p bgp.Peer) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if s := f.sessions[p.Addr]; s != nil && s.peer != p {
+	if s := f.sessions[p.Addr]; s != nil && !s.peer.Equal(&p) {
 		s.peer = p
 		f.changed = true
 	}
@@ -193,14 +201,21 @@ func (f *feed) allHeard(now time.Time) bool {
 	return true
 }
 
+// hiddenPassword stands for a password wherever sessions are shown.
+const hiddenPassword bgp.Password = "(set)"
+
 // statuses returns all sessions sorted by name, without counts.
 func (f *feed) statuses() []bgp.PeerStatus {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	out := make([]bgp.PeerStatus, 0, len(f.sessions))
 	for _, s := range f.sessions {
+		p := s.peer
+		if p.Password != "" {
+			p.Password = hiddenPassword
+		}
 		out = append(out, bgp.PeerStatus{
-			Peer: s.peer, State: s.state, Since: s.since, LastError: s.lastError, EndOfRIB: s.eor, Restarting: s.restarting,
+			Peer: p, State: s.state, Since: s.since, LastError: s.lastError, EndOfRIB: s.eor, Restarting: s.restarting,
 		})
 	}
 	slices.SortFunc(out, func(a, b bgp.PeerStatus) int { return strings.Compare(a.Name, b.Name) })

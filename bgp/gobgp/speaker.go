@@ -40,7 +40,7 @@ type Speaker struct {
 	cfg       bgp.Config
 	originate map[netip.Prefix]bgp.Origination
 	peers     map[netip.Addr]bgp.Peer
-	keep      map[string]bool // peers named in the next-hop policy, nil before there is one
+	policy    policies
 	stopped   bool
 
 	ctx    context.Context // of the goroutine deliver
@@ -91,8 +91,12 @@ func (s *Speaker) Apply(ctx context.Context, cfg bgp.Config) error {
 			return err
 		}
 	}
-	errs := []error{s.announce(cfg.Originate), s.syncPeers(ctx, cfg.Peers), s.withdraw(cfg.Originate)}
+	if err := s.syncPolicy(ctx, &cfg); err != nil {
+		return err // nothing may be sent or accepted by other rules than these
+	}
+	errs := []error{s.announce(cfg.Originate), s.syncPeers(ctx, cfg.Peers), s.withdraw(cfg.Originate), s.refresh(ctx, &s.cfg, &cfg)}
 	s.cfg = cfg
+	s.cfg.Peers, s.cfg.Originate = slices.Clone(cfg.Peers), slices.Clone(cfg.Originate) // the next Apply is compared with this one
 	s.feed.configured(s.opts.SyncTimeout)
 	return errors.Join(errs...)
 }
@@ -142,7 +146,7 @@ func (s *Speaker) start(ctx context.Context, cfg bgp.Config) error {
 	s.cfg = bgp.Config{ASN: cfg.ASN, RouterID: cfg.RouterID, ListenPort: cfg.ListenPort, ListenAddrs: cfg.ListenAddrs}
 	s.originate = make(map[netip.Prefix]bgp.Origination)
 	s.peers = make(map[netip.Addr]bgp.Peer)
-	s.keep = nil
+	s.policy.program, s.policy.learned = nil, nil
 	return nil
 }
 
@@ -280,18 +284,17 @@ func (s *Speaker) syncPeers(ctx context.Context, want []bgp.Peer) error {
 		wanted[p.Addr] = p
 	}
 	for addr, was := range s.peers {
-		if now, ok := wanted[addr]; ok && sameSession(was, now) {
+		if now, ok := wanted[addr]; ok && len(bgp.Resets(&was, &now)) == 0 {
 			continue
 		}
-		if err := s.srv.DeletePeer(ctx, &api.DeletePeerRequest{Address: addr.String()}); err != nil {
-			errs = append(errs, fmt.Errorf("remove BGP peer %s: %w", was.Name, err))
-			continue
+		if was.Held == "" {
+			if err := s.srv.DeletePeer(ctx, &api.DeletePeerRequest{Address: addr.String()}); err != nil {
+				errs = append(errs, fmt.Errorf("remove BGP peer %s: %w", was.Name, err))
+				continue
+			}
 		}
 		delete(s.peers, addr)
 		s.feed.remove(addr)
-	}
-	if err := s.keepNextHops(ctx, want); err != nil {
-		errs = append(errs, err)
 	}
 	for _, p := range want {
 		if _, ok := s.peers[p.Addr]; ok {
@@ -300,6 +303,11 @@ func (s *Speaker) syncPeers(ctx context.Context, want []bgp.Peer) error {
 			continue
 		}
 		s.feed.add(p)
+		if p.Held != "" {
+			s.peers[p.Addr] = p
+			s.opts.Log.Warn("BGP session is held down", keyPeer, p.Name, keyAddress, p.Addr, keyError, p.Held)
+			continue
+		}
 		if err := s.srv.AddPeer(ctx, &api.AddPeerRequest{Peer: s.peer(&p)}); err != nil {
 			s.feed.remove(p.Addr)
 			errs = append(errs, fmt.Errorf("add BGP peer %s: %w", p.Name, err))
@@ -308,10 +316,4 @@ func (s *Speaker) syncPeers(ctx context.Context, want []bgp.Peer) error {
 		s.peers[p.Addr] = p
 	}
 	return errors.Join(errs...)
-}
-
-// sameSession reports whether two peers differ at most in what only we read.
-func sameSession(a, b bgp.Peer) bool {
-	a.Name, a.Source, a.Node = b.Name, b.Source, b.Node
-	return a == b
 }

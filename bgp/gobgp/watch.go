@@ -3,6 +3,7 @@ package gobgp
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/osrg/gobgp/v4/api"
@@ -71,10 +72,26 @@ func translate(p *apiutil.Path, prefix netip.Prefix) bgp.Path {
 			for _, seg := range a.Value {
 				out.ASPath = append(out.ASPath, seg.GetAS()...)
 			}
+		case *gobgp.PathAttributeCommunities:
+			for _, c := range a.Value {
+				out.Communities = addOnce(out.Communities, bgp.Community{A: c >> 16, B: c & 0xffff})
+			}
+		case *gobgp.PathAttributeLargeCommunities:
+			for _, c := range a.Values {
+				out.Communities = addOnce(out.Communities, bgp.Community{Large: true, A: c.ASN, B: c.LocalData1, C: c.LocalData2})
+			}
 		}
 	}
 	out.NextHop = out.NextHop.Unmap()
 	return out
+}
+
+// addOnce adds a member to a set.
+func addOnce(set []bgp.Community, c bgp.Community) []bgp.Community {
+	if slices.Contains(set, c) {
+		return set
+	}
+	return append(set, c)
 }
 
 // Paths returns every path known for a prefix, the losers and our own too; see bgp.Speaker.

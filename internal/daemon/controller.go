@@ -245,10 +245,11 @@ func (c *controller) planBGP(in inbox, v *view) {
 
 	cfg, problems := (&bgp.Planner{Match: matchSelector}).Plan(st, c.node, in.host)
 	v.problems = append(v.problems, problems...)
-	if c.config == nil || !sameConfig(*c.config, cfg) {
+	if c.config == nil || !c.config.Equal(&cfg) {
 		c.config = &cfg
 		c.speakers.Set(&cfg)
 	}
+	c.learned.Reach(cfg.Reach)
 	c.prog.Apply(routes.OwnerBGP, c.learned.Plan(st, in.host))
 	if in.bgpInSync {
 		c.prog.InSync(routes.OwnerBGP)
@@ -262,11 +263,6 @@ func matchSelector(selector string, labels map[string]string) (bool, error) {
 		return false, err
 	}
 	return s.Match(labels), nil
-}
-
-func sameConfig(a, b bgp.Config) bool {
-	return a.ASN == b.ASN && a.RouterID == b.RouterID && a.ListenPort == b.ListenPort &&
-		slices.Equal(a.ListenAddrs, b.ListenAddrs) && slices.Equal(a.Peers, b.Peers) && slices.Equal(a.Originate, b.Originate)
 }
 
 // show publishes the view and logs each problem that was not there before, and each that is gone.

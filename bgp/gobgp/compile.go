@@ -1,0 +1,219 @@
+package gobgp
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/osrg/gobgp/v4/api"
+
+	"github.com/caracal-net/caracal/bgp"
+)
+
+// program is what the rules of a Config are to GoBGP: one list of statements for what is received from any peer, and one for what is
+// sent to any, with the sets they refer to. GoBGP has no lists of a single peer's outside route servers, so a statement names
+// its peers by a set of addresses. The names of a program begin with its number, so that two can stand side by side while one takes the
+// other's place.
+//
+// How the words of bgp.Rule become statements:
+//
+//   - a range is a set of one prefix with its lengths, inverted for Not;
+//   - peerType and the family have been decided, for a session has one of each;
+//   - "from remote peers" is asked as two statements, for internal and for external paths, because GoBGP can ask for a kind only;
+//   - an interface is the set of the next hops that the host's own routes lead there, cut into disjoint ranges; what we
+//     originate has no next hop, so there the matching prefixes are listed instead;
+//   - an AS path towards eBGP peers begins with our own AS, which GoBGP has put there before it asks us;
+//   - AS numbers of several kinds to be prepended take a statement for each run of equal ones; that the first of them held is
+//     remembered by a community that the last one takes away. It is a random one, so that no peer can send it.
+type program struct {
+	name     string
+	mark     string // the community of the last point
+	sets     []*api.DefinedSet
+	imports  []*api.Statement
+	exports  []*api.Statement
+	elevated [2]string // names of the sets of elevated prefixes, IPv4 and IPv6; "" without an Announce
+	refuse   bool      // what no statement decides about is not sent
+}
+
+// compile makes the program of a Config. elevated are learned prefixes inside our blocks that are to be sent all the same.
+func compile(cfg *bgp.Config, name, mark string, elevated []netip.Prefix) *program {
+	g := &program{name: name, mark: mark}
+	g.nextHops(cfg)
+	for _, group := range grouped(cfg, func(p *bgp.Peer) []bgp.Rule { return p.Import }) {
+		r := ruleSet{g: g, cfg: cfg, peers: g.neighbours(group), first: &group[0], to: &g.imports}
+		for i := range group[0].Import {
+			r.rule(&group[0].Import[i])
+		}
+	}
+	for _, group := range grouped(cfg, func(p *bgp.Peer) []bgp.Rule { return p.Export }) {
+		r := ruleSet{g: g, cfg: cfg, peers: g.neighbours(group), first: &group[0], export: true, to: &g.exports}
+		for i := range group[0].Export {
+			r.rule(&group[0].Export[i])
+		}
+	}
+	if cfg.Announce != nil {
+		g.announce(cfg, elevated)
+	}
+	return g
+}
+
+// grouped returns the peers that have rules, those together whose rules are one program.
+func grouped(cfg *bgp.Config, rules func(*bgp.Peer) []bgp.Rule) [][]bgp.Peer {
+	var groups [][]bgp.Peer
+	for i := range cfg.Peers {
+		p := &cfg.Peers[i]
+		if len(rules(p)) == 0 {
+			continue
+		}
+		at := slices.IndexFunc(groups, func(g []bgp.Peer) bool {
+			q := &g[0]
+			return p.Addr.Is4() == q.Addr.Is4() && cfg.External(p) == cfg.External(q) && cfg.LocalAS(p) == cfg.LocalAS(q) && bgp.EqualRules(rules(p), rules(q))
+		})
+		if at < 0 {
+			at, groups = len(groups), append(groups, nil)
+		}
+		groups[at] = append(groups[at], *p)
+	}
+	return groups
+}
+
+// next returns a name that is not taken yet.
+func (g *program) next() string {
+	return fmt.Sprintf("%s-%d", g.name, len(g.sets)+len(g.imports)+len(g.exports))
+}
+
+func (g *program) define(set *api.DefinedSet) string {
+	set.Name = g.next()
+	g.sets = append(g.sets, set)
+	return set.Name
+}
+
+func (g *program) neighbours(peers []bgp.Peer) *api.MatchSet {
+	set := &api.DefinedSet{DefinedType: api.DefinedType_DEFINED_TYPE_NEIGHBOR}
+	for i := range peers {
+		set.List = append(set.List, netip.PrefixFrom(peers[i].Addr, peers[i].Addr.BitLen()).String())
+	}
+	return any1(g.define(set))
+}
+
+func (g *program) prefixes(list ...*api.Prefix) string {
+	return g.define(&api.DefinedSet{DefinedType: api.DefinedType_DEFINED_TYPE_PREFIX, Prefixes: list})
+}
+
+func (g *program) strings(kind api.DefinedType, list ...string) *api.MatchSet {
+	return any1(g.define(&api.DefinedSet{DefinedType: kind, List: list}))
+}
+
+func any1(set string) *api.MatchSet { return &api.MatchSet{Type: api.MatchSet_TYPE_ANY, Name: set} }
+
+func (g *program) export(c *api.Conditions, a *api.Actions) {
+	g.exports = append(g.exports, &api.Statement{Name: g.next(), Conditions: c, Actions: a})
+}
+
+// exactly and within are prefixes with their lengths.
+func exactly(p netip.Prefix) *api.Prefix { return lengths(p, p.Bits(), p.Bits()) }
+func within(p netip.Prefix) *api.Prefix  { return lengths(p, p.Bits(), p.Addr().BitLen()) }
+
+func lengths(p netip.Prefix, low, high int) *api.Prefix {
+	return &api.Prefix{IpPrefix: p.String(), MaskLengthMin: uint32(low), MaskLengthMax: uint32(high)}
+}
+
+// nextHops adds what nextHopMode asks for. It decides nothing and comes first.
+func (g *program) nextHops(cfg *bgp.Config) {
+	var self, keep []bgp.Peer
+	for _, p := range cfg.Peers {
+		switch {
+		case p.SelfNextHop:
+			self = append(self, p)
+		case p.KeepNextHop:
+			keep = append(keep, p)
+		}
+	}
+	if len(self) > 0 {
+		g.export(&api.Conditions{NeighborSet: g.neighbours(self)}, &api.Actions{Nexthop: &api.NexthopAction{Self: true}})
+	}
+	if len(keep) > 0 {
+		g.export(&api.Conditions{NeighborSet: g.neighbours(keep)}, &api.Actions{Nexthop: &api.NexthopAction{Unchanged: true}})
+	}
+}
+
+// announce adds bgp.Announce, for all peers alike.
+func (g *program) announce(cfg *bgp.Config, elevated []netip.Prefix) {
+	a := cfg.Announce
+	g.refuse = true
+	decide := func(list []netip.Prefix, as func(netip.Prefix) *api.Prefix, action api.RouteAction) {
+		for _, set := range g.byFamily(list, as) {
+			g.export(&api.Conditions{PrefixSet: any1(set)}, &api.Actions{RouteAction: action})
+		}
+	}
+	decide(a.Hidden, within, api.RouteAction_ROUTE_ACTION_REJECT)
+	for i := range a.Advertisements {
+		actions := &api.Actions{}
+		addCommunities(actions, a.Advertisements[i].Communities)
+		g.export(&api.Conditions{PrefixSet: any1(g.prefixes(within(a.Advertisements[i].CIDR)))}, actions)
+	}
+	decide(a.Own, exactly, api.RouteAction_ROUTE_ACTION_ACCEPT)
+	for i, nobody := range [...]netip.Prefix{nobody4, nobody6} {
+		list := []*api.Prefix{exactly(nobody)} // a set must not be empty
+		for _, p := range slices.Concat(elevated, elevatedOf(cfg)) {
+			if p.Addr().Is4() == nobody.Addr().Is4() {
+				list = append(list, exactly(p))
+			}
+		}
+		g.elevated[i] = g.prefixes(list...)
+		g.export(&api.Conditions{PrefixSet: any1(g.elevated[i])}, &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_ACCEPT})
+	}
+	decide(a.Own, within, api.RouteAction_ROUTE_ACTION_REJECT)
+	decide(a.Services, within, api.RouteAction_ROUTE_ACTION_ACCEPT)
+	decide(a.Reflected, within, api.RouteAction_ROUTE_ACTION_ACCEPT)
+	decide(a.Pools, within, api.RouteAction_ROUTE_ACTION_ACCEPT)
+}
+
+// Prefixes that are never routed.
+var (
+	nobody4 = netip.MustParsePrefix("255.255.255.255/32")
+	nobody6 = netip.MustParsePrefix("::/128")
+)
+
+// elevatedOf returns our own elevated routes inside our blocks.
+func elevatedOf(cfg *bgp.Config) []netip.Prefix {
+	var out []netip.Prefix
+	for i := range cfg.Originate {
+		if o := &cfg.Originate[i]; cfg.Announce.ElevatedInside(o.Prefix, o.LocalPref) {
+			out = append(out, o.Prefix)
+		}
+	}
+	return out
+}
+
+// byFamily defines up to two sets, for GoBGP's hold one family.
+func (g *program) byFamily(list []netip.Prefix, as func(netip.Prefix) *api.Prefix) []string {
+	var v4, v6 []*api.Prefix
+	for _, p := range list {
+		if p.Addr().Is4() {
+			v4 = append(v4, as(p))
+		} else {
+			v6 = append(v6, as(p))
+		}
+	}
+	var out []string
+	for _, l := range [][]*api.Prefix{v4, v6} {
+		if len(l) > 0 {
+			out = append(out, g.prefixes(l...))
+		}
+	}
+	return out
+}
+
+func addCommunities(to *api.Actions, list []bgp.Community) {
+	for _, c := range list {
+		at := &to.Community
+		if c.Large {
+			at = &to.LargeCommunity
+		}
+		if *at == nil {
+			*at = &api.CommunityAction{Type: api.CommunityAction_TYPE_ADD}
+		}
+		(*at).Communities = append((*at).Communities, c.String())
+	}
+}

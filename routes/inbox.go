@@ -46,9 +46,10 @@ func (b *inbox) take() mail {
 	return m
 }
 
-// Apply hands over one step of an owner's desired state. It never waits for the kernel. The slices belong to the Programmer
-// afterwards. Steps of one owner take effect in the order of the calls; a whole set makes those before it void.
+// Apply hands over one step of an owner's desired state. It never waits for the kernel. The slices of routes and neighbours
+// belong to the Programmer afterwards; the few links are copied, as plans like to keep and change theirs. Steps of one owner take effect in the order of the calls; a whole set makes those before it void.
 func (p *Programmer) Apply(owner Owner, c Change) {
+	c.Links = cloneLinks(c.Links)
 	p.inbox.put(func(m *mail) {
 		if c.Whole {
 			m.changes = slices.DeleteFunc(m.changes, func(o ownerChange) bool {
@@ -63,6 +64,23 @@ func (p *Programmer) Apply(owner Owner, c Change) {
 		}
 		m.changes = append(m.changes, ownerChange{owner, c})
 	})
+}
+
+// cloneLinks copies links with what they point to; nil stays nil, which means something else than empty.
+func cloneLinks(links []Link) []Link {
+	if links == nil {
+		return nil
+	}
+	fresh := make([]Link, len(links))
+	for i, l := range links {
+		l.Addresses = slices.Clone(l.Addresses)
+		if l.VXLAN != nil {
+			v := *l.VXLAN
+			l.VXLAN = &v
+		}
+		fresh[i] = l
+	}
+	return fresh
 }
 
 // Expect names the owners that must be in sync before anything is deleted; what InSync said before the call no longer

@@ -156,10 +156,8 @@ func deviceMismatch(r *rig) {
 	r.ready(set)
 	r.wantTunnel(set)
 	r.wantOurs(vxlanRoutes(2)...)
-	set.Links[0].VXLAN.VNI = 4097
-	other := vxlanLink()
-	other.VXLAN.VNI = 4097
-	r.apply(Change{Links: []Link{other}})
+	set.Links[0].VXLAN.VNI = 4097 // a plan that changes the link it handed over and hands it over again
+	r.apply(Change{Links: set.Links})
 	r.wantTunnel(set)
 	r.wantOurs(vxlanRoutes(2)...)
 }

@@ -10,7 +10,7 @@
 //
 //   - Writes of routes, nexthop objects and neighbours go through a batched encoder (batch_linux.go): up to 512 messages in
 //     one send with one acknowledgement. The kernel answers each message that fails, and the sequence number says which one it
-//     was. This reaches 0.96 and more of what sending ready-made batches does on the same machine, and four times the rate of
+//     was. This reaches 0.95 and more of what sending ready-made batches does on the same machine, and four times the rate of
 //     one request a route, six times when the routes refer to nexthop objects (BenchmarkWriteRoutes); our own share is
 //     15 to 25 ns a route. Batches of 256 to 2048 are equally fast within the noise of measuring (BenchmarkBatchSize). The
 //     buffers are used again: nothing is allocated per route.

@@ -35,7 +35,7 @@ test-guest: deps build ## run only the tests that need a kernel with IPIP, in on
 	@test/guest-tests
 
 bench: deps build ## print the figures: programming rate, resync, memory, plan time
-	$(GO) test -run '^$$' -bench . -benchmem -timeout 30m ./...
+	$(GO) test -p 1 -run '^$$' -bench . -benchmem -timeout 30m ./...
 	$(GO) run ./test/bench -caracald $(BIN)/caracald
 
 bench-fib: deps build ## how fast what BGP brings reaches the kernel: caracald against BIRD 2 and FRR, 1,000 to 100,000 prefixes

@@ -135,21 +135,27 @@ const insideEnv = "CARACAL_GOBGP_TEST_INSIDE"
 // TestBothFamilies runs TestBothFamiliesInside in a namespace with addresses of both families.
 func TestBothFamilies(t *testing.T) {
 	parallel(t)
+	inNamespace(t, "TestBothFamiliesInside", "fd00:1::1", "fd00:1::2")
+}
+
+// inNamespace runs a test of this package in a namespace with these IPv6 addresses.
+func inNamespace(t *testing.T, name string, addrs ...string) {
+	t.Helper()
 	ip := need.Tool(t, "ip", "iproute2")
 	ns := need.Namespace(t)
-	for _, a := range []string{"fd00:1::1", "fd00:1::2"} {
+	for _, a := range addrs {
 		if _, err := ns.Run(ip, "-6", "address", "add", a+"/128", "dev", "lo", "nodad"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestBothFamiliesInside$", "-test.v", "-test.timeout=2m")
+	cmd := exec.Command(os.Args[0], "-test.run=^"+name+"$", "-test.v", "-test.timeout=3m")
 	cmd.Env = append(os.Environ(), insideEnv+"=1")
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := ns.Start(cmd); err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "--- PASS: TestBothFamiliesInside") {
+	if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "--- PASS: "+name) {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
 }

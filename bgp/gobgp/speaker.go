@@ -287,11 +287,9 @@ func (s *Speaker) syncPeers(ctx context.Context, want []bgp.Peer) error {
 		if now, ok := wanted[addr]; ok && len(bgp.Resets(&was, &now)) == 0 {
 			continue
 		}
-		if was.Held == "" {
-			if err := s.srv.DeletePeer(ctx, &api.DeletePeerRequest{Address: addr.String()}); err != nil {
-				errs = append(errs, fmt.Errorf("remove BGP peer %s: %w", was.Name, err))
-				continue
-			}
+		if err := s.removePeer(ctx, &was); err != nil {
+			errs = append(errs, fmt.Errorf("remove BGP peer %s: %w", was.Name, err))
+			continue
 		}
 		delete(s.peers, addr)
 		s.feed.remove(addr)
@@ -316,4 +314,22 @@ func (s *Speaker) syncPeers(ctx context.Context, want []bgp.Peer) error {
 		s.peers[p.Addr] = p
 	}
 	return errors.Join(errs...)
+}
+
+// removePeer ends a session. DeletePeer leaves the password on the listening sockets, where it would keep the same address from
+// ever connecting without one; UpdatePeer takes it away. The peer is down between the two.
+func (s *Speaker) removePeer(ctx context.Context, p *bgp.Peer) error {
+	if p.Held != "" {
+		return nil // never was there
+	}
+	if p.Password != "" {
+		bare := *p
+		bare.Password = ""
+		conf := s.peer(&bare)
+		conf.Conf.AdminDown = true
+		if _, err := s.srv.UpdatePeer(ctx, &api.UpdatePeerRequest{Peer: conf}); err != nil {
+			return fmt.Errorf("take the password off: %w", err)
+		}
+	}
+	return s.srv.DeletePeer(ctx, &api.DeletePeerRequest{Address: p.Addr.String()})
 }

@@ -31,6 +31,10 @@ func TestContract(t *testing.T) {
 				server.Clear(t, form)
 				return open(t, server, kubetest.Admin, form)
 			})
+			datastoretest.ContractStart(t, func(t *testing.T) datastore.Store {
+				server.Clear(t, form)
+				return open(t, server, kubetest.Admin, form)
+			})
 		})
 	}
 }

@@ -24,8 +24,16 @@ func plainMeta(m *metav1.ObjectMeta) calico.ObjectMeta {
 	return calico.ObjectMeta{
 		Name: m.Name, UID: string(m.UID), ResourceVersion: m.ResourceVersion,
 		CreationTimestamp: when(&m.CreationTimestamp), DeletionTimestamp: when(m.DeletionTimestamp),
-		Labels: maps.Clone(m.Labels), Annotations: maps.Clone(m.Annotations),
+		Labels: copyOf(m.Labels), Annotations: copyOf(m.Annotations),
 	}
+}
+
+// copyOf returns a copy of a map; nil for an empty one, which means the same.
+func copyOf(m map[string]string) map[string]string {
+	if len(m) == 0 {
+		return nil
+	}
+	return maps.Clone(m)
 }
 
 func when(t *metav1.Time) *time.Time {
@@ -48,7 +56,7 @@ func (f form) decode(u *unstructured.Unstructured, kind calico.Kind) (calico.Obj
 		obj, problems = decodeSlowly(u, kind, err)
 	}
 	*obj.Meta() = plainMeta(metaOf(u))
-	if f == classic && kind != calico.KindConfigMap {
+	if f == classic && !own(kind) {
 		problems = append(problems, unfold(obj)...)
 	}
 	return obj, problems
@@ -67,12 +75,11 @@ func metaOf(u *unstructured.Unstructured) *metav1.ObjectMeta {
 func decodeSlowly(u *unstructured.Unstructured, kind calico.Kind, why error) (calico.Object, []cluster.Problem) {
 	n := &yaml.Node{}
 	if err := n.Encode(u.Object); err == nil {
-		if obj, problems := calico.Decode(n, kind); len(problems) > 0 {
-			for i := range problems {
-				problems[i].Line = 0
-			}
-			return obj, problems
+		obj, problems := calico.Decode(n, kind)
+		for i := range problems {
+			problems[i].Line = 0 // of a text that nobody wrote
 		}
+		return obj, problems // none where package calico takes what JSON's rules do not
 	}
 	obj, _ := calico.New(kind)
 	return obj, []cluster.Problem{{Object: calico.ObjectName(kind, u.GetName()), Text: fmt.Sprintf("cannot be read: %v", why)}}
@@ -225,7 +232,7 @@ func merge(raw, was, now any) any {
 // fold writes labels and annotations where the form keeps them.
 func (f form) fold(u *unstructured.Unstructured, obj calico.Object) {
 	m := obj.Meta()
-	if f != classic || obj.Kind() == calico.KindConfigMap {
+	if f != classic || own(obj.Kind()) {
 		u.SetLabels(m.Labels)
 		u.SetAnnotations(m.Annotations)
 		return

@@ -40,6 +40,7 @@ type feed struct {
 	s     *Store
 	form  form
 	kind  calico.Kind
+	name  string // only the object of this name; empty: all
 	index int
 	notes chan<- note
 	wake  *wakeup
@@ -99,9 +100,17 @@ func (f *feed) reflector(ctx context.Context) *cache.Reflector {
 	return r
 }
 
+// selection are the options that choose what is read.
+func (f *feed) selection() metav1.ListOptions {
+	if f.name != "" {
+		return metav1.ListOptions{FieldSelector: "metadata.name=" + f.name}
+	}
+	return selection(f.kind)
+}
+
 // list reads one page.
 func (f *feed) list(ctx context.Context, opts metav1.ListOptions) (out runtime.Object, err error) {
-	opts.FieldSelector = selection(f.kind).FieldSelector
+	opts.FieldSelector = f.selection().FieldSelector
 	err = f.try(ctx, func() error {
 		page, err := f.page(ctx, opts)
 		if err == nil {
@@ -124,7 +133,7 @@ var errWentBack = errors.New("the API server's data is older than what was read 
 
 // watch opens a stream.
 func (f *feed) watch(ctx context.Context, opts metav1.ListOptions) (out watch.Interface, err error) {
-	opts.FieldSelector = selection(f.kind).FieldSelector
+	opts.FieldSelector = f.selection().FieldSelector
 	err = f.try(ctx, func() error {
 		if opts.SendInitialEvents == nil {
 			if err := f.ahead(ctx, opts.ResourceVersion); err != nil {
@@ -153,7 +162,7 @@ func (f *feed) ahead(ctx context.Context, version string) error {
 	if was == 0 {
 		return nil
 	}
-	opts := selection(f.kind)
+	opts := f.selection()
 	opts.Limit = 1
 	page, err := f.page(ctx, opts)
 	if err != nil {

@@ -24,18 +24,25 @@ func (f form) String() string { return f.group + "/" + f.version }
 var (
 	nodeResource      = schema.GroupVersionResource{Version: "v1", Resource: "nodes"}
 	configMapResource = schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}
+	secretResource    = schema.GroupVersionResource{Version: "v1", Resource: "secrets"}
 )
 
-// watched are the kinds that States are made of, in the order in which their errors are told.
+// watched are the kinds that States are made of, in the order in which their errors are told. Secrets are watched one by
+// one, where a session asks for a password.
 func watched() []calico.Kind {
 	return []calico.Kind{
 		calico.KindNode, calico.KindIPPool, calico.KindIPAMBlock, calico.KindBlockAffinity, calico.KindBGPConfiguration,
-		calico.KindBGPPeer, calico.KindFelixConfig, calico.KindConfigMap,
+		calico.KindBGPPeer, calico.KindBGPFilter, calico.KindFelixConfig, calico.KindConfigMap,
 	}
 }
 
 // own reports whether a kind is Kubernetes' own and so the same in both forms.
-func own(kind calico.Kind) bool { return kind == calico.KindNode || kind == calico.KindConfigMap }
+func own(kind calico.Kind) bool { return kind == calico.KindNode || namespaced(kind) }
+
+// namespaced reports whether objects of a kind are in a namespace. The one that is read is Options.Namespace.
+func namespaced(kind calico.Kind) bool {
+	return kind == calico.KindConfigMap || kind == calico.KindSecret
+}
 
 // resource returns where the objects of a kind are.
 func (f form) resource(kind calico.Kind) schema.GroupVersionResource {
@@ -45,12 +52,16 @@ func (f form) resource(kind calico.Kind) schema.GroupVersionResource {
 		return nodeResource
 	case calico.KindConfigMap:
 		return configMapResource
+	case calico.KindSecret:
+		return secretResource
 	case calico.KindIPPool:
 		r.Resource = "ippools"
 	case calico.KindBGPConfiguration:
 		r.Resource = "bgpconfigurations"
 	case calico.KindBGPPeer:
 		r.Resource = "bgppeers"
+	case calico.KindBGPFilter:
+		r.Resource = "bgpfilters"
 	case calico.KindFelixConfig:
 		r.Resource = "felixconfigurations"
 	case calico.KindIPAMBlock:

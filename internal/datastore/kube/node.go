@@ -24,6 +24,8 @@ const (
 	annotationASN = domain + "ASNumber"
 	// annotationLabels holds, as JSON, labels that the node has for Calico and not for Kubernetes.
 	annotationLabels = domain + "labels"
+	// annotationInterfaces holds spec.interfaces as JSON.
+	annotationInterfaces = domain + "Interfaces"
 )
 
 // nodeField is a text in a Calico Node that is an annotation of the Kubernetes Node.
@@ -33,8 +35,10 @@ type nodeField struct {
 	at         func(*calico.Node) *string
 }
 
-// The annotations of the tunnel addresses, which we write.
+// The annotations with addresses, which we write.
 const (
+	annotationAddr4  = domain + "IPv4Address"
+	annotationAddr6  = domain + "IPv6Address"
 	annotationIPIP   = domain + "IPv4IPIPTunnelAddr"
 	annotationVXLAN4 = domain + "IPv4VXLANTunnelAddr"
 	annotationVXLAN6 = domain + "IPv6VXLANTunnelAddr"
@@ -43,8 +47,8 @@ const (
 // nodeFields returns the table. The Node must have a spec.bgp.
 func nodeFields() []nodeField {
 	return []nodeField{
-		{domain + "IPv4Address", "spec.bgp.ipv4Address", func(n *calico.Node) *string { return &n.Spec.BGP.IPv4Address }},
-		{domain + "IPv6Address", "spec.bgp.ipv6Address", func(n *calico.Node) *string { return &n.Spec.BGP.IPv6Address }},
+		{annotationAddr4, "spec.bgp.ipv4Address", func(n *calico.Node) *string { return &n.Spec.BGP.IPv4Address }},
+		{annotationAddr6, "spec.bgp.ipv6Address", func(n *calico.Node) *string { return &n.Spec.BGP.IPv6Address }},
 		{annotationIPIP, "spec.bgp.ipv4IPIPTunnelAddr", func(n *calico.Node) *string { return &n.Spec.BGP.IPv4IPIPTunnelAddr }},
 		{annotationVXLAN4, "spec.ipv4VXLANTunnelAddr", func(n *calico.Node) *string { return &n.Spec.IPv4VXLANTunnelAddr }},
 		{domain + "VXLANTunnelMACAddr", "spec.vxlanTunnelMACAddr", func(n *calico.Node) *string { return &n.Spec.VXLANTunnelMACAddr }},
@@ -75,6 +79,9 @@ func readNode(m *metav1.ObjectMeta) (*calico.Node, []cluster.Problem) {
 	}
 	if *n.Spec.BGP == (calico.NodeBGPSpec{}) {
 		n.Spec.BGP = nil
+	}
+	if s, ok := m.Annotations[annotationInterfaces]; ok {
+		_ = json.Unmarshal([]byte(s), &n.Spec.Interfaces) // nothing is routed on it; as in Calico, what is wrong is as none
 	}
 	if s, ok := m.Annotations[annotationLabels]; ok {
 		var more map[string]string
@@ -141,6 +148,7 @@ func writeNode(labels, annotations map[string]string, n *calico.Node) (map[strin
 		asn = strconv.FormatUint(uint64(*n.Spec.BGP.ASNumber), 10)
 	}
 	put(annotationASN, asn)
+	put(annotationInterfaces, interfacesText(n.Spec.Interfaces))
 	// Labels that came from Calico's annotation stay there.
 	var calicoOnly map[string]string
 	_ = json.Unmarshal([]byte(annotations[annotationLabels]), &calicoOnly) // readNode has told
@@ -159,16 +167,7 @@ func (s *Store) PatchNode(ctx context.Context, name string, patch datastore.Node
 	k := datastore.Key{Kind: calico.KindNode, Name: name}
 	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
 	defer cancel()
-	annotations := map[string]any{}
-	for a, addr := range map[string]*netip.Addr{annotationIPIP: patch.IPIPAddr, annotationVXLAN4: patch.VXLANAddr4, annotationVXLAN6: patch.VXLANAddr6} {
-		switch {
-		case addr == nil:
-		case addr.IsValid():
-			annotations[a] = addr.String()
-		default:
-			annotations[a] = nil // removes it (RFC 7396)
-		}
-	}
+	annotations := annotationsOf(&patch)
 	c := s.metas.Resource(nodeResource)
 	if len(annotations) == 0 {
 		if _, err := c.Get(ctx, name, metav1.GetOptions{}); err != nil {
@@ -184,6 +183,60 @@ func (s *Store) PatchNode(ctx context.Context, name string, patch datastore.Node
 		return fault("patch", k, err)
 	}
 	return nil
+}
+
+// annotationsOf returns what a patch sets; nil removes an annotation (RFC 7396).
+func annotationsOf(p *datastore.NodePatch) map[string]any {
+	set := map[string]any{}
+	put := func(annotation, value string) {
+		set[annotation] = value
+		if value == "" {
+			set[annotation] = nil
+		}
+	}
+	for a, addr := range map[string]*netip.Addr{annotationIPIP: p.IPIPAddr, annotationVXLAN4: p.VXLANAddr4, annotationVXLAN6: p.VXLANAddr6} {
+		if addr != nil {
+			put(a, validText(*addr))
+		}
+	}
+	for a, prefix := range map[string]*netip.Prefix{annotationAddr4: p.Addr4, annotationAddr6: p.Addr6} {
+		if prefix != nil {
+			put(a, validText(*prefix))
+		}
+	}
+	if p.ASN != nil {
+		text := ""
+		if *p.ASN != 0 {
+			text = strconv.FormatUint(uint64(*p.ASN), 10)
+		}
+		put(annotationASN, text)
+	}
+	if p.Interfaces != nil {
+		put(annotationInterfaces, interfacesText(*p.Interfaces))
+	}
+	return set
+}
+
+// validText is how an address or a prefix is written: nothing for none.
+func validText(a interface {
+	IsValid() bool
+	String() string
+}) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}
+
+func interfacesText(list []calico.NodeInterface) string {
+	if len(list) == 0 {
+		return ""
+	}
+	text, err := json.Marshal(list)
+	if err != nil {
+		panic("kube: encode interfaces: " + err.Error()) // strings only
+	}
+	return string(text)
 }
 
 // union returns the entries of both maps; those of the second prevail. nil for none.

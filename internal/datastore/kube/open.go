@@ -25,7 +25,7 @@ import (
 // The environment, named and meant as in calico-node.
 const (
 	EnvAPIGroup  = "CALICO_API_GROUP" // crd.projectcalico.org/v1 or projectcalico.org/v3; empty: whichever the cluster has
-	EnvNamespace = "NAMESPACE"        // of the ConfigMap calico-config; empty: kube-system
+	EnvNamespace = "NAMESPACE"        // of the ConfigMap calico-config and of passwords; empty: kube-system
 )
 
 // Options are what a Store may be told. The zero value is right inside a cluster.

@@ -188,7 +188,7 @@ const role = `
 - {apiGroups: [""], resources: [nodes/status], verbs: [patch]}
 - {apiGroups: [""], resources: [configmaps], resourceNames: [calico-config], verbs: [list, watch]}
 - apiGroups: [crd.projectcalico.org, projectcalico.org]
-  resources: [ippools, bgpconfigurations, bgppeers, felixconfigurations, ipamblocks, blockaffinities]
+  resources: [ippools, bgpconfigurations, bgppeers, bgpfilters, felixconfigurations, ipamblocks, blockaffinities]
   verbs: [get, list, watch]
 - apiGroups: [crd.projectcalico.org, projectcalico.org]
   resources: [ipamblocks, blockaffinities, ipamhandles]

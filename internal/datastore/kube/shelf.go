@@ -17,6 +17,9 @@ type shelf struct {
 	synced bool   // all of the kind was read once
 	err    error  // why it cannot be read at the moment
 	doubt  doubt
+	// needed: nothing is in sync without it, and that it cannot be read is told as the datastore's error.
+	needed  bool
+	dropped bool // nobody follows it any more
 }
 
 func newShelf(kind calico.Kind, m marker) *shelf {

@@ -182,7 +182,7 @@ func (s *Store) client(ctx context.Context, kind calico.Kind) (dynamic.ResourceI
 
 func (s *Store) resource(f form, kind calico.Kind) dynamic.ResourceInterface {
 	r := s.objects.Resource(f.resource(kind))
-	if kind == calico.KindConfigMap {
+	if namespaced(kind) {
 		return r.Namespace(s.opts.Namespace)
 	}
 	return r

@@ -12,6 +12,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"github.com/caracal-net/caracal/internal/calico"
 	"github.com/caracal-net/caracal/internal/datastore"
 )
 
@@ -31,6 +32,7 @@ type watching struct {
 	intake  *datastore.Intake
 	shelves []*shelf
 	looking error // why the API group is not known
+	secrets *secrets
 
 	first, fire time.Time // the first gathered change; when it is told. Zero: there is none
 	last        datastore.Update
@@ -47,12 +49,18 @@ func (s *Store) Watch(ctx context.Context, sink func(datastore.Update)) error {
 	}
 	notes, wake, marks := make(chan note, backlog), newWakeup(), marker{maphash.MakeSeed()}
 	var feeds sync.WaitGroup
-	for i, kind := range watched() {
-		w.shelves = append(w.shelves, newShelf(kind, marks))
-		fd := &feed{s: s, form: f, kind: kind, index: i, notes: notes, wake: wake}
-		feeds.Go(func() { fd.run(ctx) })
-	}
 	defer feeds.Wait()
+	follow := func(ctx context.Context, kind calico.Kind, name string) *shelf {
+		sh := newShelf(kind, marks)
+		fd := &feed{s: s, form: f, kind: kind, name: name, index: len(w.shelves), notes: notes, wake: wake}
+		w.shelves = append(w.shelves, sh)
+		feeds.Go(func() { fd.run(ctx) })
+		return sh
+	}
+	for _, kind := range watched() {
+		follow(ctx, kind, "").needed = true
+	}
+	w.secrets = newSecrets(ctx, follow)
 	return w.run(ctx, notes)
 }
 
@@ -114,6 +122,9 @@ func (w *watching) wake() time.Time {
 // take works on one note.
 func (w *watching) take(n note, now time.Time) {
 	s := w.shelves[n.feed]
+	if s.dropped {
+		return
+	}
 	switch n.what {
 	case status:
 		if n.err != nil {
@@ -149,6 +160,7 @@ func (w *watching) gather(now time.Time) {
 
 // publish calls the sink if there is something to tell.
 func (w *watching) publish(now time.Time) {
+	w.secrets.follow(w.intake)
 	u := datastore.Update{State: w.intake.State(), InSync: w.synced(), Err: w.failure(), Suspect: w.suspect(now)}
 	if !u.InSync && u.Err == nil && !w.called {
 		return // nothing is wrong, it just takes a moment
@@ -170,7 +182,7 @@ func (w *watching) publish(now time.Time) {
 // synced reports whether every kind was read once.
 func (w *watching) synced() bool {
 	for _, s := range w.shelves {
-		if !s.synced {
+		if s.needed && !s.synced {
 			return false
 		}
 	}
@@ -183,7 +195,7 @@ func (w *watching) failure() error {
 		return fmt.Errorf("read datastore %s: %w", w.s.host, w.looking)
 	}
 	for _, s := range w.shelves {
-		if s.err != nil {
+		if s.needed && s.err != nil {
 			return fmt.Errorf("read datastore %s: %s: %w", w.s.host, s.kind, s.err)
 		}
 	}

@@ -1,0 +1,77 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/caracal-net/caracal/internal/calico"
+	"github.com/caracal-net/caracal/internal/cluster"
+	"github.com/caracal-net/caracal/internal/datastore"
+)
+
+// secrets follows the Secrets that sessions take their passwords from, each for itself: our role allows none, an
+// operator adds one for those that are meant. That one cannot be read is a problem of the session, not of the datastore.
+type secrets struct {
+	ctx    context.Context // of Watch
+	start  func(ctx context.Context, kind calico.Kind, name string) *shelf
+	wanted map[string]*wantedSecret
+	told   []cluster.Problem
+}
+
+type wantedSecret struct {
+	shelf *shelf
+	stop  context.CancelFunc
+}
+
+func newSecrets(ctx context.Context, start func(context.Context, calico.Kind, string) *shelf) *secrets {
+	return &secrets{ctx: ctx, start: start, wanted: map[string]*wantedSecret{}}
+}
+
+// follow starts to read what is wanted now and forgets the rest.
+func (s *secrets) follow(in *datastore.Intake) {
+	if s == nil {
+		return // the API group is not known yet
+	}
+	names := secretNames(in.State())
+	for name, old := range s.wanted {
+		if !slices.Contains(names, name) {
+			old.stop()
+			old.shelf.dropped = true
+			in.Delete(datastore.Key{Kind: calico.KindSecret, Name: name})
+			delete(s.wanted, name)
+		}
+	}
+	var problems []cluster.Problem
+	for _, name := range names {
+		w := s.wanted[name]
+		if w == nil {
+			ctx, stop := context.WithCancel(s.ctx)
+			w = &wantedSecret{shelf: s.start(ctx, calico.KindSecret, name), stop: stop}
+			s.wanted[name] = w
+		}
+		if w.shelf.err != nil {
+			problems = append(problems, cluster.Problem{Object: calico.ObjectName(calico.KindSecret, name),
+				Text: fmt.Sprintf("cannot be read: %v; allow caracald's service account to get, list and watch this Secret, by a Role and a RoleBinding", w.shelf.err)})
+		}
+	}
+	if !slices.Equal(problems, s.told) {
+		s.told = problems
+		in.Stray(problems)
+	}
+}
+
+// secretNames returns the names of the Secrets that settings refer to, sorted.
+func secretNames(st *cluster.State) (names []string) {
+	add := func(k cluster.SecretKey) {
+		if k.Name != "" {
+			names = append(names, k.Name)
+		}
+	}
+	add(st.BGP().MeshPassword)
+	for _, p := range st.BGPPeers() {
+		add(p.Password)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}

@@ -47,7 +47,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.kernel.Close()) }()
-	listener, err := inspect.Listen(ctx, cfg.Socket)
+	listener, err := listen(ctx, cfg.Socket)
 	if err != nil {
 		return err
 	}

@@ -23,6 +23,9 @@ const (
 	probeTimeout = time.Second
 )
 
+// ErrAnswered says that another daemon answers on the socket. It may be on its way out.
+var ErrAnswered = errors.New("another daemon answers there; stop it or choose another path")
+
 // Listen opens the unix socket on which inspection is served. A socket that a dead daemon left is taken over; one that
 // answers, or a file that is no socket, is an error. The directory is created. Two daemons that start at once are
 // told apart by a lock on the directory.
@@ -78,7 +81,7 @@ func removable(ctx context.Context, path string) error {
 	conn, err := (&net.Dialer{Timeout: probeTimeout}).DialContext(ctx, "unix", path)
 	if err == nil {
 		conn.Close()
-		return errors.New("another daemon answers there; stop it or choose another path")
+		return ErrAnswered
 	}
 	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -12,7 +12,7 @@ LAB    := $(BIN)/caracal-lab --vm test/vm/run-in-vm
 SHAPE   = --mode $(MODE) --nodes $(NODES) --family $(FAMILY)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test test-host test-guest bench bench-fib check proto up status down scenario clean
+.PHONY: help deps build demo test test-host test-guest kubeapi bench bench-fib check proto up status down scenario clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,8 +28,11 @@ demo: deps build ## bring up a cluster, ping everything, show why each route is 
 
 test: deps build test-host test-guest ## run every test: pure, real kernel, lab, and those that need IPIP in the guest kernel
 
-test-host:
+test-host: kubeapi
 	CARACAL_TEST_GUEST=follows CARACAL_BIN=$(CURDIR)/$(BIN) $(GO) test $(TESTFLAGS) ./...
+
+kubeapi: ## build the API server the tests run, once for a machine (some minutes; then cached)
+	@test/apiserver/build >/dev/null
 
 test-guest: deps build ## run only the tests that need a kernel with IPIP, in one boot of the guest kernel
 	@test/guest-tests

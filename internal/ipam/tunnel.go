@@ -137,7 +137,7 @@ func (p *tunnelPass) ensure(ctx context.Context, t *tunnel) error {
 		return p.drop(ctx, t, current)
 	}
 	if !current.IsValid() {
-		return p.renew(ctx, t, pools, current, true)
+		return p.renew(ctx, t, pools, current)
 	}
 	held, err := p.lookup(ctx, current)
 	if err != nil {
@@ -150,16 +150,16 @@ func (p *tunnelPass) ensure(ctx context.Context, t *tunnel) error {
 func (p *tunnelPass) judge(ctx context.Context, t *tunnel, pools []*cluster.Pool, current netip.Addr, held *holder) error {
 	switch {
 	case held == nil:
-		return p.renew(ctx, t, pools, current, true)
+		return p.renew(ctx, t, pools, current)
 	case t.isOurs(held, p.Node):
 		if within(pools, netip.PrefixFrom(current, current.BitLen())) != nil {
 			return p.keep(ctx, t, current)
 		}
-		return p.renew(ctx, t, pools, current, true)
+		return p.renew(ctx, t, pools, current)
 	case len(held.attrs) == 0 && held.handle == "": // from before addresses had either
 		return p.adopt(ctx, t, pools, current)
 	}
-	return p.renew(ctx, t, pools, current, false) // a pod's, or another node's
+	return p.renew(ctx, t, pools, current) // a pod's, or another node's
 }
 
 // tunnelPools returns the pools that ask for a kind of tunnel on this node. Pools that take no new addresses are left
@@ -215,16 +215,16 @@ func (p *tunnelPass) keep(ctx context.Context, t *tunnel, current netip.Addr) er
 	return nil
 }
 
-// renew assigns a new address, after releasing what the handle holds unless the Node's address never was ours.
-func (p *tunnelPass) renew(ctx context.Context, t *tunnel, pools []*cluster.Pool, current netip.Addr, release bool) error {
+// renew assigns a new address, after releasing what the handle holds. The handle is this node's alone, so that is right also where
+// the Node names somebody else's address: what Calico leaves alone there is that address, and so do we, but one of ours that
+// the Node does not name would stay assigned for nothing.
+func (p *tunnelPass) renew(ctx context.Context, t *tunnel, pools []*cluster.Pool, current netip.Addr) error {
 	handle := t.handle + p.Node
 	if current.IsValid() {
 		p.set(t, netip.Addr{}) // whatever comes next, the Node must not name an address that is not the node's
 	}
-	if release {
-		if err := p.releaseByHandle(ctx, handle); err != nil && !errors.Is(err, datastore.ErrNotFound) {
-			return err
-		}
+	if err := p.releaseByHandle(ctx, handle); err != nil && !errors.Is(err, datastore.ErrNotFound) {
+		return err
 	}
 	addr, err := p.assign(ctx, t, pools)
 	if err != nil {
@@ -260,7 +260,7 @@ func (p *tunnelPass) adopt(ctx context.Context, t *tunnel, pools []*cluster.Pool
 		return nil
 	}
 	p.log().Info("tunnel address lost", keyTunnel, t.name, keyAddr, current, keyErr, err)
-	return p.renew(ctx, t, pools, current, true)
+	return p.renew(ctx, t, pools, current)
 }
 
 // drop clears the Node's address and releases it, if it is the node's to release.

@@ -28,7 +28,9 @@ func (r *Routes) look(st *cluster.State, h *routes.Host) {
 			r.dirty[p] = struct{}{}
 		}
 	}
-	if poolsDiffer(d.Pools) || d.BGP && settingsDiffer(r.st.BGP(), st.BGP()) {
+	rerouted := r.rerouted
+	r.rerouted = false
+	if rerouted || poolsDiffer(d.Pools) || d.BGP && settingsDiffer(r.st.BGP(), st.BGP()) {
 		r.again(st)
 		return
 	}

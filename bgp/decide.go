@@ -241,7 +241,11 @@ func (r *Routes) findWay(st *cluster.State, self *cluster.Node, h *routes.Host, 
 	} else {
 		w.rule = RuleOutside
 	}
-	hop, ok := h.Resolve(gw)
+	via := gw
+	if rc, ok := r.reach[netip.PrefixFrom(gw, gw.BitLen())]; ok {
+		via = rc.Gateway // our own route to the peer is none of the host's
+	}
+	hop, ok := h.Resolve(via)
 	switch {
 	case !ok:
 		w.refused = fmt.Sprintf(refusedNoRoute, gw)

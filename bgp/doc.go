@@ -13,17 +13,25 @@
 // The node-to-node mesh (RFC 4271 sessions, IPv4 over IPv4 and IPv6 over IPv6, RFC 4760 attributes for IPv6 only) is made
 // from Node resources as confd makes it: nobody peers with itself or with a route reflector, a route reflector has no mesh,
 // and of two nodes the one whose address sorts higher as a string of bytes dials while the other waits, so 192.0.2.9 dials
-// 192.0.2.10. Explicit BGPPeers come in their first form; where one of them and the mesh name the same address the BGPPeer
-// wins, and among BGPPeers a global one wins over a node's, then the first by name, where Calico leaves it to chance.
+// 192.0.2.10. Where a BGPPeer and the mesh name the same address the BGPPeer wins, and among BGPPeers a global one wins over a
+// node's, then one over the way back of another, then the first by name, where Calico leaves it to chance. A BGPPeer that has nodes
+// for its peers, by label or by address, makes the sessions back on those nodes. On a route reflector every peer of its AS is a
+// client, except reflectors of the same cluster. A session whose password cannot be read is Held: planned, shown with the
+// reason, and not started.
 //
 // A node originates
 //   - its own blocks: BlockAffinities of the node in state confirmed (or the empty state of old objects). The IPAMBlock is not
 //     asked. VXLAN pools are included as BIRD includes them (a top-of-rack router may want them; cluster nodes do not
 //     program them), and so are blocks whose pool has gone, whose workloads still run;
 //   - workload addresses outside its own blocks but inside a pool: borrowed addresses, addresses of a block whose
-//     affinity went away.
+//     affinity went away; inside them with a metric below the ordinary one, as a workload has that is moving here;
+//   - service addresses, which a Planner is given.
 //
-// A pool with disableBGPExport keeps both at home. On iBGP, LOCAL_PREF is 2147483647 less the route metric (1024 unless
+// What of that, and of what was learned, goes to which peer is decided in this order: the rules of the peer's BGPFilters, the
+// first that holds; pools with disableBGPExport stay home; communities are added; own blocks go whole, and of what is inside only
+// elevated routes; service addresses; on a reflector the cluster's service ranges; everything else inside a pool; nothing more. What is
+// received is decided about by the peer's import rules and else accepted. Config.Send and Config.Accept are the plain form of that, for
+// inspection and for tests; the Speaker has its engine do the same. On iBGP, LOCAL_PREF is 2147483647 less the route metric (1024 unless
 // BGPConfiguration says otherwise), as Calico has it since v3.32.
 //
 // # What a node does with what it hears
@@ -32,8 +40,10 @@
 // routes there). Prefixes in IPIP pools go where the Tunnel says; in pools without encapsulation and outside all pools
 // they go direct, over the host's own route to the next hop. The metric is 2147483647 less LOCAL_PREF: 1024 for an
 // ordinary route of Calico v3.32 and later, 2147483547 for LOCAL_PREF 100, so a default route from a router never shadows
-// the host's own. Not programmed: prefixes in VXLAN pools (package vxlan makes those from the datastore), prefixes this node
-// originates, and paths whose next hop lies inside a pool, which would route the overlay through itself.
+// the host's own. Not programmed: prefixes in service ranges, prefixes in VXLAN pools (package vxlan makes those from the datastore), prefixes this node
+// originates, paths whose next hop lies inside a pool, which would route the overlay through itself, and paths over an
+// ignored interface. A workload's own route is left to the host unless its address is learned with an elevated LOCAL_PREF: then it
+// has moved. Peers with reachableBy get a route through their gateway.
 //
 // Own blocks outside VXLAN pools become blackholes, so that packets to unused addresses end here and do not circle between
 // this node and its default gateway. Blocks of other nodes that no path leads to are listed as unroutable.
@@ -45,5 +55,10 @@
 //   - A block in state pendingDeletion is neither announced nor blackholed; in Calico its static route lingers.
 //   - Blackholes carry metric 1024 like everything of ours, BIRD's carry 0.
 //   - A /32 or /128 block is announced as soon as it is ours, not when its workload runs.
-//   - Filters, passwords, communities, service addresses, route reflection and local workload peers come later.
+//   - programClusterRoutes only says who of BIRD and Felix programs which pools; both are Caracal here.
+//   - ignoredInterfaces: BIRD may still find such a next hop by a less specific route; here the path is refused, and said so.
+//   - A rule's interface is that of the host's own route to the next hop, so never tunl0; in BIRD it is the same, the tunnel being
+//     chosen later. Of a block of ours it is none.
+//   - prefixLength with Equal or NotEqual is read as with In or NotIn; in BIRD such a rule never or always holds.
+//   - Local workload peers (localWorkloadSelector) are not supported.
 package bgp

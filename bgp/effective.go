@@ -21,7 +21,7 @@ func Effective(c *Config) []Line {
 	w.add(0, valRouterID, c.RouterID.String(), c.Sources[valRouterID])
 	w.add(0, valListen, fmt.Sprint(c.ListenPort), c.Sources[valListen])
 	if len(c.ListenAddrs) > 0 {
-		w.add(0, valAddrs, "["+join(c.ListenAddrs)+"]", c.Sources[valAddrs])
+		w.add(0, valAddrs, "["+quoteAll(c.ListenAddrs)+"]", c.Sources[valAddrs])
 	} else {
 		w.add(0, valAddrs, "[] # all", c.Sources[valAddrs])
 	}
@@ -111,7 +111,7 @@ func (w *lines) peer(c *Config, p *Peer) {
 		set(valPassword, "(set)")
 	}
 	if p.Held != "" {
-		set("held", strconv.Quote(p.Held))
+		w.add(2, "held", strconv.Quote(p.Held), from(valPassword))
 	}
 	set(valNextHop, nextHopWord(p))
 	if p.Client {

@@ -43,7 +43,7 @@ func (m *maker) mesh() {
 			if m.explain {
 				p.Sources = m.meshSources(n, f)
 			}
-			m.wanted = append(m.wanted, candidate{rank: rankMesh, peer: p})
+			m.wanted = append(m.wanted, &candidate{rank: rankMesh, peer: p})
 		}
 	}
 }
@@ -131,7 +131,7 @@ func (m *maker) addressed(b *cluster.BGPPeer) {
 	if m.explain {
 		m.addressedSources(&p, b, node)
 	}
-	m.wanted = append(m.wanted, candidate{peer: p, rank: rank, from: b.Name, res: b})
+	m.wanted = append(m.wanted, &candidate{peer: p, rank: rank, from: b.Name, res: b})
 }
 
 // standing returns the kind of a BGPPeer's sessions, which begins their names, and their rank.
@@ -210,7 +210,7 @@ func (m *maker) withNode(b *cluster.BGPPeer, n *cluster.Node, of []cluster.Famil
 		if m.explain {
 			m.nodeSources(&p, b, n, f, rank == rankReverse)
 		}
-		m.wanted = append(m.wanted, candidate{peer: p, rank: rank, from: b.Name, res: b})
+		m.wanted = append(m.wanted, &candidate{peer: p, rank: rank, from: b.Name, res: b})
 	}
 }
 

@@ -105,7 +105,7 @@ type maker struct {
 	bgp      cluster.BGPConfig
 	match    func(string, map[string]string) (bool, error)
 	explain  bool
-	wanted   []candidate
+	wanted   []*candidate
 	reach    []Reach
 	rules    map[rulesKey][]Rule
 	problems []cluster.Problem
@@ -131,20 +131,26 @@ const (
 // chosen returns the winners, sorted by name, and notes the losers. What only a session that is started needs is looked up for
 // winners alone, so that nothing is said of the others.
 func (m *maker) chosen() []Peer {
-	slices.SortStableFunc(m.wanted, func(a, b candidate) int {
+	slices.SortStableFunc(m.wanted, func(a, b *candidate) int {
 		return cmp.Or(a.peer.Addr.Compare(b.peer.Addr), cmp.Compare(a.rank, b.rank), strings.Compare(a.from, b.from), cmp.Compare(a.peer.Port, b.peer.Port))
 	})
-	var peers []Peer
-	for i := range m.wanted {
-		c := &m.wanted[i]
-		if len(peers) > 0 && peers[len(peers)-1].Addr == c.peer.Addr {
-			m.lost(c, &peers[len(peers)-1])
+	var won []*candidate
+	for _, c := range m.wanted {
+		if n := len(won); n > 0 && won[n-1].peer.Addr == c.peer.Addr {
+			m.lost(c, &won[n-1].peer)
 			continue
 		}
 		m.complete(c)
-		peers = append(peers, c.peer)
+		won = append(won, c)
 	}
-	slices.SortFunc(peers, func(a, b Peer) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(won, func(a, b *candidate) int { return strings.Compare(a.peer.Name, b.peer.Name) })
+	if len(won) == 0 {
+		return nil
+	}
+	peers := make([]Peer, len(won))
+	for i, c := range won {
+		peers[i] = c.peer
+	}
 	return peers
 }
 

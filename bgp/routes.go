@@ -1,6 +1,7 @@
 package bgp
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -33,6 +34,8 @@ type Routes struct {
 	st      *cluster.State
 	host    *routes.Host
 	whole   bool // the next Change is a whole one
+
+	rerouted bool // reach changed since the last Plan
 }
 
 // spareForwards is how much of what Routes shares may be out of use before it is made anew.
@@ -94,16 +97,16 @@ func (r *Routes) Reach(list []Reach) {
 	for _, rc := range list {
 		now[netip.PrefixFrom(rc.Peer, rc.Peer.BitLen())] = rc
 	}
-	for p, rc := range r.reach {
-		if now[p] != rc {
-			r.dirty[p] = struct{}{}
-		}
+	if maps.Equal(r.reach, now) {
+		return
 	}
-	for p, rc := range now {
-		if r.reach[p] != rc {
-			r.dirty[p] = struct{}{}
-		}
+	for p := range r.reach {
+		r.dirty[p] = struct{}{}
 	}
+	for p := range now {
+		r.dirty[p] = struct{}{}
+	}
+	r.rerouted = true // next hops may lead elsewhere
 	r.reach = now
 }
 

@@ -105,8 +105,39 @@ func TestRoutes(t *testing.T) {
 		affinities []*cluster.Affinity
 		learned    []bgp.Learned
 		workloads  []string
+		bgp        cluster.BGPConfig
+		reach      []bgp.Reach
 		want       []string
 	}{{
+		name: "service ranges are never programmed", bgp: cluster.BGPConfig{ASN: 64512,
+			ServiceClusterIPs: []netip.Prefix{p("10.96.0.0/12")}, ServiceExternalIPs: []netip.Prefix{p("203.0.113.7/32")}, ServiceLoadBalancerIPs: []netip.Prefix{p("10.3.128.0/24")}},
+		learned: []bgp.Learned{learned(path("10.96.0.0/12", "P", "192.0.2.10", ordinary)), learned(path("203.0.113.7/32", "P", "192.0.2.10", ordinary)),
+			learned(path("10.3.128.8/32", "P", "192.0.2.10", ordinary)), learned(path("10.3.129.0/26", "P", "192.0.2.10", ordinary))},
+		want: []string{"10.3.129.0/26 via 192.0.2.10 dev eth0 metric 1024 | " + bgp.RuleNoEncap + " | BGP path from P | plain | b"},
+	}, {
+		name: "nothing over ignored interfaces, but the tunnel does not ask", bgp: cluster.BGPConfig{ASN: 64512, IgnoredInterfaces: []string{"wlan0", "e*0"}},
+		learned: []bgp.Learned{learned(path("10.3.1.0/26", "P", "192.0.2.10", ordinary)), learned(path("10.1.1.0/26", "P", "192.0.2.10", ordinary))},
+		want: []string{
+			"10.1.1.0/26 via 192.0.2.10 dev tunl0 onlink metric 1024 mtu 1480 | tunnel | BGP path from P | always | b",
+			"10.3.1.0/26 metric 1024 UNROUTABLE next hop 192.0.2.10: the host's route there uses interface eth0, which BGPConfiguration ignoredInterfaces leaves out" +
+				" | BGP path without a usable next hop | BGP path from P | plain | b",
+		},
+	}, {
+		name: "routes to peers through their gateways",
+		reach: []bgp.Reach{{Peer: netip.MustParseAddr("203.0.113.9"), Gateway: netip.MustParseAddr("192.0.2.1"), Source: "BGPPeer tor"},
+			{Peer: netip.MustParseAddr("203.0.113.8"), Gateway: netip.MustParseAddr("203.0.113.1"), Source: "BGPPeer far"}},
+		learned: []bgp.Learned{learned(path("10.3.1.0/26", "P", "203.0.113.9", ordinary))},
+		want: []string{
+			"10.3.1.0/26 via 192.0.2.1 dev eth0 metric 1024 | " + bgp.RuleNoEncap + " | BGP path from P | plain | ",
+			"203.0.113.8/32 metric 1024 UNROUTABLE gateway 203.0.113.1 of reachableBy: no route of the host leads there | " + bgp.RuleReach + " | BGPPeer far |  | ",
+			"203.0.113.9/32 via 192.0.2.1 dev eth0 metric 1024 | " + bgp.RuleReach + " | BGPPeer tor |  | ",
+		},
+	}, {
+		name:      "a workload that has moved away is found there, one that has not is here",
+		workloads: []string{"10.1.9.9/32", "10.1.9.8/32"},
+		learned:   []bgp.Learned{learned(path("10.1.9.9/32", "Mesh_b", "192.0.2.10", bgp.MaxPref-512)), learned(path("10.1.9.8/32", "Mesh_b", "192.0.2.10", ordinary))},
+		want:      []string{"10.1.9.9/32 via 192.0.2.10 dev tunl0 onlink metric 512 mtu 1480 | tunnel | BGP path from Mesh_b | always | b"},
+	}, {
 		name:    "IPIP Always: through the tunnel",
 		learned: []bgp.Learned{learned(path("10.1.1.0/26", "Mesh_b", "192.0.2.10", ordinary))},
 		want:    []string{"10.1.1.0/26 via 192.0.2.10 dev tunl0 onlink metric 1024 mtu 1480 | tunnel | BGP path from Mesh_b | always | b"},
@@ -187,8 +218,9 @@ func TestRoutes(t *testing.T) {
 	}} {
 		t.Run(tc.name, func(t *testing.T) {
 			o := testObjects()
-			o.Blocks, o.Affinities = tc.blocks, tc.affinities
+			o.Blocks, o.Affinities, o.BGP = tc.blocks, tc.affinities, tc.bgp
 			r := bgp.NewRoutes("a", tunnel)
+			r.Reach(tc.reach)
 			r.Learned(tc.learned)
 			ch := r.Plan(cluster.Build(o), testHost(tc.workloads...))
 			if !ch.Whole || len(ch.Withdraw) != 0 {
@@ -270,6 +302,7 @@ type world struct {
 	b       *cluster.Builder
 	learned map[netip.Prefix]bgp.Learned
 	host    *routes.Host
+	reach   []bgp.Reach
 }
 
 func (w *world) prefix() netip.Prefix {
@@ -283,11 +316,28 @@ var nextHops = []string{"192.0.2.10", "192.0.2.12", "198.51.100.7", "203.0.113.1
 func (w *world) change() (ls []bgp.Learned) {
 	p := w.prefix()
 	name := []string{"a", "b", "c"}[w.IntN(3)]
-	switch w.IntN(9) {
+	switch w.IntN(11) {
+	case 8:
+		w.reach = nil
+		for i := range w.IntN(3) {
+			w.reach = append(w.reach, bgp.Reach{Peer: netip.MustParseAddr(nextHops[i]), Gateway: netip.MustParseAddr(nextHops[w.IntN(len(nextHops))]), Source: "BGPPeer x"})
+		}
+	case 9:
+		c := cluster.DefaultBGP()
+		if w.IntN(2) == 0 {
+			c.IgnoredInterfaces = []string{"eth*"}
+		}
+		if w.IntN(2) == 0 {
+			c.ServiceClusterIPs = []netip.Prefix{netip.MustParsePrefix("10.3.0.0/16")}
+		}
+		if w.IntN(2) == 0 {
+			c.NormalPriority4 = 500
+		}
+		w.b.SetBGP(c)
 	case 0, 1, 2:
 		l := bgp.Learned{Prefix: p}
 		for i := range w.IntN(3) {
-			l.Paths = append(l.Paths, path(p.String(), fmt.Sprint("P", i), nextHops[w.IntN(len(nextHops))], []uint32{ordinary, 100}[w.IntN(2)]))
+			l.Paths = append(l.Paths, path(p.String(), fmt.Sprint("P", i), nextHops[w.IntN(len(nextHops))], []uint32{ordinary, 100, bgp.MaxPref - 512}[w.IntN(3)]))
 		}
 		w.learned[p] = l
 		ls = append(ls, l)
@@ -343,6 +393,7 @@ func TestRoutesStepByStep(t *testing.T) {
 				r.Learned(w.change())
 			}
 			st := w.b.State()
+			r.Reach(w.reach)
 			ch := r.Plan(st, w.host)
 			if ch.Whole != (step == 0) {
 				t.Fatalf("seed %d step %d: whole %v", seed, step, ch.Whole)
@@ -364,6 +415,7 @@ func TestRoutesStepByStep(t *testing.T) {
 			for _, l := range w.learned {
 				fresh.Learned([]bgp.Learned{l})
 			}
+			fresh.Reach(w.reach)
 			want := make(map[routes.Key]string)
 			for _, route := range fresh.Plan(st, w.host).Routes {
 				want[route.Key()] = show(route)

@@ -64,7 +64,7 @@ func (s *Speaker) peer(p *bgp.Peer) *api.Peer {
 			AddPaths:          &api.AddPaths{Config: &api.AddPathsConfig{Receive: true}},
 		}},
 	}
-	if s.cfg.External(p) {
+	if s.cfg.External(p) || p.Client {
 		out.GracefulRestart.DeferralTime = deferralExternal
 	}
 	if p.Client {

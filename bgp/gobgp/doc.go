@@ -27,23 +27,35 @@
 //
 // GoBGP then holds announcements back until every peer, those that are down included, has sent its End-of-RIB, or
 // for the deferral time. A node of the mesh announces only what it originates, which it knows before the first session, so the
-// deferral of iBGP sessions is one second; it is 30 s towards eBGP peers, to whom routes of the mesh are passed on.
+// deferral of iBGP sessions is one second; it is 30 s towards eBGP peers and clients, to whom learned routes are passed on.
 //
 // The Speaker is in sync when every session configured has brought its End-of-RIB (a peer without graceful restart counts ten
 // seconds after its session came up), at the latest when the restart time has run out since the first Apply. A change
 // of our own AS, router id, or listening address needs a new server: it starts as after a restart, and what was learned before
 // stays delivered, marked stale, until the new server is in sync.
 //
+// # Rules
+//
+// GoBGP has one policy for all peers outside route servers. So a Config's rules and its Announce are compiled into two lists of
+// statements, import and export, each statement naming its peers (compile.go, rules.go). A new program is put beside the old one and
+// takes its place in one step (policy.go), before anything is announced and before peers are added: nothing is ever sent or
+// accepted by fewer rules than asked for. Sessions stay up; routes are decided about again only for the peers for which the plain
+// evaluation (bgp.Config.Send) of what we know differs (compare.go). What is compiled equals the plain evaluation, which is
+// held by property tests over real sessions. One thing GoBGP cannot compare, LOCAL_PREF other than for equality: therefore
+// learned routes inside our blocks with an elevated one are told it by name as they come and go.
+//
+// A session whose peer is Held is listed and not started. It counts as one that has not come up.
+//
 // # Timers
 //
-// Hold 90 s, keepalive 30 s. Connections are tried after 1.5 to 2 s and then every 5 s (as in Calico). After a session was lost
+// Hold 90 s, keepalive 30 s, unless the peer has a keepalive time of its own. Connections are tried after 1.5 to 2 s and then every 5 s (as in Calico). After a session was lost
 // GoBGP stays idle for 5 s (a constant of its own) and refuses connections meanwhile; so a session returns after 5 to 10 s.
 //
 // # Standards
 //
 // RFC 4271 (BGP-4), 4760 (multiprotocol), 4724 (graceful restart), 8538 (its N bit), 6793 (four-octet AS), 7606 (revised error
 // handling: a broken attribute costs its routes, not the session), 7911 (add-path, receiving only), 2918 (route
-// refresh), 5082 (TTL security), 4486 and 9003 (Cease subcodes), 8654 (extended messages).
+// refresh), 5082 (TTL security), 2385 (MD5), 4456 (reflection), 1997 and 8092 (communities), 4486 and 9003 (Cease subcodes), 8654 (extended messages).
 //
 // # Known deviations and limits
 //
@@ -51,6 +63,12 @@
 //   - RFC 4271 section 9.1.2.2: no IGP cost is compared; equal paths are those equal in LOCAL_PREF, AS_PATH length, ORIGIN, MED
 //     and in being iBGP or not. Multipath and selection options are variables of the GoBGP packages, one for all
 //     servers of a process; every Speaker sets them alike.
+//   - Our own AS is put before a path before rules run. AS numbers prepended towards eBGP peers come first all the same, but
+//     unless the list ends with our own AS that is in the path once more (bgp.ExactPrepend; the plan reports it).
+//   - A route whose path holds the peer's AS is not sent to it, whatever the peer would allow; BIRD sends it.
+//   - A community that a path already carries is added a second time; receivers keep one.
+//   - ORIGINATOR_ID and CLUSTER_LIST are not sent to peers that are no clients (RFC 4456 section 8 wants them there too), and a path
+//     with our own cluster id is refused when it is sent on, not when it comes.
 //   - Calico's BIRD also sends additional paths; a node of the mesh has none to send.
 //   - A peer that sends a NOTIFICATION after an error of ours loses its routes here unless both know RFC 8538.
 //   - Dial errors and the NOTIFICATIONs of sessions that never came up are known to GoBGP's log only, and are read from it.

@@ -122,7 +122,8 @@ func (o *operation) readBlock(ctx context.Context, cidr netip.Prefix) (*block, e
 	return b, nil
 }
 
-// listBlocks returns every usable block by CIDR. A malformed one is reported and left alone.
+// listBlocks returns every usable block by CIDR. A malformed one is reported and left alone. One that is marked deleted
+// is gone: an address written into it would be deleted with it. Whoever claims its CIDR finishes the deletion.
 func (o *operation) listBlocks(ctx context.Context) (map[netip.Prefix]*block, error) {
 	objects, err := list[*calico.IPAMBlock](ctx, o.Client, calico.KindIPAMBlock)
 	if err != nil {
@@ -130,6 +131,9 @@ func (o *operation) listBlocks(ctx context.Context) (map[netip.Prefix]*block, er
 	}
 	blocks := make(map[netip.Prefix]*block, len(objects))
 	for _, obj := range objects {
+		if obj.Spec.Deleted {
+			continue
+		}
 		b, err := parseBlock(obj)
 		if err != nil {
 			o.log().Warn("skipping a block", keyErr, err)
@@ -146,8 +150,12 @@ func (c *Client) createBlock(ctx context.Context, b *block) (*block, error) {
 	return written(b, func() (calico.Object, error) { return c.Store.Create(ctx, b.IPAMBlock) }, "create")
 }
 
-// updateBlock writes a changed block, every time under the next sequence number.
+// updateBlock writes a changed block, every time under the next sequence number. One that is marked deleted is
+// not written, whoever it comes from: the datastore would take it.
 func (c *Client) updateBlock(ctx context.Context, b *block) (*block, error) {
+	if b.Spec.Deleted {
+		return nil, fmt.Errorf("update IPAMBlock %s: marked deleted: %w", b.Name, datastore.ErrConflict)
+	}
 	b.Spec.SequenceNumber++
 	return written(b, func() (calico.Object, error) { return c.Store.Update(ctx, b.IPAMBlock) }, "update")
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -188,6 +189,39 @@ func TestReclaimGuard(t *testing.T) {
 		}
 		wantCheck(t, store)
 	})
+}
+
+// TestNoLoanFromDeletedBlock: a block that is marked deleted lends no address, though a list still shows it. Its deleter
+// would delete it all the same, and the next owner would give the address to somebody else.
+func TestNoLoanFromDeletedBlock(t *testing.T) {
+	store := datastoretest.NewMemory(ipPool("pool", "10.0.0.0/26"), calicoNode("node-a"), calicoNode("node-b"))
+	claimOne(t, client(t, store, "node-a"), "10.0.0.0/26")
+	var lent []netip.Prefix
+	asked := false
+	owner := datastoretest.NewFaulty(store, func(_ int, verb string, kind calico.Kind) datastoretest.Fault {
+		if verb == "delete" && kind == calico.KindIPAMBlock && !asked { // it is marked by now
+			asked = true
+			// The claim is too young to be reclaimed: node-b may take the block for gone, not borrow from it.
+			got, err := client(t, store, "node-b").AutoAssign(t.Context(), workload("b", 1))
+			if lent = got; !expected(err) {
+				t.Error(err)
+			}
+		}
+		return datastoretest.NoFault
+	})
+	if err := client(t, owner, "node-a").ReleaseAffinity(t.Context(), testBlock, true); err != nil {
+		t.Fatal(err)
+	}
+	if !asked {
+		t.Fatal("no block was deleted, so nothing was tested")
+	}
+	wantNeverWrong(t, store)
+	for _, got := range mustAssign(t, client(t, store, "node-a"), workload("a", 1)) {
+		if slices.Contains(lent, got) {
+			t.Errorf("%s is assigned to a and to b", got)
+		}
+	}
+	wantCheck(t, store)
 }
 
 // TestUncertainWrite: where nobody can say whether a block was written, the handle keeps its count.

@@ -55,6 +55,21 @@ type Store interface {
 	PatchNode(ctx context.Context, name string, patch NodePatch) error
 }
 
+// AffinityLister is a Store that finds a host's claims without handing over everybody's.
+type AffinityLister interface {
+	// ListAffinities returns, sorted by name, every BlockAffinity that host's label hostname-hash selects and every one
+	// without that label: those written before Calico had it may be anybody's.
+	ListAffinities(ctx context.Context, host string) ([]calico.Object, error)
+}
+
+// ListAffinities returns BlockAffinities sorted by name, host's among them; what else there is depends on the store.
+func ListAffinities(ctx context.Context, s Store, host string) ([]calico.Object, error) {
+	if l, ok := s.(AffinityLister); ok {
+		return l.ListAffinities(ctx, host)
+	}
+	return s.List(ctx, calico.KindBlockAffinity)
+}
+
 // NodePatch names the fields of a Node to change: nil leaves a field, a pointer to the zero value clears it.
 //
 // Where they are kept: in a Calico Node as given below; in a Kubernetes Node as the annotation of the same meaning below

@@ -33,7 +33,9 @@
 //
 // Both leftovers are mended by whoever uses the claim next (any AutoAssign of the node finishes the claim) and by
 // Repair, which the daemon runs at start: a claim with our block is confirmed, one without a block is deleted, one on
-// another's block is stale and deleted. A claimer that meets a release rewrites the block, unchanged but for its
+// another's block is stale and deleted. Repair reads only what the node's claims and tunnel handles lead to. No death
+// leaves anything else; a block of ours whose claim somebody else deleted is claimed again by the next search
+// for space, which lists the blocks anyway. A claimer that meets a release rewrites the block, unchanged but for its
 // version, before it confirms: the releaser, who has read the block before, then fails to delete it and looks again.
 // A releaser that finds the block in use again puts the claim back.
 //

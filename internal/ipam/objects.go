@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -246,13 +247,22 @@ func (c *Client) setAffinity(ctx context.Context, a *calico.BlockAffinity, state
 
 // affinities returns the node's claims, in order of name.
 func (c *Client) affinities(ctx context.Context) ([]*calico.BlockAffinity, error) {
-	all, err := list[*calico.BlockAffinity](ctx, c, calico.KindBlockAffinity)
+	all, err := c.allAffinities(ctx)
+	return slices.DeleteFunc(all, func(a *calico.BlockAffinity) bool { return bool(a.Spec.Deleted) }), err
+}
+
+// allAffinities returns the node's claims, those marked deleted among them, in order of name.
+func (c *Client) allAffinities(ctx context.Context) (own []*calico.BlockAffinity, err error) {
+	objects, err := datastore.ListAffinities(ctx, c.Store, c.Node)
 	if err != nil {
 		return nil, err
 	}
-	var own []*calico.BlockAffinity
-	for _, a := range all {
-		if isHosts(a, c.Node) && !bool(a.Spec.Deleted) {
+	for _, obj := range objects {
+		a, err := typed[*calico.BlockAffinity](obj)
+		if err != nil {
+			return nil, err
+		}
+		if isHosts(a, c.Node) {
 			own = append(own, a)
 		}
 	}

@@ -12,9 +12,10 @@ import (
 	"github.com/caracal-net/caracal/internal/datastore"
 )
 
-// Repair completes or takes back what a former process of this node left half done: claims without a block or not
-// confirmed, blocks without a claim, claims without labels, objects marked deleted, tunnel handles that count wrong.
-// It touches nothing of other nodes. EnsureTunnelAddresses does it on its first call and after every error.
+// Repair completes or takes back what a former process of this node left half done: claims without a block, not
+// confirmed or without labels, what they and the tunnel handles lead to and is marked deleted, tunnel handles that count
+// too much. It touches nothing of other nodes, and reads nothing of them either: what a node's start costs must not grow
+// with the cluster. EnsureTunnelAddresses does it on its first call and after every error.
 func (c *Client) Repair(ctx context.Context) error {
 	c.tunnels.Lock()
 	defer c.tunnels.Unlock()
@@ -29,33 +30,17 @@ func (c *Client) repair(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	blocks, err := list[*calico.IPAMBlock](ctx, c, calico.KindIPAMBlock)
-	if err != nil {
-		return err
-	}
-	affs, err := list[*calico.BlockAffinity](ctx, c, calico.KindBlockAffinity)
+	affs, err := c.allAffinities(ctx)
 	if err != nil {
 		return err
 	}
 	var errs []error
-	claimed := map[string]bool{}
+	blocks := map[string]bool{}
 	for _, aff := range affs {
-		if isHosts(aff, c.Node) {
-			claimed[aff.Spec.CIDR] = true
-			errs = append(errs, o.repairAffinity(ctx, aff))
-		}
+		blocks[aff.Spec.CIDR] = true
+		errs = append(errs, o.repairAffinity(ctx, aff))
 	}
-	held := map[string]map[string]int{} // tunnel handle -> block -> addresses
-	for _, t := range tunnels() {
-		held[t.handle+c.Node] = map[string]int{}
-	}
-	for _, obj := range blocks {
-		errs = append(errs, o.repairBlock(ctx, obj, claimed[obj.Spec.CIDR], held))
-	}
-	for _, handle := range slices.Sorted(maps.Keys(held)) {
-		errs = append(errs, o.repairHandle(ctx, handle, held[handle]))
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, o.repairHandles(ctx, blocks))...)
 }
 
 // repairAffinity brings one of our claims to one of its two ends.
@@ -86,38 +71,52 @@ func (o *operation) repairAffinity(ctx context.Context, aff *calico.BlockAffinit
 	return err
 }
 
-// repairBlock completes the deletion of a block, and the claim of one that is ours; it counts tunnel addresses.
-func (o *operation) repairBlock(ctx context.Context, obj *calico.IPAMBlock, claimed bool, held map[string]map[string]int) error {
-	if obj.Spec.Deleted {
-		return o.erase(ctx, obj)
-	}
-	b, err := parseBlock(obj)
-	if err != nil {
-		o.log().Warn("skipping a block", keyErr, err)
-		return nil
-	}
-	for handle, counts := range held {
-		if n := len(b.held(handle)); n > 0 {
-			counts[b.cidr.String()] = n
+// repairHandles makes the tunnel handles count what the blocks hold: the node's own blocks and those the handles name,
+// for a tunnel address may be of another's block. Only this process assigns under these handles, and it does not at the
+// moment.
+func (o *operation) repairHandles(ctx context.Context, blocks map[string]bool) error {
+	for _, t := range tunnels() {
+		h, err := orNil(o.readHandle(ctx, t.handle+o.Node))
+		if err != nil {
+			return err
+		}
+		if h != nil {
+			for text := range h.Spec.Block {
+				blocks[text] = true
+			}
 		}
 	}
-	if claimed || !b.ownedBy(o.Node) {
-		return nil
+	var errs []error
+	read := map[string]*block{} // nil for one that is gone, missing for one that cannot be read
+	for _, text := range slices.Sorted(maps.Keys(blocks)) {
+		cidr, err := netip.ParsePrefix(text)
+		if err != nil { // no such block, then
+			read[text] = nil
+			continue
+		}
+		b, err := orNil(o.readBlock(ctx, cidr))
+		if err == nil {
+			read[text] = b
+		}
+		errs = append(errs, err)
 	}
-	_, err = o.claim(ctx, b.cidr)
-	return err
+	for _, t := range tunnels() {
+		errs = append(errs, o.repairHandle(ctx, t.handle+o.Node, read))
+	}
+	return errors.Join(errs...)
 }
 
-// repairHandle makes a tunnel handle count what the blocks hold. Only this process assigns under it, and it does not
-// at the moment.
-func (o *operation) repairHandle(ctx context.Context, handle string, counts map[string]int) error {
-	return o.changeHandle(ctx, handle, func(have map[string]int) bool {
-		if maps.Equal(have, counts) {
-			return false
+// repairHandle corrects what a handle counts of the blocks that were read.
+func (o *operation) repairHandle(ctx context.Context, handle string, read map[string]*block) error {
+	return o.changeHandle(ctx, handle, func(counts map[string]int) bool {
+		was := maps.Clone(counts)
+		for text, b := range read {
+			delete(counts, text)
+			if b != nil && len(b.held(handle)) > 0 {
+				counts[text] = len(b.held(handle))
+			}
 		}
-		clear(have)
-		maps.Copy(have, counts)
-		return true
+		return !maps.Equal(was, counts)
 	})
 }
 

@@ -3,6 +3,9 @@ package datastoretest
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -23,6 +26,7 @@ func Contract(t *testing.T, open func(t *testing.T) datastore.Store) {
 		{"create twice", createTwice},
 		{"not found", notFound},
 		{"list is sorted and of one kind", listSorted},
+		{"claims of a host", listAffinities},
 		{"update", update},
 		{"update of an old version", updateStale},
 		{"update of a recreated object", updateRecreated},
@@ -154,6 +158,38 @@ func listSorted(t *testing.T, s datastore.Store) {
 	}
 	if diff := cmp.Diff([]string{"a", "b", "c-10", "c-9"}, names); diff != "" {
 		t.Errorf("names:\n%s", diff)
+	}
+}
+
+func listAffinities(t *testing.T, s datastore.Store) {
+	want := []string{}
+	for i, host := range []string{"node-a", "node-b", "node-a", "node-b"} {
+		a := &calico.BlockAffinity{Spec: calico.BlockAffinitySpec{State: "confirmed", Node: host, Type: "host", CIDR: fmt.Sprintf("10.9.%d.0/26", i)}}
+		a.Name = calico.AffinityName(host, netip.MustParsePrefix(a.Spec.CIDR))
+		if i >= 2 { // as those that Calico wrote before it had labels
+			want = append(want, a.Name)
+		} else {
+			a.Labels = map[string]string{calico.LabelHostnameHash: calico.HostnameHash(host)}
+			if host == "node-a" {
+				want = append(want, a.Name)
+			}
+		}
+		create(t, s, a)
+	}
+	objects, err := datastore.ListAffinities(t.Context(), s, "node-a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, obj := range objects {
+		_, selects := s.(datastore.AffinityLister)
+		if name := obj.Meta().Name; selects || slices.Contains(want, name) {
+			got = append(got, name)
+		}
+	}
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("claims of node-a and of hosts unknown: %q, want %q", got, want)
 	}
 }
 

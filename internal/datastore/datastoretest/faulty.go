@@ -133,6 +133,14 @@ func (f *Faulty) List(ctx context.Context, kind calico.Kind) ([]calico.Object, e
 	return f.store.List(ctx, kind)
 }
 
+// ListAffinities implements datastore.AffinityLister.
+func (f *Faulty) ListAffinities(ctx context.Context, host string) ([]calico.Object, error) {
+	if err := f.alive(); err != nil {
+		return nil, err
+	}
+	return datastore.ListAffinities(ctx, f.store, host)
+}
+
 // Create implements datastore.Store.
 func (f *Faulty) Create(ctx context.Context, obj calico.Object) (out calico.Object, err error) {
 	err = f.write("create", obj.Kind(), obj.Meta().Name, func() error { out, err = f.store.Create(ctx, obj); return err })

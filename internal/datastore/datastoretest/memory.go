@@ -83,6 +83,15 @@ func (m *Memory) List(ctx context.Context, kind calico.Kind) ([]calico.Object, e
 	return list, nil
 }
 
+// ListAffinities implements datastore.AffinityLister, as an API server selects.
+func (m *Memory) ListAffinities(ctx context.Context, host string) ([]calico.Object, error) {
+	all, err := m.List(ctx, calico.KindBlockAffinity)
+	return slices.DeleteFunc(all, func(obj calico.Object) bool {
+		hash, labelled := obj.Meta().Labels[calico.LabelHostnameHash]
+		return labelled && hash != calico.HostnameHash(host)
+	}), err
+}
+
 // Create implements datastore.Store.
 func (m *Memory) Create(ctx context.Context, obj calico.Object) (calico.Object, error) {
 	if err := ctx.Err(); err != nil {

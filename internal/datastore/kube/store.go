@@ -53,16 +53,35 @@ func (s *Store) get(ctx context.Context, k datastore.Key) (calico.Object, error)
 func (s *Store) List(ctx context.Context, kind calico.Kind) ([]calico.Object, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
 	defer cancel()
-	objects, err := s.list(ctx, kind)
+	objects, err := s.list(ctx, kind, selection(kind))
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", kind, err)
 	}
-	slices.SortFunc(objects, func(a, b calico.Object) int { return strings.Compare(a.Meta().Name, b.Meta().Name) })
-	return objects, nil
+	return sorted(objects), nil
 }
 
-func (s *Store) list(ctx context.Context, kind calico.Kind) (objects []calico.Object, err error) {
-	opts := selection(kind)
+// ListAffinities implements datastore.AffinityLister. The API server selects, so that a node that starts is not sent
+// the claims of five thousand others.
+func (s *Store) ListAffinities(ctx context.Context, host string) ([]calico.Object, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
+	defer cancel()
+	var objects []calico.Object
+	for _, selector := range []string{calico.LabelHostnameHash + "=" + calico.HostnameHash(host), "!" + calico.LabelHostnameHash} {
+		some, err := s.list(ctx, calico.KindBlockAffinity, metav1.ListOptions{LabelSelector: selector})
+		if err != nil {
+			return nil, fmt.Errorf("list %s of host %s: %w", calico.KindBlockAffinity, host, err)
+		}
+		objects = append(objects, some...)
+	}
+	return sorted(objects), nil
+}
+
+func sorted(objects []calico.Object) []calico.Object {
+	slices.SortFunc(objects, func(a, b calico.Object) int { return strings.Compare(a.Meta().Name, b.Meta().Name) })
+	return objects
+}
+
+func (s *Store) list(ctx context.Context, kind calico.Kind, opts metav1.ListOptions) (objects []calico.Object, err error) {
 	if kind == calico.KindNode {
 		l, err := s.metas.Resource(nodeResource).List(ctx, opts)
 		if err != nil {

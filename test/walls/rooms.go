@@ -14,6 +14,7 @@ func Rooms() []Room {
 	words := []string{"internal/cluster", "routes"}
 	return []Room{
 		{"cmd/...", []string{"internal/...", "proto/..."}},
+		{"bfd", nil},
 		{"bgp", words},
 		{"bgp/gobgp", []string{"bgp"}},
 		{"ipip", words},
@@ -33,7 +34,7 @@ func Rooms() []Room {
 		{"internal/netns", nil},
 		{"internal/inspect", []string{"routes", "bgp", "proto/...", "internal/cluster", "internal/kernel"}},
 		{"internal/inspect/cli", []string{"internal/inspect", "internal/install", "proto/..."}},
-		{"internal/daemon", []string{"bgp/...", "ipip", "vxlan", "routes", "proto/...", "internal/..."}},
+		{"internal/daemon", []string{"bfd", "bgp/...", "ipip", "vxlan", "routes", "proto/...", "internal/..."}},
 		{"internal/lab", []string{"internal/...", "proto/..."}},
 		{"deploy/...", nil},
 		{"test/...", []string{"..."}},

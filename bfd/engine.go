@@ -45,6 +45,8 @@ type Change struct {
 	Addr      netip.Addr
 	From, To  State
 	Diag      Diag
+	ByWill    bool // the peer is AdminDown: somebody ended the session, the path is as it was (RFC 5882 section 3.2)
+	Renewed   bool // the peer signals Down without a reason: its session began anew, of the path nothing is known
 	Resumable bool // the peer may only have lost its control plane: its C bit is clear (RFC 5882 section 4.3.2)
 }
 

@@ -120,7 +120,9 @@ func (r *runner) tell(now time.Time) {
 		r.downs++
 	}
 	if was == Up || r.told == Up {
-		r.engine.changed(Change{Addr: r.peer.Addr, From: was, To: r.told, Diag: r.s.diag, Resumable: !r.s.remoteIndependent})
+		r.engine.changed(Change{Addr: r.peer.Addr, From: was, To: r.told, Diag: r.s.diag,
+			ByWill: r.s.remoteState == AdminDown, Renewed: r.s.diag == NeighborSignaledDown && r.s.remoteState == Down && r.s.remoteDiag == NoDiagnostic,
+			Resumable: !r.s.remoteIndependent})
 	}
 }
 

@@ -104,6 +104,9 @@ func (w *lines) peer(c *Config, p *Peer) {
 	if p.TTLSecurity != 0 {
 		set(valTTL, fmt.Sprint(p.TTLSecurity))
 	}
+	if b := p.BFD; b.Multiplier != 0 {
+		set(valBFD, fmt.Sprintf("{interval: %v, multiplier: %d, hops: %s}", b.Interval, b.Multiplier, b.Hops))
+	}
 	if p.AllowOwnAS != 0 {
 		set(valAllowed, fmt.Sprint(p.AllowOwnAS))
 	}

@@ -16,7 +16,7 @@ func (c *Config) Equal(d *Config) bool {
 
 // Equal reports whether two peers are the same, descriptions included.
 func (p *Peer) Equal(q *Peer) bool {
-	return p.Name == q.Name && p.Source == q.Source && p.Node == q.Node && p.KeepNextHop == q.KeepNextHop && p.SelfNextHop == q.SelfNextHop &&
+	return p.Name == q.Name && p.Source == q.Source && p.Node == q.Node && p.BFD == q.BFD && p.KeepNextHop == q.KeepNextHop && p.SelfNextHop == q.SelfNextHop &&
 		EqualRules(p.Import, q.Import) && EqualRules(p.Export, q.Export) && len(Resets(p, q)) == 0
 }
 

@@ -39,6 +39,7 @@ func (m *maker) mesh() {
 				RestartTime: m.bgp.MeshMaxRestartTime,
 				Source:      "Node " + n.Name + " (mesh)",
 				Node:        n.Name,
+				BFD:         m.bfd(m.bgp.MeshBFD, remote.Addr(), false),
 			}
 			if m.explain {
 				p.Sources = m.meshSources(n, f)
@@ -226,10 +227,23 @@ func (m *maker) fromResource(b *cluster.BGPPeer, kind string, a netip.Addr, port
 		TTLSecurity: b.TTLSecurity,
 		Source:      "BGPPeer " + b.Name,
 	}
+	p.BFD = m.bfd(b.BFD, a, b.ReachableBy.IsValid())
 	if !b.NoSource {
 		p.LocalAddr = m.self.Addr(cluster.FamilyOf(a)).Addr()
 	}
 	return p
+}
+
+// bfd decides how far away a peer is where nobody says it: a peer in the node's own subnet is a neighbour, unless a gateway leads to it.
+func (m *maker) bfd(b cluster.BFD, peer netip.Addr, gateway bool) cluster.BFD {
+	if b.Multiplier == 0 || b.Hops != cluster.BFDHopsAuto {
+		return b
+	}
+	b.Hops = cluster.BFDMulti
+	if own := m.self.Addr(cluster.FamilyOf(peer)); !gateway && (peer.IsLinkLocalUnicast() || own.Masked().Contains(peer)) {
+		b.Hops = cluster.BFDSingle
+	}
+	return b
 }
 
 func (m *maker) problem(object, field, format string, args ...any) {

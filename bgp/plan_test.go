@@ -359,3 +359,41 @@ func BenchmarkPlan(b *testing.B) {
 		}
 	}
 }
+
+// TestBFD: where nobody says how far away a peer is, the node's own subnets do.
+func TestBFD(t *testing.T) {
+	auto := cluster.BFD{Interval: 50 * time.Millisecond, Multiplier: 3}
+	with := func(h cluster.BFDHops) cluster.BFD { b := auto; b.Hops = h; return b }
+	conf := cluster.DefaultBGP()
+	conf.MeshBFD = auto
+	addr := netip.MustParseAddr
+	objects := cluster.Objects{
+		Nodes: []*cluster.Node{node("a", "192.0.2.1/24", "2001:db8::1/64"), node("near", "192.0.2.2/24", "2001:db8::2/64"), node("far", "198.51.100.2/24", "2001:db8:1::2/64")},
+		BGP:   conf,
+		Peers: []*cluster.BGPPeer{
+			{Name: "tor", PeerIP: addr("192.0.2.254"), ASN: 1, BFD: auto},
+			{Name: "behind", PeerIP: addr("192.0.2.253"), ASN: 1, BFD: auto, ReachableBy: addr("192.0.2.254")},
+			{Name: "core", PeerIP: addr("203.0.113.1"), ASN: 1, BFD: auto},
+			{Name: "core-by-hand", PeerIP: addr("203.0.113.2"), ASN: 1, BFD: with(cluster.BFDSingle)},
+			{Name: "tor-by-hand", PeerIP: addr("192.0.2.252"), ASN: 1, BFD: with(cluster.BFDMulti)},
+			{Name: "none", PeerIP: addr("192.0.2.251"), ASN: 1},
+		},
+	}
+	cfg, problems := bgp.Plan(cluster.Build(objects), "a", nil)
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	want := map[string]cluster.BFD{
+		"192.0.2.2": with(cluster.BFDSingle), "2001:db8::2": with(cluster.BFDSingle),
+		"198.51.100.2": with(cluster.BFDMulti), "2001:db8:1::2": with(cluster.BFDMulti),
+		"192.0.2.254": with(cluster.BFDSingle), "192.0.2.253": with(cluster.BFDMulti), "203.0.113.1": with(cluster.BFDMulti),
+		"203.0.113.2": with(cluster.BFDSingle), "192.0.2.252": with(cluster.BFDMulti), "192.0.2.251": {},
+	}
+	got := map[string]cluster.BFD{}
+	for _, p := range cfg.Peers {
+		got[p.Addr.String()] = p.BFD
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}

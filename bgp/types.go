@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/netip"
 	"time"
+
+	"github.com/caracal-net/caracal/internal/cluster"
 )
 
 // Config is the whole desired state of a Speaker, made by Plan.
@@ -49,8 +51,10 @@ type Peer struct {
 	// Import and Export are the rules of the peer's BGPFilters for the session's family and kind, in order; shared, not to be
 	// written to.
 	Import, Export []Rule
-	Source         string // object it comes from: "Node node-b (mesh)", "BGPPeer rack1-tor"
-	Node           string // the cluster node behind the address, "" if none
+	// BFD is how a dead path to the peer is found; with Multiplier 0 it is not looked for. Hops is never auto.
+	BFD    cluster.BFD
+	Source string // object it comes from: "Node node-b (mesh)", "BGPPeer rack1-tor"
+	Node   string // the cluster node behind the address, "" if none
 	// Sources names where each value comes from, by its name in Effective; made only where a Planner is to explain.
 	Sources map[string]string
 }
@@ -136,6 +140,10 @@ type Speaker interface {
 	Peers() []PeerStatus
 	// Paths returns every path known for a prefix, the losers too.
 	Paths(p netip.Prefix) []Path
+	// PathDown tells that BFD has found the path to a peer dead: the session ends, its routes go at once, and it is tried again. If perhaps
+	// only the peer's control plane has died (its BFD has the C bit clear) and the peer is restarting gracefully, nothing is done: the
+	// restart time decides (RFC 5882 section 4.3.2). A peer that is not configured is no error.
+	PathDown(ctx context.Context, peer netip.Addr, controlPlane bool) error
 	// Stop ends the engine. graceful keeps our routes at the peers (RFC 4724: no NOTIFICATION, or one that
 	// does not end graceful restart); otherwise a Cease is sent and peers withdraw.
 	Stop(ctx context.Context, graceful bool) error

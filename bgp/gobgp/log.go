@@ -76,6 +76,9 @@ func (a *logAdapter) note(text string) {
 	if a.sess.peer.Password != "" && strings.HasPrefix(text, "dial: ") && strings.Contains(text, "timeout") {
 		text += "; it may be that the peer's password is another one: a kernel drops such packets without an answer (RFC 2385 section 2.0)"
 	}
+	if a.sess.ended != "" && strings.HasPrefix(text, "sent: ") {
+		text = a.sess.ended
+	}
 	if a.sess.lastError != text {
 		a.sess.lastError = text
 		a.feed.changed = true

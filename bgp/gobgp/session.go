@@ -39,7 +39,8 @@ type session struct {
 	state      bgp.SessionState
 	since      time.Time
 	lastError  string
-	said       bool // lastError is of this connection already
+	said       bool   // lastError is of this connection already
+	ended      string // why we have ended this connection, "" if we have not
 	eor        bool
 	restarting bool
 	noRestart  bool        // the peer did not offer graceful restart
@@ -130,7 +131,7 @@ func (f *feed) state(gen int, p *apiutil.Peer, at time.Time) {
 }
 
 func (f *feed) cameUp(s *session, p *apiutil.Peer) {
-	s.eor, s.said = false, false
+	s.eor, s.said, s.ended = false, false, ""
 	s.noRestart = !slices.ContainsFunc(p.State.RemoteCap, func(c gobgp.ParameterCapabilityInterface) bool {
 		return c.Code() == gobgp.BGP_CAP_GRACEFUL_RESTART
 	})
@@ -151,6 +152,24 @@ func (f *feed) wentDown(s *session, p *apiutil.Peer) {
 	}
 	s.said = false
 	f.log.Warn("BGP session is down", keyPeer, s.peer.Name, keyAddress, s.peer.Addr, keyError, s.lastError, keyKept, s.restarting)
+}
+
+// isRestarting reports whether a peer is gone and its paths are kept.
+func (f *feed) isRestarting(a netip.Addr) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.sessions[a]
+	return s != nil && s.restarting
+}
+
+// lost files why we are about to end a session.
+func (f *feed) lost(a netip.Addr, why string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s := f.sessions[a]; s != nil && s.state == stateEstablished {
+		s.fail(why)
+		s.said, s.ended = true, why
+	}
 }
 
 func (s *session) fail(text string) {

@@ -300,21 +300,53 @@ func (s *Speaker) syncPeers(ctx context.Context, want []bgp.Peer) error {
 			s.feed.rename(p)
 			continue
 		}
-		s.feed.add(p)
-		if p.Held != "" {
-			s.peers[p.Addr] = p
-			s.opts.Log.Warn("BGP session is held down", keyPeer, p.Name, keyAddress, p.Addr, keyError, p.Held)
-			continue
-		}
-		if err := s.srv.AddPeer(ctx, &api.AddPeerRequest{Peer: s.peer(&p)}); err != nil {
-			s.feed.remove(p.Addr)
-			errs = append(errs, fmt.Errorf("add BGP peer %s: %w", p.Name, err))
-			continue
-		}
-		s.peers[p.Addr] = p
+		errs = append(errs, s.addPeer(ctx, &p))
 	}
 	return errors.Join(errs...)
 }
+
+func (s *Speaker) addPeer(ctx context.Context, p *bgp.Peer) error {
+	s.feed.add(*p)
+	if p.Held != "" {
+		s.opts.Log.Warn("BGP session is held down", keyPeer, p.Name, keyAddress, p.Addr, keyError, p.Held)
+	} else if err := s.srv.AddPeer(ctx, &api.AddPeerRequest{Peer: s.peer(p)}); err != nil {
+		s.feed.remove(p.Addr)
+		return fmt.Errorf("add BGP peer %s: %w", p.Name, err)
+	}
+	s.peers[p.Addr] = *p
+	return nil
+}
+
+// PathDown ends a session over a dead path; see bgp.Speaker. A session that is up is taken down by hand and put up again, which makes
+// GoBGP drop the peer's paths whatever graceful restart has agreed upon. Those of a peer that is restarting go only with the peer.
+func (s *Speaker) PathDown(ctx context.Context, peer netip.Addr, controlPlane bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p, ok := s.peers[peer]
+	restarting := s.feed.isRestarting(peer)
+	if !ok || s.srv == nil || p.Held != "" || controlPlane && restarting {
+		return nil
+	}
+	s.feed.lost(peer, pathDead)
+	if restarting {
+		if err := s.removePeer(ctx, &p); err != nil {
+			return fmt.Errorf("drop the routes of %s, whose path is dead: %w", p.Name, err)
+		}
+		delete(s.peers, peer)
+		s.feed.remove(peer)
+		return s.addPeer(ctx, &p)
+	}
+	if err := s.srv.DisablePeer(ctx, &api.DisablePeerRequest{Address: peer.String(), Communication: pathDead}); err != nil {
+		return fmt.Errorf("end the BGP session with %s over a dead path: %w", p.Name, err)
+	}
+	if err := s.srv.EnablePeer(ctx, &api.EnablePeerRequest{Address: peer.String()}); err != nil {
+		return fmt.Errorf("try the BGP session with %s again: %w", p.Name, err)
+	}
+	return nil
+}
+
+// pathDead is said to the peer (RFC 9003) and shown of the session.
+const pathDead = "BFD: the path is down"
 
 // removePeer ends a session. DeletePeer leaves the password on the listening sockets, where it would keep the same address from
 // ever connecting without one; UpdatePeer takes it away. The peer is down between the two.

@@ -52,6 +52,7 @@ func (o *BGPConfiguration) Config() (*cluster.BGPConfig, []cluster.Problem) {
 	c.services(s, &conf)
 	c.ignored(s, &conf)
 	c.onlyChecked(s)
+	conf.MeshBFD = c.bfd(o.Annotations)
 	return &conf, c.problems
 }
 
@@ -237,6 +238,7 @@ func (o *BGPPeer) Peer() (*cluster.BGPPeer, []cluster.Problem) {
 	}
 	c.peerRemote(p, s)
 	c.reachable(p, s)
+	p.BFD = c.bfd(o.Annotations)
 	if s.LocalWorkloadSelector != "" {
 		c.add("spec.localWorkloadSelector", "is not supported yet, and a session without it would not do what was asked for: leave it out, or use another BGP speaker for this peer")
 	}

@@ -101,6 +101,8 @@ func TestProblems(t *testing.T) {
 		{"gateway of another family", peer("peerIP: 192.0.2.1\nasNumber: 1\nreachableBy: 2001:db8::1"), `8 BGPPeer p spec.reachableBy: 2001:db8::1 is not an IPv4 address: write one as in 192.0.2.7`},
 		{"reverse", peer("peerSelector: all()\nreversePeering: Never"), `7 BGPPeer p spec.reversePeering: "Never" is not known: write Auto or Manual`},
 		{"mode and keep", peer("peerSelector: all()\nnextHopMode: Other"), `7 BGPPeer p spec.nextHopMode: "Other" is not known: write Auto, Self or Keep`},
+		{"BFD", fmt.Sprintf(head, "BGPPeer", "p", "  annotations:\n    caracal.net/bfd: interval=50ms, multiplier=0\nspec: {peerSelector: all()}"),
+			`5 BGPPeer p metadata.annotations[caracal.net/bfd]: "multiplier=0" is not known: write on, off, or settings as in interval=50ms,multiplier=3,hops=single, with an interval from 10ms to 1m0s, a multiplier from 1 to 255, and hops single, multihop or auto`},
 		{"empty filter", peer("peerSelector: all()\nfilters: [a, '']"), `7 BGPPeer p spec.filters[1]: is empty: write the name of a BGPFilter`},
 
 		{"mesh password without a mesh", config("nodeToNodeMeshEnabled: false\nnodeMeshPassword: {secretKeyRef: {name: s, key: k}}\nnodeMeshMaxRestartTime: 2m"),

@@ -31,6 +31,8 @@ type BGPConfig struct {
 	// Service ranges (serviceClusterIPs, serviceExternalIPs, serviceLoadBalancerIPs): announced by whoever watches Services,
 	// never put into the kernel.
 	ServiceClusterIPs, ServiceExternalIPs, ServiceLoadBalancerIPs []netip.Prefix
+	// MeshBFD is for the sessions of the node-to-node mesh.
+	MeshBFD BFD
 	// NoServiceAggregation: serviceLoadBalancerAggregation is Disabled, so single addresses are announced.
 	NoServiceAggregation bool
 }
@@ -111,7 +113,25 @@ type BGPPeer struct {
 	Filters        []string      // names of BGPFilters, in order
 	Password       SecretKey
 	ManualReverse  bool // reversePeering: Manual: no session back on the nodes that are the peers
+	BFD            BFD
 }
+
+// BFD is how dead paths to a peer are found (RFC 5880); the zero BFD is none.
+type BFD struct {
+	Interval   time.Duration // between two packets, wanted both ways
+	Multiplier uint8         // packets that may be missing; 0 = no BFD
+	Hops       BFDHops
+}
+
+// BFDHops says whether a peer is on a network of the node's.
+type BFDHops string
+
+// The values of BFDHops.
+const (
+	BFDHopsAuto BFDHops = ""         // by the node's own subnet
+	BFDSingle   BFDHops = "single"   // RFC 5881
+	BFDMulti    BFDHops = "multihop" // RFC 5883
+)
 
 // BGPFilter is a list of rules per family and direction (Calico BGPFilter).
 type BGPFilter struct {
@@ -184,7 +204,7 @@ func equalPeers(a, b *BGPPeer) bool {
 		a.PeerSelector == b.PeerSelector && a.ASN == b.ASN && a.LocalASN == b.LocalASN && a.KeepNextHop == b.KeepNextHop && a.SelfNextHop == b.SelfNextHop &&
 		a.MaxRestartTime == b.MaxRestartTime && a.KeepaliveTime == b.KeepaliveTime && a.TTLSecurity == b.TTLSecurity && a.NoSource == b.NoSource &&
 		a.AllowOwnAS == b.AllowOwnAS && a.ReachableBy == b.ReachableBy && slices.Equal(a.Filters, b.Filters) && a.Password == b.Password &&
-		a.ManualReverse == b.ManualReverse
+		a.ManualReverse == b.ManualReverse && a.BFD == b.BFD
 }
 
 // EqualAdvertisements reports whether two lists say the same.
@@ -196,7 +216,7 @@ func EqualAdvertisements(a, b []Advertisement) bool {
 
 func equalBGP(a, b *BGPConfig) bool {
 	return a.ASN == b.ASN && a.Mesh == b.Mesh && a.ListenPort == b.ListenPort && a.BindNodeIP == b.BindNodeIP &&
-		a.MeshMaxRestartTime == b.MeshMaxRestartTime && a.MeshPassword == b.MeshPassword && a.NormalPriority4 == b.NormalPriority4 &&
+		a.MeshMaxRestartTime == b.MeshMaxRestartTime && a.MeshPassword == b.MeshPassword && a.MeshBFD == b.MeshBFD && a.NormalPriority4 == b.NormalPriority4 &&
 		a.NormalPriority6 == b.NormalPriority6 && maps.Equal(a.NodeListenPorts, b.NodeListenPorts) &&
 		EqualAdvertisements(a.Advertisements, b.Advertisements) && maps.EqualFunc(a.NodeAdvertisements, b.NodeAdvertisements, EqualAdvertisements) &&
 		slices.Equal(a.IgnoredInterfaces, b.IgnoredInterfaces) && slices.Equal(a.ServiceClusterIPs, b.ServiceClusterIPs) &&

@@ -30,6 +30,7 @@ type daemon struct {
 	programmer *routes.Programmer
 	controller *controller
 	engine     *engine
+	liveness   *liveness
 	tunnels    *tunnels
 }
 
@@ -56,7 +57,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 	err = runStages(ctx, []stage{
 		{task{"datastore watcher", d.watch}, d.controller},
 		{task{"route programmer", d.programmer.Run}},
-		{d.engine, d.tunnels, task{"memory", d.trimMemory}},
+		{d.engine, d.liveness, d.tunnels, task{"memory", d.trimMemory}},
 		{task{"gRPC server", func(ctx context.Context) error { return server.Serve(ctx, listener) }}},
 	})
 	d.log.Info("caracald has stopped; routes, devices and addresses stay")
@@ -94,9 +95,10 @@ func (d *daemon) open(ctx context.Context) error {
 		Peers:   func() {},
 		InSync:  func() { d.controller.setBGPInSync() },
 	})
+	d.liveness = newLiveness(d.log, d.engine, d.cfg.Socket)
 	client := &ipam.Client{Store: d.store, Node: d.cfg.Node, Log: d.log}
 	d.tunnels = newTunnels(d.cfg.Node, d.log, client.EnsureTunnelAddresses)
-	d.controller = newController(d.cfg.Node, d.cfg.Backend, d.log, d.programmer, d.engine)
+	d.controller = newController(d.cfg.Node, d.cfg.Backend, d.log, d.programmer, d.liveness)
 	d.programmer.OnHost(d.controller.setHost)
 	return nil
 }

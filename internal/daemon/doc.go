@@ -22,6 +22,11 @@
 // would end graceful restart, then the rest. Routes, devices and addresses stay: the next process finds them by
 // protocol number and device name and keeps what is still wanted. kill -9 is the same without the first half.
 //
+// # BFD
+//
+// liveness stands between controller and engine: the sessions that ask for BFD are given to bfd.Engine, and a path it finds dead is
+// told to the Speaker. At a planned stop the BFD sessions are handed over to the next process by a file beside the socket.
+//
 // # Backends
 //
 // calico_backend comes from the flag or CALICO_NETWORKING_BACKEND, and from the ConfigMap calico-config in the datastore,

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -78,6 +79,14 @@ func (e *engine) Status() (bgp.Speaker, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.speaker, e.err
+}
+
+// pathDown tells the Speaker, if there is one, of a dead path.
+func (e *engine) pathDown(ctx context.Context, peer netip.Addr, controlPlane bool) error {
+	if speaker, _ := e.Status(); speaker != nil {
+		return speaker.PathDown(ctx, peer, controlPlane)
+	}
+	return nil
 }
 
 // Run is the task. When ctx ends the Speaker is stopped gracefully: peers keep our routes (RFC 4724).

@@ -34,6 +34,10 @@ func (bird2) files(r *Router) map[string]string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "log stderr all;\nrouter id %s;\nprotocol device {}\n", c.RouterID)
 	b.WriteString("protocol direct { ipv4; ipv6; }\n")
+	if every := c.bfd().Milliseconds(); every > 0 {
+		timing := fmt.Sprintf("{ interval %d ms; multiplier 3; }", every)
+		fmt.Fprintf(&b, "protocol bfd { interface \"*\" %s; multihop %s; }\n", timing, timing)
+	}
 	for _, f := range [...]struct {
 		name string
 		v6   bool
@@ -66,8 +70,13 @@ func birdSession(b *strings.Builder, c *Config, i, version int) {
 	}
 	if n.TTLSecurity {
 		b.WriteString("\tdirect;\n\tttl security on;\n")
+	} else if n.BFD != 0 && !n.BFDMultihop {
+		b.WriteString("\tdirect;\n")
 	} else {
 		b.WriteString("\tmultihop;\n")
+	}
+	if n.BFD != 0 {
+		fmt.Fprintf(b, "\tbfd %s;\n", map[bool]string{false: "on", true: "graceful"}[n.GracefulRestart > 0])
 	}
 	if n.Passive {
 		b.WriteString("\tpassive on;\n")

@@ -44,8 +44,21 @@ type Neighbour struct {
 	TTLSecurity bool
 	// GracefulRestart is the Restart Time we offer (RFC 4724); 0 = not offered.
 	GracefulRestart time.Duration
+	// BFD is the interval of BFD packets, both ways, with multiplier 3; 0 = no BFD. Unless BFDMultihop is set, the neighbour must be on
+	// a network of the router's. Together with GracefulRestart a neighbour whose C bit is clear may restart without losing its routes (RFC
+	// 5882 section 4.3.2).
+	BFD         time.Duration
+	BFDMultihop bool
 	// MaxPrefixes ends the session when the neighbour announces more; 0 = no limit.
 	MaxPrefixes int
+}
+
+// bfd returns the interval of BFD packets, 0 if no session has BFD.
+func (c *Config) bfd() (interval time.Duration) {
+	for _, n := range c.Neighbours {
+		interval = max(interval, n.BFD)
+	}
+	return interval
 }
 
 // internal reports whether the session is iBGP.

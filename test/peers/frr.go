@@ -28,7 +28,10 @@ func (frr) commands(r *Router) []command {
 			return err
 		}}
 	}
-	return []command{daemon("zebra"), daemon("bgpd")}
+	if r.cfg.bfd() == 0 {
+		return []command{daemon("zebra"), daemon("bgpd")}
+	}
+	return []command{daemon("zebra"), daemon("bfdd", "--bfdctl", r.path("bfdctl")), daemon("bgpd")}
 }
 
 func (frr) files(r *Router) map[string]string {
@@ -67,7 +70,11 @@ func (frr) files(r *Router) map[string]string {
 		b.WriteString(" exit-address-family\n")
 	}
 	b.WriteString("exit\n")
-	return map[string]string{"zebra.conf": zebra, "bgpd.conf": b.String(), "vtysh.conf": "no service integrated-vtysh-config\n"}
+	files := map[string]string{"zebra.conf": zebra, "bgpd.conf": b.String(), "vtysh.conf": "no service integrated-vtysh-config\n"}
+	if every := c.bfd().Milliseconds(); every > 0 {
+		files["bfdd.conf"] = head + fmt.Sprintf("bfd\n profile fast\n  detect-multiplier 3\n  receive-interval %d\n  transmit-interval %d\n exit\nexit\n", every, every)
+	}
+	return files
 }
 
 func (n *Neighbour) frr(b *strings.Builder, c *Config) {
@@ -91,8 +98,15 @@ func (n *Neighbour) frr(b *strings.Builder, c *Config) {
 	switch {
 	case n.TTLSecurity:
 		line("ttl-security hops 1")
+	case n.BFD != 0 && !n.BFDMultihop: // BFD is for one hop unless the session is allowed more
 	case !n.internal(c):
 		line("ebgp-multihop 64")
+	}
+	if n.BFD != 0 {
+		line("bfd profile fast")
+		if n.GracefulRestart > 0 {
+			line("bfd check-control-plane-failure")
+		}
 	}
 	if n.GracefulRestart > 0 {
 		fmt.Fprintf(b, " bgp graceful-restart restart-time %d\n bgp graceful-restart preserve-fw-state\n", int(n.GracefulRestart.Seconds()))
@@ -109,7 +123,8 @@ func vtysh(ctx context.Context, r *Router, daemon, line string) (string, error) 
 
 // reload goes through the daemons one by one: vtysh adds and changes, but does not remove what the file no longer has.
 func (frr) reload(ctx context.Context, r *Router) error {
-	for _, daemon := range []string{"zebra", "bgpd"} {
+	for _, c := range r.system.commands(r) {
+		daemon := c.name
 		if _, err := r.query(ctx, "/usr/bin/vtysh", "--config_dir", r.dir, "--vty_socket", r.dir, "-d", daemon, "-f", r.path(daemon+".conf")); err != nil {
 			return err
 		}

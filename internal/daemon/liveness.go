@@ -1,0 +1,96 @@
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"time"
+
+	"github.com/caracal-net/caracal/bfd"
+	"github.com/caracal-net/caracal/bgp"
+	"github.com/caracal-net/caracal/internal/cluster"
+)
+
+// handoverTimeout bounds what a planned stop waits for the peers to agree to a slow pace.
+const handoverTimeout = 2 * time.Second
+
+// renewal is how long a session may take that a peer began anew: at the slow pace of RFC 5880 section 6.8.3 two packets each way.
+const renewal = 3 * time.Second
+
+// liveness finds dead paths to BGP peers (BFD) and tells the Speaker. It stands before the engine: what is asked of the Speaker is asked
+// of it.
+type liveness struct {
+	log    *slog.Logger
+	engine *engine
+	bfd    *bfd.Engine
+	// pending are sessions that must come up again; only changed touches it.
+	pending map[netip.Addr]*time.Timer
+}
+
+// newLiveness continues the sessions a former process has handed over beside the socket.
+func newLiveness(log *slog.Logger, e *engine, socket string) *liveness {
+	l := &liveness{log: log, engine: e, pending: map[netip.Addr]*time.Timer{}}
+	l.bfd = bfd.New(bfd.Options{Log: log, State: filepath.Join(filepath.Dir(socket), "bfd.json"), Changed: l.changed})
+	return l
+}
+
+// String names the task.
+func (l *liveness) String() string { return "BFD" }
+
+// Set asks for a configuration, or for none; see engine.Set.
+func (l *liveness) Set(cfg *bgp.Config) {
+	var peers []bfd.Peer
+	if cfg != nil {
+		for i := range cfg.Peers {
+			if p := &cfg.Peers[i]; p.BFD.Multiplier != 0 && p.Held == "" {
+				peers = append(peers, bfd.Peer{Addr: p.Addr, Local: localFor(p), Multihop: p.BFD.Hops == cluster.BFDMulti,
+					Timing: bfd.Timing{MinTx: p.BFD.Interval, MinRx: p.BFD.Interval, Multiplier: p.BFD.Multiplier}})
+			}
+		}
+	}
+	if err := l.bfd.Set(peers); err != nil {
+		l.log.Error("BFD sessions stay as they were", logErr, err)
+	}
+	l.engine.Set(cfg)
+}
+
+// localFor is the source of the session's packets, which a peer knows us by. A link-local peer is reached from the interface's own.
+func localFor(p *bgp.Peer) netip.Addr {
+	if p.Addr.IsLinkLocalUnicast() {
+		return netip.Addr{}
+	}
+	return p.LocalAddr
+}
+
+// Run is the task. At its end the sessions are handed over to the next process.
+func (l *liveness) Run(ctx context.Context) error {
+	<-ctx.Done()
+	bounded, cancel := context.WithTimeout(context.Background(), handoverTimeout)
+	defer cancel()
+	return l.bfd.Handover(bounded)
+}
+
+// changed is called for every session that enters or leaves Up, from one goroutine. One that the peer ended by will says nothing of the
+// path. One that the peer began anew, as FRR does when the BGP session with us comes up, must be up again soon, for a packet has just come.
+func (l *liveness) changed(c bfd.Change) {
+	if t := l.pending[c.Addr]; t != nil {
+		t.Stop()
+		delete(l.pending, c.Addr)
+	}
+	switch {
+	case c.From != bfd.Up || c.ByWill:
+	case c.Renewed:
+		l.pending[c.Addr] = time.AfterFunc(renewal, func() { l.pathDown(c) })
+	default:
+		l.pathDown(c)
+	}
+}
+
+func (l *liveness) pathDown(c bfd.Change) {
+	ctx, cancel := context.WithTimeout(context.Background(), handoverTimeout)
+	defer cancel()
+	if err := l.engine.pathDown(ctx, c.Addr, c.Resumable); err != nil {
+		l.log.Error("a dead path stays in use until BGP notices", logErr, err)
+	}
+}

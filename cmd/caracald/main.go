@@ -8,10 +8,12 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/caracal-net/caracal/internal/daemon"
+	"github.com/caracal-net/caracal/internal/health"
 )
 
 func main() {
@@ -30,7 +32,7 @@ func command() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(), cleanupCommand(), versionCommand())
+	root.AddCommand(runCommand(), healthCommand(), cleanupCommand(), versionCommand())
 	return root
 }
 
@@ -46,6 +48,7 @@ func runCommand() *cobra.Command {
 	f.StringVar(&cfg.Node, "node", "", "name of this node; default "+daemon.EnvNodeName+", the nodename file, the host name")
 	f.StringVar(&cfg.Datastore, "datastore", os.Getenv(daemon.EnvDatastore), "file:DIR, a directory of Calico manifests; default "+daemon.EnvDatastore)
 	f.StringVar(&cfg.Socket, "socket", envOr(daemon.EnvSocket, daemon.DefaultSocket), "unix socket of the gRPC services")
+	f.StringVar(&cfg.ProcSys, "proc-sys", os.Getenv(daemon.EnvProcSys), "where sysctls are written, if not in /proc/sys; default "+daemon.EnvProcSys)
 	f.StringVar(&backend, "backend", os.Getenv(daemon.EnvBackend), "bird, vxlan or none, until the ConfigMap calico-config says otherwise; default "+daemon.EnvBackend)
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -63,6 +66,29 @@ func runCommand() *cobra.Command {
 		}
 		return daemon.Run(cmd.Context(), cfg, log)
 	}
+	return cmd
+}
+
+func healthCommand() *cobra.Command {
+	var socket string
+	var limit time.Duration
+	q := health.Question{}
+	cmd := &cobra.Command{
+		Use:   "health",
+		Short: "Ask the daemon whether it is alive or ready; exit code 0 says yes. For probes",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, cancel := context.WithTimeout(cmd.Context(), limit)
+			defer cancel()
+			return health.Ask(ctx, socket, q)
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&q.Live, "live", false, "does the daemon answer?")
+	f.BoolVar(&q.Ready, "ready", false, "does the node do all it is asked to do? Under backend bird BGP sessions count too")
+	f.DurationVar(&q.Threshold, "threshold-time", health.DefaultThreshold, "time after the start in which every session must be established; later one is enough")
+	f.DurationVar(&limit, "timeout", 5*time.Second, "how long to wait for answers")
+	f.StringVar(&socket, "socket", envOr(daemon.EnvSocket, daemon.DefaultSocket), "unix socket of the daemon")
 	return cmd
 }
 

@@ -14,6 +14,7 @@ type Config struct {
 	Node      string          // our name in the cluster
 	Datastore string          // "file:DIR"
 	Socket    string          // unix socket of the gRPC services
+	ProcSys   string          // where sysctls are written; empty = /proc/sys
 	Backend   cluster.Backend // used until the datastore names one
 }
 
@@ -27,6 +28,7 @@ const (
 	EnvBackend      = "CALICO_NETWORKING_BACKEND"
 	EnvDatastore    = "CARACAL_DATASTORE"
 	EnvSocket       = "CARACAL_SOCKET"
+	EnvProcSys      = "CARACAL_PROC_SYS" // ours: the DaemonSet mounts the host's /proc/sys/net below it
 
 	defaultNodeNameFile = "/var/lib/calico/nodename"
 )

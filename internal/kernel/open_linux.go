@@ -22,6 +22,10 @@ const DefaultWatchBuffer = 32 << 20
 type Options struct {
 	// Namespace is the path of a network namespace ("/run/netns/name"); "" is the one of the process.
 	Namespace string
+	// ProcSys is where sysctls are written and read, "" = /proc/sys. A container without privileges has that read-only, and
+	// may be given the host's /proc/sys/net under another name: whatever the mount, the files are those of the namespace of
+	// the thread that opens them.
+	ProcSys string
 	// Timeout bounds each exchange with the kernel, 0 = DefaultTimeout.
 	Timeout time.Duration
 	// WatchBuffer is the receive buffer of the event socket in bytes, 0 = DefaultWatchBuffer.
@@ -53,6 +57,9 @@ func Open(o Options) (Kernel, error) {
 	}
 	if o.WatchBuffer == 0 {
 		o.WatchBuffer = DefaultWatchBuffer
+	}
+	if o.ProcSys == "" {
+		o.ProcSys = procSys
 	}
 	k := &linux{opts: o, ns: -1, done: make(chan struct{})}
 	var err error

@@ -7,14 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 
 	"golang.org/x/sys/unix"
 )
 
-// sysctlRoot is where procfs shows the sysctls of the namespace of the thread that opens them (net_ctl_header_lookup), so each file
+// procSys is where procfs shows the sysctls of the namespace of the thread that opens them (net_ctl_header_lookup), so each file
 // is opened inside the handle's namespace.
-const sysctlRoot = "/proc/sys/"
+const procSys = "/proc/sys"
 
 // ReadSysctl reads one number.
 func (k *linux) ReadSysctl(ctx context.Context, name Sysctl) (value int, err error) {
@@ -55,7 +56,7 @@ func (k *linux) sysctl(ctx context.Context, name Sysctl, do func(path string) er
 	if err := name.Check(); err != nil {
 		return err
 	}
-	return classify(k.inside(func() error { return do(sysctlRoot + string(name)) }))
+	return classify(k.inside(func() error { return do(filepath.Join(k.opts.ProcSys, string(name))) }))
 }
 
 // ListNetconf dumps the settings of all interfaces of one family.

@@ -1,6 +1,11 @@
 package kernel_test
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -54,5 +59,28 @@ func TestSysctlsOfTheNamespace(t *testing.T) {
 		case <-deadline:
 			t.Fatalf("%d changes were told, want 2", all)
 		}
+	}
+}
+
+// TestProcSys: in a container /proc/sys is read-only, and the host's is mounted elsewhere.
+func TestProcSys(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Symlink("/proc/sys/net", filepath.Join(dir, "net")); err != nil {
+		t.Fatal(err)
+	}
+	ns := need.Namespace(t)
+	k := open(t, kernel.Options{Namespace: ns.Path(), ProcSys: dir})
+	for _, want := range []int{1, 0} {
+		if err := k.WriteSysctl(t.Context(), kernel.SysctlIPForward, want); err != nil {
+			t.Fatal(err)
+		}
+		out, err := ns.Run("cat", "/proc/sys/net/ipv4/ip_forward")
+		if got := strings.TrimSpace(out); err != nil || got != strconv.Itoa(want) {
+			t.Errorf("ip_forward is %q, %v; want %d", got, err, want)
+		}
+	}
+	nowhere := open(t, kernel.Options{Namespace: ns.Path(), ProcSys: filepath.Join(dir, "nowhere")})
+	if _, err := nowhere.ReadSysctl(t.Context(), kernel.SysctlIPForward); !errors.Is(err, kernel.ErrNotThere) {
+		t.Errorf("a place that is not there: %v, want %v", err, kernel.ErrNotThere)
 	}
 }

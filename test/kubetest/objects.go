@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 
 	"github.com/caracal-net/caracal/deploy/crds"
@@ -147,6 +148,22 @@ func (s *Server) Apply(t testing.TB, manifest string) {
 			t.Fatalf("apply %s %s: %v", gvk.Kind, obj.GetName(), err)
 		}
 	}
+}
+
+// Accepts asks the server whether it would apply an object, fields that it does not know being errors, and changes nothing.
+func (s *Server) Accepts(t testing.TB, obj *unstructured.Unstructured) error {
+	t.Helper()
+	text, err := obj.MarshalJSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	gvk := obj.GroupVersionKind()
+	force := true
+	r := s.Client(t, Admin).Resource(gvk.GroupVersion().WithResource(plural(gvk.Kind)))
+	_, err = r.Namespace(obj.GetNamespace()).Patch(t.Context(), obj.GetName(), types.ApplyPatchType, text, metav1.PatchOptions{
+		DryRun: []string{metav1.DryRunAll}, FieldManager: "test", Force: &force, FieldValidation: metav1.FieldValidationStrict,
+	})
+	return err
 }
 
 // plural returns the plural name of a kind.

@@ -81,8 +81,8 @@ func (p *Programmer) ourRouteEvent(ev *kernel.Event, k kernel.RouteKey, e *route
 	case f == e.Actual():
 		p.echoed(e)
 		p.forget(e)
-	case e.Note.echoes > 1:
-		e.Note.echoes-- // the echo of a write before the last one; that of the last one will tell
+	case e.Note.echoes > 1 || e.Note.echoes == 1 && e.Note.mute:
+		e.Note.echoes-- // the echo of a write before the last one; that of the last one will tell, if there is one
 	case e.Note.echoes == 1:
 		// Either older than our last write, or somebody's answer to it. If our echo comes, it was older.
 		p.suspects[e] = suspect{f, p.now.Add(echoPatience)}

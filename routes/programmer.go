@@ -25,11 +25,13 @@ type (
 // case, and never hold up a write.
 type Programmer struct {
 	kernel   kernel.Kernel
+	muted    bool // the kernel does not tell of our own adds
 	log      *slog.Logger
 	interval time.Duration
 	policy   ownership
 	onHost   func(*Host)
 	inbox    inbox
+	events   <-chan kernel.Event // of this session
 
 	mu      sync.Mutex
 	now     time.Time // when this pass began
@@ -69,7 +71,7 @@ type Programmer struct {
 	neighbours     neighbourTable
 
 	alarms  alarms
-	writes  writeBatch
+	writes  writes
 	flight  chan error // the batch is with the kernel, and this brings the end; nil = it is not
 	resyncs []chan error
 	syncs   []chan error
@@ -90,7 +92,7 @@ func New(o Options) *Programmer {
 		o.Log = slog.Default()
 	}
 	p := &Programmer{
-		kernel: o.Kernel, log: o.Log, interval: o.ResyncInterval, policy: ownership{o.Adopt},
+		kernel: o.Kernel, muted: o.Kernel.MutesAdds(), log: o.Log, interval: o.ResyncInterval, policy: ownership{o.Adopt},
 		inbox:  inbox{ring: make(chan struct{}, 1)},
 		owners: []Owner{""}, ranks: map[Owner]uint8{"": 0}, turn: []uint8{0}, counts: make([][outcomes]int, 1),
 		forms: newForms(), shapes: newShapes(),
@@ -174,6 +176,7 @@ func (p *Programmer) serve(ctx context.Context, events <-chan kernel.Event) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	p.reads.next = p.nextFullRead()
+	p.events = events
 	for ctx.Err() == nil {
 		p.now = time.Now()
 		p.takeInbox(ctx)

@@ -117,7 +117,9 @@ func TestLateEchoes(t *testing.T) {
 			{Withdraw: []Key{key("10.1.0.0/26"), key("10.2.0.0/26")}},
 			{Routes: []Route{via("10.1.0.0/26", "192.0.2.9"), via("10.2.0.0/26", "192.0.2.9")}},
 			{Routes: []Route{via("10.1.0.0/26", "192.0.2.7"), via("10.2.0.0/26", "192.0.2.8")}},
-			{Routes: []Route{via("10.2.0.0/26", "192.0.2.9")}},
+			{Routes: []Route{via("10.2.0.0/26", "192.0.2.9"), via("10.3.0.0/26", "192.0.2.9")}},
+			{Withdraw: []Key{key("10.3.0.0/26")}},
+			{Routes: []Route{via("10.3.0.0/26", "192.0.2.9")}}, // the last write is an add, which may have no echo of its own
 		} {
 			r.apply(c)
 			r.wait()
@@ -125,14 +127,14 @@ func TestLateEchoes(t *testing.T) {
 		writes := r.p.Stats().Writes
 		release()
 		time.Sleep(time.Minute)
-		r.wantOurs(direct("10.1.0.0/26", "192.0.2.7"), direct("10.2.0.0/26", "192.0.2.9"))
+		r.wantOurs(direct("10.1.0.0/26", "192.0.2.7"), direct("10.2.0.0/26", "192.0.2.9"), direct("10.3.0.0/26", "192.0.2.9"))
 		if now := r.p.Stats(); now.Writes != writes || now.Repairs != 0 {
 			t.Errorf("%d writes after the late echoes, %d repairs", now.Writes-writes, now.Repairs)
 		}
-		for _, victim := range []kernel.Route{r.their("10.1.0.0/26", "192.0.2.7"), r.their("10.2.0.0/26", "192.0.2.9")} {
+		for _, victim := range []kernel.Route{r.their("10.1.0.0/26", "192.0.2.7"), r.their("10.2.0.0/26", "192.0.2.9"), r.their("10.3.0.0/26", "192.0.2.9")} {
 			victim.Protocol = kernel.ProtoCaracal
 			r.write(kernel.Delete, victim) // and the truth is believed again, at once
-			r.wantOurs(direct("10.1.0.0/26", "192.0.2.7"), direct("10.2.0.0/26", "192.0.2.9"))
+			r.wantOurs(direct("10.1.0.0/26", "192.0.2.7"), direct("10.2.0.0/26", "192.0.2.9"), direct("10.3.0.0/26", "192.0.2.9"))
 		}
 	})
 }

@@ -14,7 +14,7 @@ func onKernel(t testing.TB) *rig {
 	ns := need.Namespace(t)
 	r := &rig{t: t, stop: func() {}}
 	for _, k := range []*kernel.Kernel{&r.k, &r.far} {
-		opened, err := kernel.Open(kernel.Options{Namespace: ns.Path()})
+		opened, err := kernel.Open(kernel.Options{Namespace: ns.Path(), MuteAdds: k == &r.k}) // as the daemon does
 		r.must(err)
 		t.Cleanup(func() { _ = opened.Close() })
 		*k = opened

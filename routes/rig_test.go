@@ -34,16 +34,23 @@ type rig struct {
 	lying   bool // the fault makes the kernel say "done" of what is not: only a resync can find out
 }
 
-// bubble runs f with a rig over a Fake that is not started.
+// bubble runs f with a rig over a Fake that is not started: over one that tells of our own adds, and over one that does not.
 func bubble(t *testing.T, f func(*rig)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		fake := kerneltest.NewFake()
-		r := &rig{t: t, fake: fake, k: fake, far: fake.Foreign(), wire: fake.Wire, stop: func() {}}
-		r.setUp()
-		defer func() { r.stop() }()
-		f(r)
-	})
+	for _, muted := range []bool{false, true} {
+		t.Run(map[bool]string{false: "adds heard", true: "adds muted"}[muted], func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fake := kerneltest.NewFake()
+				if muted {
+					fake.MuteAdds()
+				}
+				r := &rig{t: t, fake: fake, k: fake, far: fake.Foreign(), wire: fake.Wire, stop: func() {}}
+				r.setUp()
+				defer func() { r.stop() }()
+				f(r)
+			})
+		})
+	}
 }
 
 func (r *rig) setUp() {

@@ -26,7 +26,8 @@ type routeNote struct {
 	repaired uint32   // Unix seconds of the last repair after somebody else's change
 	repairs  uint8    // how many repairs in a row
 	dump     uint8    // generation of the dump that saw it last
-	echoes   uint8    // writes that succeeded and whose echoes have not come
+	echoes   uint8    // writes that succeeded and whose echoes have not come, but are to come
+	mute     bool     // the last write was one that has no echo
 	joined   bool     // next hops of another program have joined ours (IPv6)
 }
 

@@ -8,7 +8,28 @@ import (
 	"github.com/caracal-net/caracal/internal/kernel"
 )
 
-// writeBatch is the batch in the making; its arrays are used again and again.
+// writes are two batches: one is with the kernel or in the making, the other is spare, so that the next can be made while the kernel is
+// at work.
+type writes struct {
+	batches [2]writeBatch
+	turn    int // which is the one
+	// failures counts calls in a row that broke off; notBefore holds the next one back after the second.
+	failures  int
+	notBefore time.Time
+}
+
+func (w *writes) batch() *writeBatch { return &w.batches[w.turn] }
+
+// swap makes the spare batch the one, and returns the former.
+func (w *writes) swap() *writeBatch {
+	former := w.batch()
+	w.turn = 1 - w.turn
+	return former
+}
+
+func (w *writes) held(now time.Time) bool { return w.notBefore.After(now) }
+
+// writeBatch is what one call of the kernel writes; its arrays are used again and again.
 type writeBatch struct {
 	ops     []kernel.RouteOp
 	routes  []kernel.Route
@@ -16,12 +37,7 @@ type writeBatch struct {
 	forms   []*form // what is written or deleted
 	after   []*form // what the kernel holds of ours if that succeeds
 	errs    []error
-	// failures counts calls in a row that broke off; notBefore holds the next one back after the second.
-	failures  int
-	notBefore time.Time
 }
-
-func (b *writeBatch) held(now time.Time) bool { return b.notBefore.After(now) }
 
 func (b *writeBatch) reset() {
 	if b.routes == nil {
@@ -43,25 +59,41 @@ func (b *writeBatch) add(v kernel.Verb, e *routeEntry, f *form) {
 	b.errs[len(b.ops)-1] = nil
 }
 
-// writeUpdates writes one batch of what is wanted and not there.
+// writeUpdates writes batches of what is wanted and not there: one, and on while there is neither mail nor an event. While the kernel is
+// at one, the next is made; and while it is at the next, what became of the first is recorded.
 func (p *Programmer) writeUpdates(ctx context.Context) {
 	p.planUpdates()
 	p.launch(ctx)
-	p.land()
+	for p.flight != nil {
+		next := p.writes.swap()
+		if len(p.inbox.ring) == 0 && len(p.events) == 0 {
+			p.planUpdates() // of routes that are not in the batch under way: those wait for nothing any more
+		} else {
+			p.writes.batch().reset()
+		}
+		err := p.wait()
+		if err == nil {
+			p.launch(ctx)
+		} else {
+			p.uncertain = append(p.uncertain, p.writes.batch().entries...) // never sent
+		}
+		p.record(next, err)
+	}
 }
 
 // planUpdates makes the next batch of updates.
 func (p *Programmer) planUpdates() {
-	p.writes.reset()
+	b := p.writes.batch()
+	b.reset()
 	if p.writes.held(p.now) || p.routes.Updates() == 0 {
 		return
 	}
-	for !p.writes.full() {
+	for !b.full() {
 		e := p.routes.TakeUpdate()
 		if e == nil {
 			break
 		}
-		p.planUpdate(e)
+		p.planUpdate(b, e)
 	}
 }
 
@@ -81,7 +113,7 @@ func (p *Programmer) writeAhead(ctx context.Context) {
 }
 
 // planUpdate decides how a wanted route is written, if it may be now.
-func (p *Programmer) planUpdate(e *routeEntry) {
+func (p *Programmer) planUpdate(b *writeBatch, e *routeEntry) {
 	if !p.reads.state[partRoutes4+part(family(e.Key()))].done {
 		p.uncertain = append(p.uncertain, e)
 		return
@@ -91,21 +123,21 @@ func (p *Programmer) planUpdate(e *routeEntry) {
 		return
 	}
 	if extra := p.forms.extra(e); extra != nil && !e.Note.joined {
-		p.writes.add(kernel.Delete, e, extra)
+		b.add(kernel.Delete, e, extra)
 		return
 	}
 	switch {
 	case e.Note.joined && p.forms.extra(e) != nil:
 		p.settle(e) // as good as it gets while the other program's next hops are there
 	case e.Note.joined:
-		p.writes.add(kernel.Delete, e, e.Actual()) // takes away ours alone; then see what is left
+		b.add(kernel.Delete, e, e.Actual()) // takes away ours alone; then see what is left
 	case p.foreign.at(e.Key()) == nil && e.Actual() == nil:
-		p.writes.add(kernel.Add, e, e.Desired())
+		b.add(kernel.Add, e, e.Desired())
 	case p.foreign.at(e.Key()) == nil:
-		p.writes.add(kernel.Replace, e, e.Desired())
+		b.add(kernel.Replace, e, e.Desired())
 	case e.Actual() != nil && p.gateOpen:
 		// A foreign route and an outdated one of ours share the key. A replacement might hit the foreign one.
-		p.writes.add(kernel.Delete, e, e.Actual())
+		b.add(kernel.Delete, e, e.Actual())
 	default:
 		p.settle(e) // Foreign: woken when that route goes
 	}
@@ -116,8 +148,9 @@ func (p *Programmer) writeDeletions(ctx context.Context) {
 	if p.writes.held(p.now) || p.routes.Deletions() == 0 {
 		return
 	}
-	p.writes.reset()
-	for !p.writes.full() {
+	b := p.writes.batch()
+	b.reset()
+	for !b.full() {
 		e := p.routes.TakeDeletion()
 		if e == nil {
 			break
@@ -126,7 +159,7 @@ func (p *Programmer) writeDeletions(ctx context.Context) {
 			p.arm(e, t)
 			continue
 		}
-		p.writes.add(kernel.Delete, e, e.Actual())
+		b.add(kernel.Delete, e, e.Actual())
 	}
 	p.launch(ctx)
 	p.land()
@@ -134,7 +167,7 @@ func (p *Programmer) writeDeletions(ctx context.Context) {
 
 // launch hands the batch to the kernel. Until land, no event may be taken: an echo must not come before what it echoes.
 func (p *Programmer) launch(ctx context.Context) {
-	b := &p.writes
+	b := p.writes.batch()
 	if len(b.ops) == 0 {
 		return
 	}
@@ -143,7 +176,7 @@ func (p *Programmer) launch(ctx context.Context) {
 		if b.ops[i].Verb == kernel.Delete && b.forms[i] == e.Actual() {
 			b.after[i] = nil
 		}
-		if e.Note.echoes < 255 {
+		if e.Note.mute = p.muted && b.ops[i].Verb == kernel.Add; !e.Note.mute && e.Note.echoes < 255 {
 			e.Note.echoes++
 		}
 	}
@@ -153,30 +186,40 @@ func (p *Programmer) launch(ctx context.Context) {
 	}(p.flight)
 }
 
-// land waits for the batch, without the lock, and records what became of each route. Wishes may have changed meanwhile;
-// what was written counts.
+// land waits for the batch, if one is with the kernel, and records what became of it.
 func (p *Programmer) land() {
-	if p.flight == nil {
-		return
+	if p.flight != nil {
+		err := p.wait()
+		p.record(p.writes.batch(), err)
 	}
+}
+
+// wait waits for the kernel, without the lock.
+func (p *Programmer) wait() error {
 	p.mu.Unlock()
 	err := <-p.flight
 	p.mu.Lock()
 	p.flight = nil
 	p.now = time.Now()
 	p.stats.Batches++
-	b := &p.writes
+	return err
+}
+
+// record records what became of each route of a batch. Wishes may have changed meanwhile; what was written counts.
+func (p *Programmer) record(b *writeBatch, err error) {
 	if err != nil {
-		p.broken(err)
+		p.broken(b, err)
 		return
 	}
-	b.failures, b.notBefore = 0, time.Time{}
+	p.writes.failures, p.writes.notBefore = 0, time.Time{}
 	for i, e := range b.entries {
 		if b.errs[i] == nil {
 			p.written(e, b.after[i])
 			continue
 		}
-		e.Note.echoes = max(e.Note.echoes, 1) - 1
+		if !e.Note.mute {
+			e.Note.echoes = max(e.Note.echoes, 1) - 1
+		}
 		if b.ops[i].Verb == kernel.Delete && errors.Is(b.errs[i], kernel.ErrNotThere) {
 			p.absent(e, b.after[i])
 		} else {
@@ -226,12 +269,12 @@ func (p *Programmer) unwritten(e *routeEntry, err error) {
 
 // broken deals with a batch that broke off: what was done is not known, so everything is read at once and only then
 // tried again. A kernel that breaks off every batch is asked less and less often.
-func (p *Programmer) broken(err error) {
-	b := &p.writes
-	b.failures++
-	b.notBefore = time.Time{}
-	if wait := readBackoff(b.failures); wait > 0 {
-		b.notBefore = p.now.Add(wait)
+func (p *Programmer) broken(b *writeBatch, err error) {
+	w := &p.writes
+	w.failures++
+	w.notBefore = time.Time{}
+	if wait := readBackoff(w.failures); wait > 0 {
+		w.notBefore = p.now.Add(wait)
 	}
 	p.uncertain = append(p.uncertain, b.entries...)
 	for _, e := range b.entries {
@@ -240,7 +283,7 @@ func (p *Programmer) broken(err error) {
 	if errors.Is(err, context.Canceled) {
 		return
 	}
-	if b.failures <= 2 {
+	if w.failures <= 2 {
 		p.log.Warn("a batch of routes broke off; the kernel is read", logError, err, logCount, len(b.ops))
 	}
 	p.readEverything("a batch of routes broke off")

@@ -75,7 +75,7 @@ func (d *daemon) open(ctx context.Context) error {
 		return fmt.Errorf("open datastore %s: %w", d.cfg.Datastore, err)
 	}
 	d.store = store
-	if d.kernel, err = kernel.Open(kernel.Options{ProcSys: d.cfg.ProcSys}); err != nil {
+	if d.kernel, err = kernel.Open(kernel.Options{ProcSys: d.cfg.ProcSys, MuteAdds: true}); err != nil {
 		return fmt.Errorf("open netlink: %w; caracald needs CAP_NET_ADMIN", err)
 	}
 	restarting, err := holdsRoutes(ctx, d.kernel)

@@ -32,15 +32,19 @@ type Options struct {
 	WatchBuffer int
 	// NoRouteEvents leaves route events out of Watch.
 	NoRouteEvents bool
+	// MuteAdds is what MutesAdds reports. It is a filter on the event socket, so that the kernel drops the events.
+	MuteAdds bool
 }
 
 // linux is the kernel this process runs on, seen from one network namespace.
 type linux struct {
-	opts   Options
-	ns     netns.NsHandle // -1: the namespace of the process
-	handle *netlink.Handle
-	routes *writer
-	neighs *writer
+	opts    Options
+	ns      netns.NsHandle // -1: the namespace of the process
+	handle  *netlink.Handle
+	routes  *writer
+	adds    *writer // of routes, with a socket of its own that muffler knows
+	muffler muffler
+	neighs  *writer
 	// nexthops has a socket of its own, so that a batch of routes under way does not hold up the one replacement that moves them all.
 	nexthops *writer
 
@@ -78,6 +82,10 @@ func Open(o Options) (Kernel, error) {
 		return nil, fmt.Errorf("open kernel in namespace %q: %w", o.Namespace, classify(err))
 	}
 	k.routes, k.neighs, k.nexthops = &writer{open: k.socket}, &writer{open: k.socket}, &writer{open: k.socket}
+	k.adds = k.routes
+	if o.MuteAdds {
+		k.adds = &writer{open: k.mutedSocket}
+	}
 	return k, nil
 }
 
@@ -95,6 +103,7 @@ func (k *linux) Close() error {
 	}
 	if k.routes != nil {
 		k.routes.close()
+		k.adds.close()
 		k.neighs.close()
 		k.nexthops.close()
 	}

@@ -43,6 +43,9 @@ func (k *linux) ListRoutes(ctx context.Context, v6 bool, yield func(*Route) bool
 func (k *linux) writeRoutes(ctx context.Context, ops []RouteOp, failed func(i int, err error)) error {
 	for first := 0; ; {
 		n, stride := segment(ops[first:])
+		if k.opts.MuteAdds && stride == 1 {
+			n = alike(ops[first : first+n])
+		}
 		if err := k.writeSegment(ctx, ops, first, n, stride, failed); err != nil {
 			return fmt.Errorf("write routes: %w", err)
 		}
@@ -56,7 +59,11 @@ func (k *linux) writeRoutes(ctx context.Context, ops []RouteOp, failed func(i in
 func (k *linux) writeSegment(ctx context.Context, ops []RouteOp, first, n, stride int, failed func(i int, err error)) error {
 	at := func(i int) int { return first + i*stride%n }
 	encode := func(b []byte, i int) ([]byte, error) { return appendRouteOp(b, ops[at(i)]) }
-	return k.routes.write(ctx, n, encode, func(i int, err error) {
+	w := k.routes
+	if n > 0 && ops[first].Verb == Add {
+		w = k.adds
+	}
+	return w.write(ctx, n, encode, func(i int, err error) {
 		op := ops[at(i)]
 		if missing := (*Refusal)(nil); op.Verb == Delete && errors.As(err, &missing) && missing.Meaning == ErrNoNexthop {
 			err = &Refusal{Errno: missing.Errno, Meaning: ErrNotThere, Message: missing.Message} // no object, so no route by it
@@ -93,6 +100,14 @@ func segment(ops []RouteOp) (n, stride int) {
 		return run, scatter(run)
 	}
 	return len(ops), 1
+}
+
+// alike counts the operations at the front that go to one socket: adds, or others.
+func alike(ops []RouteOp) (n int) {
+	for n < len(ops) && (ops[n].Verb == Add) == (ops[0].Verb == Add) {
+		n++
+	}
+	return n
 }
 
 // scatter is a step that visits all of n places, neighbours far from one another: the golden section of n, made coprime to it.

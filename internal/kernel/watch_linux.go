@@ -134,7 +134,7 @@ func (k *linux) Watch(ctx context.Context) (<-chan Event, error) {
 }
 
 // events opens a subscribed socket. Go's poller waits for it, so no thread is held while nothing happens.
-func (k *linux) events() (*os.File, error) {
+func (k *linux) events() (*eventSocket, error) {
 	groups := []int{unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
 		unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF, unix.RTNLGRP_NEXTHOP}
 	if !k.opts.NoRouteEvents {
@@ -153,15 +153,35 @@ func (k *linux) events() (*os.File, error) {
 		s.close()
 		return nil, classify(err)
 	}
-	return os.NewFile(uintptr(s.fd), "netlink events"), nil
+	if k.opts.MuteAdds {
+		if err := k.muffler.add(s.fd); err != nil {
+			k.muffler.remove(s.fd)
+			s.close()
+			return nil, err
+		}
+	}
+	return &eventSocket{os.NewFile(uintptr(s.fd), "netlink events"), s.fd, &k.muffler}, nil
+}
+
+// eventSocket is a subscribed socket under its muffler.
+type eventSocket struct {
+	*os.File
+	fd      int
+	muffler *muffler
+}
+
+// Close takes the muffler off first: the number is free for another file afterwards.
+func (s *eventSocket) Close() error {
+	s.muffler.remove(s.fd)
+	return s.File.Close()
 }
 
 // drain empties the socket into the backlog, and opens it again when it breaks.
-func (k *linux) drain(ctx context.Context, f *os.File, q *backlog) {
+func (k *linux) drain(ctx context.Context, f *eventSocket, q *backlog) {
 	buf := make([]byte, readSize)
 	for {
 		stop := context.AfterFunc(ctx, func() { _ = f.Close() })
-		err := readEvents(f, buf, q)
+		err := readEvents(f.File, buf, q)
 		stop()
 		_ = f.Close()
 		for {
@@ -176,7 +196,7 @@ func (k *linux) drain(ctx context.Context, f *os.File, q *backlog) {
 	}
 }
 
-func (k *linux) reopen(ctx context.Context, _ error) (*os.File, error) {
+func (k *linux) reopen(ctx context.Context, _ error) (*eventSocket, error) {
 	select {
 	case <-time.After(reopenDelay):
 	case <-ctx.Done():

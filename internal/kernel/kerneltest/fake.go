@@ -24,6 +24,9 @@ type Fake struct {
 	calls    map[string]int
 	closed   bool
 	noIPIP   bool
+	muteAdds bool
+	own      bool // the routes under way are not Foreign's
+	muted    bool // the change under way is not told to watches of our own
 	before   func(method string)
 	// nexthops are the nexthop objects; a route that refers to one keeps no next hops of its own.
 	nexthops   map[uint32]*kernel.Nexthop
@@ -115,6 +118,7 @@ func (f *Fake) Close() error {
 
 // watcher is one Watch: an unbounded queue and the goroutine that empties it.
 type watcher struct {
+	own   bool // of the Fake itself, not of Foreign
 	mu    sync.Mutex
 	queue []kernel.Event
 	ended bool
@@ -183,12 +187,26 @@ func (f *Fake) Watch(ctx context.Context) (<-chan kernel.Event, error) {
 	if err := f.enter(ctx, "Watch", WatchFails); err != nil {
 		return nil, fmt.Errorf("watch: %w", err)
 	}
-	return f.subscribe(ctx), nil
+	return f.subscribe(ctx, true), nil
+}
+
+// MuteAdds makes the Fake one that MutesAdds.
+func (f *Fake) MuteAdds() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.muteAdds = true
+}
+
+// MutesAdds reports whether MuteAdds was called.
+func (f *Fake) MutesAdds() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.muteAdds
 }
 
 // subscribe starts a watch; the lock is held.
-func (f *Fake) subscribe(ctx context.Context) <-chan kernel.Event {
-	w := &watcher{ring: make(chan struct{}, 1)}
+func (f *Fake) subscribe(ctx context.Context, own bool) <-chan kernel.Event {
+	w := &watcher{own: own, ring: make(chan struct{}, 1)}
 	f.watchers[w] = true
 	out := make(chan kernel.Event, 64)
 	go func() {
@@ -212,7 +230,9 @@ func (f *Fake) emit(e kernel.Event) {
 		return
 	}
 	for w := range f.watchers {
-		w.push(e)
+		if !w.own || !f.muted {
+			w.push(e)
+		}
 	}
 }
 

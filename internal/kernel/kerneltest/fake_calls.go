@@ -27,7 +27,9 @@ func (f *Fake) ListRoutes(ctx context.Context, v6 bool, yield func(*kernel.Route
 func (f *Fake) WriteRoutes(ctx context.Context, ops []kernel.RouteOp, failed func(int, error)) error {
 	f.begin("WriteRoutes")
 	f.mu.Lock()
+	f.own = true
 	errs, err := f.writeRoutes(ctx, ops)
+	f.own = false
 	f.mu.Unlock()
 	report(errs, failed)
 	return err

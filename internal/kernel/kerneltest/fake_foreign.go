@@ -93,8 +93,11 @@ func (o foreign) WriteNeighbours(ctx context.Context, ops []kernel.NeighbourOp, 
 func (o foreign) Watch(ctx context.Context) (<-chan kernel.Event, error) {
 	o.f.mu.Lock()
 	defer o.f.mu.Unlock()
-	return o.f.subscribe(ctx), nil
+	return o.f.subscribe(ctx, false), nil
 }
+
+// MutesAdds is false: this watch hears everything.
+func (o foreign) MutesAdds() bool { return false }
 
 // Close does nothing: the kernel belongs to the test.
 func (o foreign) Close() error { return nil }

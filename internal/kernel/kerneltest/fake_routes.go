@@ -172,6 +172,8 @@ func (f *Fake) writeRoute(op kernel.RouteOp) syscall.Errno {
 	if errno := f.check(&r); errno != 0 {
 		return errno
 	}
+	f.muted = f.muteAdds && f.own && op.Verb == kernel.Add
+	defer func() { f.muted = false }()
 	return f.insert(&r, op.Verb == kernel.Replace)
 }
 

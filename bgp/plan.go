@@ -29,6 +29,10 @@ type Planner struct {
 	Match func(selector string, labels map[string]string) (bool, error)
 	// Services are the service addresses this node announces, made by whoever watches Services. A LocalPref of 0 is the ordinary one.
 	Services []Origination
+	// RouterID is this node's BGP identifier (CALICO_ROUTER_ID); invalid: by the function RouterID.
+	RouterID netip.Addr
+	// HashRouterID has it made of the node's name though the node has an IPv4 address (CALICO_ROUTER_ID=hash).
+	HashRouterID bool
 	// Explain has the Config say where each of its values comes from, for Effective.
 	Explain bool
 }
@@ -54,7 +58,7 @@ func (p *Planner) Plan(st *cluster.State, node string, h *routes.Host) (Config, 
 	}
 	cfg := Config{
 		ASN:         m.asnOf(self),
-		RouterID:    RouterID(self),
+		RouterID:    p.routerID(self),
 		ListenAddrs: m.listenAddrs(),
 		ListenPort:  m.listenPort(node),
 		Announce:    m.announce(p.Services),
@@ -82,6 +86,20 @@ func RouterID(n *cluster.Node) netip.Addr {
 	if n.Addr4.IsValid() {
 		return n.Addr4.Addr()
 	}
+	return hashedID(n)
+}
+
+func (p *Planner) routerID(n *cluster.Node) netip.Addr {
+	switch {
+	case p.RouterID.IsValid():
+		return p.RouterID
+	case p.HashRouterID:
+		return hashedID(n)
+	}
+	return RouterID(n)
+}
+
+func hashedID(n *cluster.Node) netip.Addr {
 	sum := sha256.Sum256([]byte(n.Name))
 	id := [4]byte(sum[:4])
 	if id[0] > 223 {

@@ -275,8 +275,19 @@ func TestRouterID(t *testing.T) {
 		{"node1", "", "202.18.243.27"},
 		{"node1", "192.0.2.9/24", "192.0.2.9"},
 	} {
-		if got := bgp.RouterID(node(tc.node, tc.addr, "2001:db8::1/64")); got.String() != tc.want {
+		self := node(tc.node, tc.addr, "2001:db8::1/64")
+		if got := bgp.RouterID(self); got.String() != tc.want {
 			t.Errorf("%s %s: %s, want %s", tc.node, tc.addr, got, tc.want)
+		}
+		st := cluster.Build(cluster.Objects{Nodes: []*cluster.Node{self}})
+		for name, p := range map[string]struct {
+			bgp.Planner
+			want string
+		}{"by itself": {bgp.Planner{}, tc.want}, "hash": {bgp.Planner{HashRouterID: true}, bgp.RouterID(node(tc.node, "", "")).String()},
+			"address": {bgp.Planner{RouterID: netip.MustParseAddr("198.51.100.1")}, "198.51.100.1"}} {
+			if cfg, _ := p.Plan(st, tc.node, nil); cfg.RouterID.String() != p.want {
+				t.Errorf("%s %s, %s: %s, want %s", tc.node, tc.addr, name, cfg.RouterID, p.want)
+			}
 		}
 	}
 }

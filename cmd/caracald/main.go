@@ -14,6 +14,7 @@ import (
 
 	"github.com/caracal-net/caracal/internal/daemon"
 	"github.com/caracal-net/caracal/internal/health"
+	"github.com/caracal-net/caracal/internal/startup"
 )
 
 func main() {
@@ -45,8 +46,9 @@ func runCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 	}
 	f := cmd.Flags()
-	f.StringVar(&cfg.Node, "node", "", "name of this node; default "+daemon.EnvNodeName+", the nodename file, the host name")
-	f.StringVar(&cfg.Datastore, "datastore", os.Getenv(daemon.EnvDatastore), "file:DIR, a directory of Calico manifests; default "+daemon.EnvDatastore)
+	f.StringVar(&cfg.Node, "node", "", "name of this node; default "+startup.EnvNodeName+", the nodename file, the host name")
+	f.StringVar(&cfg.Datastore, "datastore", daemon.DefaultDatastore(os.Getenv),
+		"kubernetes, or file:DIR for a directory of Calico manifests; default "+daemon.EnvDatastore+", or kubernetes where "+daemon.EnvDatastoreType+" says so")
 	f.StringVar(&cfg.Socket, "socket", envOr(daemon.EnvSocket, daemon.DefaultSocket), "unix socket of the gRPC services")
 	f.StringVar(&cfg.ProcSys, "proc-sys", os.Getenv(daemon.EnvProcSys), "where sysctls are written, if not in /proc/sys; default "+daemon.EnvProcSys)
 	f.StringVar(&backend, "backend", os.Getenv(daemon.EnvBackend), "bird, vxlan or none, until the ConfigMap calico-config says otherwise; default "+daemon.EnvBackend)
@@ -60,9 +62,12 @@ func runCommand() *cobra.Command {
 			return err
 		}
 		if cfg.Node == "" {
-			if cfg.Node, err = daemon.NodeName(os.Getenv); err != nil {
+			if cfg.Node, err = startup.NodeName(os.Getenv); err != nil {
 				return err
 			}
+		}
+		if cfg.Settings, err = startup.Parse(os.Getenv); err != nil {
+			return err
 		}
 		return daemon.Run(cmd.Context(), cfg, log)
 	}

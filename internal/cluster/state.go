@@ -218,6 +218,19 @@ func named[T any](list []*T, name string, nameOf func(*T) string) *T {
 // BGP returns the BGP configuration, defaults applied.
 func (s *State) BGP() BGPConfig { return s.objects().BGP }
 
+// WithMTU returns the State with the MTUs of o in place of its own where o has any; all else of o is not looked at. It is the same State to
+// Revision and Diff, so it must be taken of every State of a Builder or of none.
+func (s *State) WithMTU(o FelixConfig) *State {
+	if s == nil || o.IPIPMTU == 0 && o.VXLANMTU == 0 && o.VXLANMTUv6 == 0 {
+		return s
+	}
+	c := *s
+	c.o.Felix.IPIPMTU = cmp.Or(o.IPIPMTU, c.o.Felix.IPIPMTU)
+	c.o.Felix.VXLANMTU = cmp.Or(o.VXLANMTU, c.o.Felix.VXLANMTU)
+	c.o.Felix.VXLANMTUv6 = cmp.Or(o.VXLANMTUv6, c.o.Felix.VXLANMTUv6)
+	return &c
+}
+
 // Felix returns the Felix settings routing reads, defaults applied.
 func (s *State) Felix() FelixConfig { return s.objects().Felix }
 

@@ -2,20 +2,22 @@ package daemon
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/caracal-net/caracal/internal/cluster"
+	"github.com/caracal-net/caracal/internal/startup"
 )
 
 // Config is what caracald is started with: flags, whose defaults are the environment variables calico-node has.
 type Config struct {
 	Node      string          // our name in the cluster
-	Datastore string          // "file:DIR"
+	Datastore string          // "file:DIR" or "kubernetes"
 	Socket    string          // unix socket of the gRPC services
 	ProcSys   string          // where sysctls are written; empty = /proc/sys
 	Backend   cluster.Backend // used until the datastore names one
+	// Settings are what the environment says of a node's start. Nil stands for an environment that says nothing.
+	Settings *startup.Settings
 }
 
 // DefaultSocket is where the gRPC services listen.
@@ -23,36 +25,22 @@ const DefaultSocket = "/run/caracal/caracal.sock"
 
 // The environment, named and meant as in calico-node (reference: node/pkg/lifecycle/startup).
 const (
-	EnvNodeName     = "NODENAME"
-	EnvNodeNameFile = "CALICO_NODENAME_FILE"
-	EnvBackend      = "CALICO_NETWORKING_BACKEND"
-	EnvDatastore    = "CARACAL_DATASTORE"
-	EnvSocket       = "CARACAL_SOCKET"
-	EnvProcSys      = "CARACAL_PROC_SYS" // ours: the DaemonSet mounts the host's /proc/sys/net below it
-
-	defaultNodeNameFile = "/var/lib/calico/nodename"
+	EnvBackend       = "CALICO_NETWORKING_BACKEND"
+	EnvDatastoreType = "DATASTORE_TYPE" // kubernetes, as in calico-node; without a word in EnvDatastore
+	EnvDatastore     = "CARACAL_DATASTORE"
+	EnvSocket        = "CARACAL_SOCKET"
+	EnvProcSys       = "CARACAL_PROC_SYS" // ours: the DaemonSet mounts the host's /proc/sys/net below it
 )
 
-// NodeName returns this machine's name as calico-node finds it: NODENAME, else the file that start-up wrote, else
-// the lower-cased host name.
-func NodeName(env func(string) string) (string, error) {
-	if n := env(EnvNodeName); n != "" {
-		return n, nil
+// Kubernetes is the Datastore that is the Kubernetes API.
+const Kubernetes = "kubernetes"
+
+// DefaultDatastore is what the environment says of the datastore.
+func DefaultDatastore(env func(string) string) string {
+	if d := env(EnvDatastore); d != "" || env(EnvDatastoreType) != Kubernetes {
+		return d
 	}
-	file := env(EnvNodeNameFile)
-	if file == "" {
-		file = defaultNodeNameFile
-	}
-	if b, err := os.ReadFile(file); err == nil {
-		if n := strings.TrimSpace(string(b)); n != "" {
-			return n, nil
-		}
-	}
-	n, err := os.Hostname()
-	if err != nil {
-		return "", fmt.Errorf("node name: %w; set %s or --node", err, EnvNodeName)
-	}
-	return strings.ToLower(strings.TrimSpace(n)), nil
+	return Kubernetes
 }
 
 // ParseBackend reads a value of calico_backend. Empty means bird, as in calico-node; gobgp is another word for it.
@@ -72,7 +60,7 @@ func ParseBackend(s string) (cluster.Backend, error) {
 func (c Config) Directory() (string, error) {
 	dir, ok := strings.CutPrefix(c.Datastore, "file:")
 	if !ok || dir == "" {
-		return "", fmt.Errorf("datastore %q: want file:DIR, a directory of Calico YAML manifests (%s, --datastore)", c.Datastore, EnvDatastore)
+		return "", fmt.Errorf("datastore %q: want kubernetes, or file:DIR for a directory of Calico YAML manifests (%s, --datastore)", c.Datastore, EnvDatastore)
 	}
 	return filepath.Abs(dir)
 }

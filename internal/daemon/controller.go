@@ -11,6 +11,7 @@ import (
 	"github.com/caracal-net/caracal/internal/calico"
 	"github.com/caracal-net/caracal/internal/cluster"
 	"github.com/caracal-net/caracal/internal/datastore"
+	"github.com/caracal-net/caracal/internal/startup"
 	"github.com/caracal-net/caracal/ipip"
 	"github.com/caracal-net/caracal/routes"
 	"github.com/caracal-net/caracal/vxlan"
@@ -31,6 +32,7 @@ type speakers interface{ Set(*bgp.Config) }
 type controller struct {
 	node     string
 	fallback cluster.Backend // until the datastore names one
+	routerID startup.RouterID
 	log      *slog.Logger
 	prog     programmer
 	speakers speakers
@@ -243,7 +245,7 @@ func (c *controller) planBGP(in inbox, v *view) {
 	c.prog.Apply(routes.OwnerIPIP, routes.Change{Links: links})
 	c.prog.InSync(routes.OwnerIPIP)
 
-	cfg, problems := (&bgp.Planner{Match: matchSelector}).Plan(st, c.node, in.host)
+	cfg, problems := (&bgp.Planner{Match: matchSelector, RouterID: c.routerID.Addr, HashRouterID: c.routerID.Hash}).Plan(st, c.node, in.host)
 	v.problems = append(v.problems, problems...)
 	if c.config == nil || !c.config.Equal(&cfg) {
 		c.config = &cfg

@@ -6,16 +6,21 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/caracal-net/caracal/bgp"
 	"github.com/caracal-net/caracal/bgp/gobgp"
+	"github.com/caracal-net/caracal/internal/cluster"
 	"github.com/caracal-net/caracal/internal/datastore"
 	"github.com/caracal-net/caracal/internal/datastore/file"
+	"github.com/caracal-net/caracal/internal/datastore/kube"
 	"github.com/caracal-net/caracal/internal/inspect"
 	"github.com/caracal-net/caracal/internal/ipam"
 	"github.com/caracal-net/caracal/internal/kernel"
+	"github.com/caracal-net/caracal/internal/startup"
 	"github.com/caracal-net/caracal/routes"
 )
 
@@ -31,6 +36,8 @@ type daemon struct {
 	controller *controller
 	engine     *engine
 	liveness   *liveness
+	start      *nodeStart         // nil: the node is in the datastore already, or will be by another's hand
+	condition  *startup.Condition // nil outside Kubernetes
 	tunnels    *tunnels
 }
 
@@ -54,8 +61,15 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 	}
 	server := inspect.NewServer(d.sources())
 	d.log.Info("caracald starts", logVersion, Version(), logBackend, cfg.Backend, logDatastore, cfg.Datastore, logSocket, cfg.Socket)
+	sources := stage{task{"datastore watcher", d.watch}, d.controller}
+	if d.start != nil {
+		sources = append(sources, d.start)
+	}
+	if d.condition != nil {
+		sources = append(sources, d.condition)
+	}
 	err = runStages(ctx, []stage{
-		{task{"datastore watcher", d.watch}, d.controller},
+		sources,
 		{task{"route programmer", d.programmer.Run}},
 		{d.engine, d.liveness, d.tunnels, task{"memory", d.trimMemory}},
 		{task{"gRPC server", func(ctx context.Context) error { return server.Serve(ctx, listener) }}},
@@ -66,15 +80,10 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 
 // open makes every part; none of them works before Run's stages start it.
 func (d *daemon) open(ctx context.Context) error {
-	dir, err := d.cfg.Directory()
+	kubernetes, err := d.openStore(ctx)
 	if err != nil {
 		return err
 	}
-	store, err := file.Open(dir, file.Options{Log: d.log})
-	if err != nil {
-		return fmt.Errorf("open datastore %s: %w", d.cfg.Datastore, err)
-	}
-	d.store = store
 	if d.kernel, err = kernel.Open(kernel.Options{ProcSys: d.cfg.ProcSys, MuteAdds: true}); err != nil {
 		return fmt.Errorf("open netlink: %w; caracald needs CAP_NET_ADMIN", err)
 	}
@@ -99,18 +108,85 @@ func (d *daemon) open(ctx context.Context) error {
 	client := &ipam.Client{Store: d.store, Node: d.cfg.Node, Log: d.log}
 	d.tunnels = newTunnels(d.cfg.Node, d.log, client.EnsureTunnelAddresses)
 	d.controller = newController(d.cfg.Node, d.cfg.Backend, d.log, d.programmer, d.liveness)
-	d.programmer.OnHost(d.controller.setHost)
+	if d.cfg.Settings != nil {
+		d.controller.routerID = d.cfg.Settings.RouterID
+	}
+	d.openStart(kubernetes)
+	d.programmer.OnHost(func(h *routes.Host) {
+		d.controller.setHost(h)
+		d.start.wake()
+	})
 	return nil
+}
+
+// openStore opens the datastore, and returns it as startup needs it where it is the Kubernetes API.
+func (d *daemon) openStore(ctx context.Context) (*kube.Store, error) {
+	if d.cfg.Datastore == Kubernetes {
+		store, err := kube.Open(ctx, kube.Options{Log: d.log}.FromEnv(os.Getenv))
+		if err != nil {
+			return nil, err
+		}
+		d.store = store
+		return store, nil
+	}
+	dir, err := d.cfg.Directory()
+	if err != nil {
+		return nil, err
+	}
+	store, err := file.Open(dir, file.Options{Log: d.log})
+	if err != nil {
+		return nil, fmt.Errorf("open datastore %s: %w", d.cfg.Datastore, err)
+	}
+	d.store = store
+	return nil, nil
+}
+
+// openStart makes the tasks that start the node. A directory of manifests was filled by somebody: there nothing is started unless the
+// environment asks for addresses.
+func (d *daemon) openStart(kubernetes *kube.Store) {
+	settings := d.cfg.Settings
+	if settings == nil || kubernetes == nil && !settings.Asked() {
+		return
+	}
+	mine := *settings
+	mine.Node = d.cfg.Node
+	if mine.NodeRef == "" {
+		mine.NodeRef = mine.Node
+	}
+	opts := startup.Options{Settings: &mine, Store: d.store, Log: d.log, Interfaces: startup.Interfaces(d.kernel)}
+	if kubernetes != nil {
+		opts.Cluster = kubernetes
+		d.condition = &startup.Condition{Cluster: kubernetes, NodeRef: mine.NodeRef, Log: d.log, Ready: d.ready,
+			Backend: func() cluster.Backend { return d.controller.View().backend }}
+	}
+	d.start = newNodeStart(opts)
+}
+
+// ready is the answer for the Node's condition: routes, not BGP sessions, decide whether the network can be used.
+func (d *daemon) ready() (bool, string) {
+	info := d.status()
+	return info.Ready, strings.Join(info.WaitingFor, "; ")
 }
 
 // watch feeds the controller and the tunnel address task from the datastore.
 func (d *daemon) watch(ctx context.Context) error {
 	return d.store.Watch(ctx, func(u datastore.Update) {
+		u.State = u.State.WithMTU(d.mtu())
 		d.controller.setUpdate(u)
 		if u.InSync {
 			d.tunnels.setState(u.State, d.controller.backend(u.State))
+			d.start.setState(u.State, d.controller.backend(u.State))
 		}
 	})
+}
+
+// mtu is what the environment says of devices, FELIX_IPINIPMTU and the like, which goes before FelixConfiguration, as in Calico.
+func (d *daemon) mtu() cluster.FelixConfig {
+	if d.cfg.Settings == nil {
+		return cluster.FelixConfig{}
+	}
+	m := d.cfg.Settings.MTU
+	return cluster.FelixConfig{IPIPMTU: m.IPIP, VXLANMTU: m.VXLAN4, VXLANMTUv6: m.VXLAN6}
 }
 
 // holdsRoutes reports whether a former process left routes of ours: then forwarding went on without us and the Speaker may say so

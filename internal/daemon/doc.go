@@ -22,6 +22,13 @@
 // would end graceful restart, then the rest. Routes, devices and addresses stay: the next process finds them by
 // protocol number and device name and keeps what is still wanted. kill -9 is the same without the first half.
 //
+// # The start of a node
+//
+// With the Kubernetes API as the datastore, or where the environment asks for addresses, nodeStart brings the node into the
+// cluster as calico-node's startup does (package startup) and then keeps its addresses there. The rest does not wait for it: a
+// datastore that is away must not keep routes from being looked after. Until it has gone well the daemon is not ready, which
+// startup.Condition tells Kubernetes.
+//
 // # BFD
 //
 // liveness stands between controller and engine: the sessions that ask for BFD are given to bfd.Engine, and a path it finds dead is

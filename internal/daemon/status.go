@@ -68,6 +68,9 @@ func (d *daemon) status() inspect.StatusInfo {
 	if v.backend == cluster.BackendBird {
 		info.Sources = append(info.Sources, d.bgpStatus(v))
 	}
+	if err := d.start.Err(); err != nil {
+		wait("the node's start: %v", err)
+	}
 	if err := d.tunnels.Err(); err != nil {
 		wait("tunnel addresses: %v", err)
 	}

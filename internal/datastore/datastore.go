@@ -17,6 +17,8 @@ var (
 	ErrExists = errors.New("already exists")
 	// ErrConflict: the object is no longer the one that was read (resourceVersion or UID differ).
 	ErrConflict = errors.New("changed since it was read")
+	// ErrForbidden: our role does not allow it.
+	ErrForbidden = errors.New("forbidden")
 )
 
 // Update is one delivery of a Watcher.

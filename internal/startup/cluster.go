@@ -2,18 +2,14 @@ package startup
 
 import (
 	"context"
-	"errors"
 	"net/netip"
 )
-
-// ErrForbidden is wrapped by errors of a Cluster about what our role may not read. It is no reason not to start.
-var ErrForbidden = errors.New("forbidden")
 
 // Cluster is what only Kubernetes' API can answer or be told about a node. All methods may be called from any goroutine.
 type Cluster interface {
 	// InternalAddrs returns the addresses of type InternalIP of a Kubernetes Node (status.addresses), in their order.
 	InternalAddrs(ctx context.Context, node string) ([]netip.Addr, error)
-	// ConfigMap returns the data of a ConfigMap, or an error that wraps datastore.ErrNotFound or ErrForbidden.
+	// ConfigMap returns the data of a ConfigMap, or an error that wraps datastore.ErrNotFound or datastore.ErrForbidden.
 	ConfigMap(ctx context.Context, namespace, name string) (map[string]string, error)
 	// EnsureClusterInformation makes the ClusterInformation default with a random clusterGUID and datastoreReady true,
 	// without which Calico's CNI plugin refuses to work, or adds what is missing of it. clusterType is a list of words with

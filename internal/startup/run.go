@@ -267,7 +267,7 @@ func (o *Options) systemMap(ctx context.Context, name string) (map[string]string
 		return map[string]string{}, nil
 	case errors.Is(err, datastore.ErrNotFound):
 		return nil, nil
-	case errors.Is(err, ErrForbidden):
+	case errors.Is(err, datastore.ErrForbidden):
 		o.Log.Info("a ConfigMap may not be read, taking the cluster for one without it", logKind, name, logErr, err)
 		return nil, nil
 	case err != nil:

@@ -343,7 +343,7 @@ func TestRace(t *testing.T) {
 }
 
 func TestClusterType(t *testing.T) {
-	forbidden := fmt.Errorf("get: %w", ErrForbidden)
+	forbidden := fmt.Errorf("get: %w", datastore.ErrForbidden)
 	there := map[string]string{}
 	for _, tc := range []struct {
 		name, env string

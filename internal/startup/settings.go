@@ -12,6 +12,7 @@ import (
 const (
 	EnvNodeName     = "NODENAME"
 	EnvNodeNameFile = "CALICO_NODENAME_FILE"
+	EnvMTUFile      = "CARACAL_MTU_FILE" // ours: Calico's is where DefaultMTUFile is
 	EnvHostName     = "HOSTNAME"
 	EnvNodeRef      = "CALICO_K8S_NODE_REF"
 	EnvBackend      = "CALICO_NETWORKING_BACKEND"
@@ -129,7 +130,7 @@ func Parse(env func(string) string) (*Settings, error) {
 		Node:          env(EnvNodeName),
 		NodeRef:       env(EnvNodeRef),
 		NodeNameFile:  r.or(EnvNodeNameFile, DefaultNodeNameFile),
-		MTUFile:       DefaultMTUFile,
+		MTUFile:       r.or(EnvMTUFile, DefaultMTUFile),
 		Backend:       r.backend(),
 		IP:            r.address(EnvIP, EnvMethod, cluster.IPv4),
 		IP6:           r.address(EnvIP6, EnvMethod6, cluster.IPv6),

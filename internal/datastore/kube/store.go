@@ -226,6 +226,8 @@ func fault(verb string, k datastore.Key, err error) error {
 		kind = datastore.ErrExists
 	case apierrors.IsConflict(err):
 		kind = datastore.ErrConflict
+	case apierrors.IsForbidden(err):
+		return fmt.Errorf("%s %s: %w: %w", verb, k, datastore.ErrForbidden, err)
 	default:
 		return fmt.Errorf("%s %s: %w", verb, k, err)
 	}

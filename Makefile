@@ -8,6 +8,8 @@ MODE   ?= mixed
 NODES  ?= 3
 FAMILY ?= 4
 NAME   ?= all
+# file: a directory of manifests; kube: a real API server.
+DATASTORE ?= file
 LAB    := $(BIN)/caracal-lab --vm test/vm/run-in-vm
 SHAPE   = --mode $(MODE) --nodes $(NODES) --family $(FAMILY)
 
@@ -23,8 +25,13 @@ deps: ## install the programs tests and lab use (Debian; nothing happens when th
 build: ## build caracald, caracal and caracal-lab into bin/
 	$(GO) build -trimpath -o $(BIN)/ ./cmd/...
 
-demo: deps build ## bring up a cluster, ping everything, show why each route is there, clean up (MODE= NODES= FAMILY=)
+demo: deps build ## bring up a cluster, ping everything, show why each route is there, clean up (MODE= NODES= FAMILY= DATASTORE=kube)
+ifeq ($(DATASTORE),kube)
+	@$(MAKE) --no-print-directory kubeapi
+	@$(GO) run ./test/kubedemo -caracald $(BIN)/caracald $(SHAPE)
+else
 	@$(LAB) demo $(SHAPE)
+endif
 
 test: deps build test-host test-guest ## run every test: pure, real kernel, lab, and those that need IPIP in the guest kernel
 

@@ -26,14 +26,17 @@ type Options struct {
 	LogLevel string // of the daemons; default info
 	// Owned ties the cluster to this process: when it is gone without a Down, the next Sweep removes the cluster.
 	Owned bool
+	// Kubernetes is the datastore in place of a directory; nil for the directory. Such a cluster ends with this process.
+	Kubernetes *Kubernetes
 	// Say is called with each step in words; may be nil.
 	Say func(format string, args ...any)
 }
 
 // Cluster is a Plan that stands. Its methods may be called from one goroutine at a time.
 type Cluster struct {
-	Plan *Plan
-	opts Options
+	Plan     *Plan
+	opts     Options
+	forwards forwarders
 }
 
 // Up builds a cluster and starts its daemons. It does not wait for routes: see WaitReachable. What was built is
@@ -114,7 +117,7 @@ func (c *Cluster) build(ctx context.Context) error {
 	if err := p.buildUnderlay(); err != nil {
 		return err
 	}
-	if err := writeManifests(c.DatastoreDir(), p.manifests()); err != nil {
+	if err := c.fill(ctx); err != nil {
 		return err
 	}
 	c.opts.Say("assigning workload addresses from the pools")
@@ -135,6 +138,20 @@ func (c *Cluster) build(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// fill gives the datastore its first content.
+func (c *Cluster) fill(ctx context.Context) error {
+	k := c.opts.Kubernetes
+	if k == nil {
+		return writeManifests(c.DatastoreDir(), c.Plan.manifests())
+	}
+	for _, n := range c.Plan.Members() {
+		if err := c.forwards.forward(netns.NS{Name: n.NS}, k.Address); err != nil {
+			return err
+		}
+	}
+	return k.fill(ctx, c.Plan.manifests())
 }
 
 // Load returns a cluster that another process built.
@@ -175,7 +192,9 @@ func (c *Cluster) save() error {
 }
 
 // Down removes everything of the cluster: processes in its namespaces, the namespaces, the state directory.
-func (c *Cluster) Down() error { return Remove(c.Plan.Spec.Name, c.opts.Root) }
+func (c *Cluster) Down() error {
+	return errors.Join(Remove(c.Plan.Spec.Name, c.opts.Root), c.forwards.close())
+}
 
 // Remove removes a cluster by name, whatever state it is in, also one that was never finished.
 func Remove(name, root string) error {

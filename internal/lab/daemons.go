@@ -54,8 +54,10 @@ func (c *Cluster) Start(node string) error {
 		return fmt.Errorf("start daemon of %s: %w", node, err)
 	}
 	defer func() { _ = log.Close() }()
-	cmd := exec.Command(c.opts.Daemon, "run", "--node", node, "--datastore", "file:"+c.DatastoreDir(), "--socket", c.Socket(node),
+	store, env := c.datastoreArgs(node)
+	cmd := exec.Command(c.opts.Daemon, "run", "--node", node, "--datastore", store, "--socket", c.Socket(node),
 		"--backend", string(c.Plan.Spec.Backend), "--log-level", c.opts.LogLevel)
+	cmd.Env = append(environ(), env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a terminal's Ctrl-C is not for it
 	if err := ns.Start(cmd); err != nil {

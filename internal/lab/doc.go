@@ -13,7 +13,8 @@
 // itself uses. Everything a cluster is lies in /run/caracal-lab/NAME: cluster.json (the Plan), the datastore directory, and for
 // each node its socket, log and pid file; so another process can take the cluster up again (Load), and Down removes it after
 // any crash: it kills what runs in the cluster's namespaces and deletes the namespaces whose names begin with the cluster's
-// own prefix, "cl-NAME.", and no others.
+// own prefix, "cl-NAME.", and no others. With Options.Kubernetes an API server takes the directory's place; such a cluster lives as long
+// as the process that forwards the server's address into its namespaces.
 //
 // Probes: the Prober holds one ICMP socket in each workload's namespace (a socket stays in the namespace it was made in), sends
 // echo requests for all pairs at a constant rate and counts by sequence number exactly which were never answered.

@@ -41,7 +41,8 @@ func (c *Cluster) Exec(where string, args []string) (int, error) {
 	}
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Env = append(os.Environ(), "CARACAL_DATASTORE=file:"+c.DatastoreDir())
+	store, env := c.datastoreArgs(node)
+	cmd.Env = append(append(os.Environ(), "CARACAL_DATASTORE="+store), env...)
 	if node != "" {
 		cmd.Env = append(cmd.Env, "CARACAL_SOCKET="+c.Socket(node), "NODENAME="+node)
 	}

@@ -12,7 +12,7 @@ import (
 // datastoreSource is the name of the datastore among the sources a daemon reports.
 const datastoreSource = "datastore"
 
-// unreadable moves the datastore directory away. Every daemon must say so and keep what it has; one that dies and is
+// unreadable takes the datastore away: its directory, or the API server. Every daemon must say so and keep what it has; one that dies and is
 // restarted meanwhile must not take its first look at nothing for an empty cluster. When the directory is back, changes
 // must be seen again.
 func unreadable(ctx context.Context, r *run) error {
@@ -36,13 +36,13 @@ func unreadable(ctx context.Context, r *run) error {
 }
 
 func (r *run) moveAwayAndBack(ctx context.Context, node string) error {
-	away := r.DatastoreDir() + ".away"
+	away, back := r.datastoreAway()
 	began := time.Now()
-	if err := os.Rename(r.DatastoreDir(), away); err != nil {
+	if err := away(); err != nil {
 		return fmt.Errorf("move the datastore away: %w", err)
 	}
 	err := r.whileAway(ctx, node, began)
-	if berr := os.Rename(away, r.DatastoreDir()); berr != nil {
+	if berr := back(); berr != nil {
 		return errors.Join(err, fmt.Errorf("move the datastore back: %w", berr))
 	}
 	if err != nil {
@@ -57,6 +57,15 @@ func (r *run) moveAwayAndBack(ctx context.Context, node string) error {
 		return errors.Join(err, r.why(ctx))
 	}
 	return nil
+}
+
+// datastoreAway returns what takes the datastore away and what brings it back.
+func (r *run) datastoreAway() (away, back func() error) {
+	if k := r.opts.Kubernetes; k != nil {
+		return k.Stop, k.Start
+	}
+	dir := r.DatastoreDir()
+	return func() error { return os.Rename(dir, dir+".away") }, func() error { return os.Rename(dir+".away", dir) }
 }
 
 func (r *run) whileAway(ctx context.Context, node string, began time.Time) error {

@@ -15,6 +15,9 @@ import (
 
 // Store opens the cluster's datastore, as a daemon does.
 func (c *Cluster) Store() (datastore.Store, error) {
+	if k := c.opts.Kubernetes; k != nil {
+		return k.Admin, nil
+	}
 	return file.Open(c.DatastoreDir(), file.Options{Log: slog.New(slog.DiscardHandler)})
 }
 

@@ -69,10 +69,10 @@ func options(t *testing.T) lab.Options {
 }
 
 // cluster brings up a cluster that is taken down with the test and must leave no namespace behind.
-func cluster(t *testing.T, spec lab.Spec) *lab.Cluster {
+func cluster(t *testing.T, spec lab.Spec, opts lab.Options) *lab.Cluster {
 	t.Helper()
 	spec.Name = newName()
-	c, err := lab.Up(t.Context(), spec, options(t))
+	c, err := lab.Up(t.Context(), spec, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,11 +105,16 @@ func cluster(t *testing.T, spec lab.Spec) *lab.Cluster {
 // so they end there.
 func play(t *testing.T, spec lab.Spec, names ...string) {
 	t.Helper()
+	playWith(t, spec, options(t), names...)
+}
+
+func playWith(t *testing.T, spec lab.Spec, opts lab.Options, names ...string) *lab.Cluster {
+	t.Helper()
 	list, err := lab.Pick(names...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := cluster(t, spec)
+	c := cluster(t, spec, opts)
 	played := 0
 	for _, s := range list {
 		if ok, _ := s.Fits(c.Plan.Spec); !ok {
@@ -134,6 +139,7 @@ func play(t *testing.T, spec lab.Spec, names ...string) {
 	if played == 0 {
 		t.Fatal("no scenario was played")
 	}
+	return c
 }
 
 // TestScenariosVXLAN plays everything in the VXLAN form.

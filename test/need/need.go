@@ -101,7 +101,7 @@ func APIServer(t testing.TB) string {
 		return path
 	}
 	const remedy = "run test/apiserver/build, which takes some minutes the first time"
-	root, err := repository()
+	root, err := Repository()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,8 +115,8 @@ func APIServer(t testing.TB) string {
 // apiServerEnv names a test API server that was built elsewhere.
 const apiServerEnv = "CARACAL_KUBEAPI"
 
-// repository returns the directory above the test's that holds the module.
-func repository() (string, error) {
+// Repository returns the directory above the test's that holds the module.
+func Repository() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err

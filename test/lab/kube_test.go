@@ -1,0 +1,49 @@
+package lab
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/caracal-net/caracal/internal/lab"
+	"github.com/caracal-net/caracal/test/kubelab"
+	"github.com/caracal-net/caracal/test/kubetest"
+	"github.com/caracal-net/caracal/test/need"
+)
+
+// TestScenariosKubernetes plays everything on a real API server, with daemons that have the shipped role and nothing else, and then looks
+// at what each has left for the CNI plugin and told Kubernetes.
+func TestScenariosKubernetes(t *testing.T) {
+	t.Parallel()
+	need.Root(t)
+	k, server := kubelab.Start(t)
+	opts := options(t)
+	opts.Kubernetes = k
+	c := playWith(t, lab.Spec{Mode: lab.VXLANCrossSubnet, Family: lab.DualStack}, opts, "all")
+	nodes := server.Client(t, kubetest.Admin).Resource(schema.GroupVersionResource{Version: "v1", Resource: "nodes"})
+	for _, n := range c.Plan.Members() {
+		for file, want := range map[string]string{"nodename": n.Name, "mtu": fmt.Sprint(c.Plan.WorkloadMTU())} {
+			if got, err := os.ReadFile(filepath.Join(c.NodeDir(n.Name), file)); err != nil || string(got) != want {
+				t.Errorf("%s of %s: %q, %v, want %q", file, n.Name, got, err, want)
+			}
+		}
+		kubetest.Eventually(t, n.Name+" is available", func() error {
+			u, err := nodes.Get(t.Context(), n.Name, metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			list, _, _ := unstructured.NestedSlice(u.Object, "status", "conditions")
+			for _, each := range list {
+				if c := each.(map[string]any); c["type"] == "NetworkUnavailable" && c["status"] == "False" && c["reason"] == "CalicoIsUp" {
+					return nil
+				}
+			}
+			return fmt.Errorf("conditions %v", list)
+		})
+	}
+}

@@ -23,7 +23,9 @@
 //
 // Each kind has a feed: a Reflector of client-go, with streaming lists where the server offers them (Kubernetes 1.34 and
 // later; else lists in pages), bookmarks, and a new list when the version to go on from is too old (410). Objects become
-// words of package cluster where they come in, and the objects themselves are garbage. Of Nodes only the metadata is asked
+// words of package cluster where they come in, and the objects themselves are garbage. Custom resources come as lines of JSON,
+// which are read as they come; blocks, which are rewritten with every pod of the cluster, in one pass that makes nothing of what is not
+// routed on (raw.go, block.go). Of Nodes only the metadata is asked
 // for (PartialObjectMetadata, in protobuf), so a heartbeat costs a fifth of the bytes. What changes nothing that is routed on
 // ends in the Intake and wakes nobody. A Secret has a feed of its own while a session asks for its password; that it
 // cannot be read is a problem in the State, not an error of the datastore.

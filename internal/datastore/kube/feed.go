@@ -140,13 +140,12 @@ func (f *feed) watch(ctx context.Context, opts metav1.ListOptions) (out watch.In
 				return err
 			}
 		}
-		var from watch.Interface
 		var err error
-		if f.kind == calico.KindNode {
-			from, err = f.s.metas.Resource(nodeResource).Watch(ctx, opts)
-		} else {
-			from, err = f.s.resource(f.form, f.kind).Watch(ctx, opts)
+		if f.kind != calico.KindNode {
+			out, err = f.watchRaw(ctx, opts)
+			return err
 		}
+		from, err := f.s.metas.Resource(nodeResource).Watch(ctx, opts)
 		if err == nil {
 			out = newStream(from, func(obj runtime.Object) (*item, error) { return f.form.toItem(f.kind, obj) })
 		}

@@ -97,17 +97,25 @@ func (s *Store) list(ctx context.Context, kind calico.Kind, opts metav1.ListOpti
 	if err != nil {
 		return nil, err
 	}
-	l, err := c.List(ctx, opts)
-	if err != nil {
-		return nil, err
-	}
-	for i := range l.Items {
-		if obj, err := f.usable(&l.Items[i], kind); err == nil {
-			objects = append(objects, obj)
+	for opts.Limit = pageSize; ; {
+		l, err := c.List(ctx, opts)
+		if err != nil {
+			return nil, err
+		}
+		for i := range l.Items {
+			if obj, err := f.usable(&l.Items[i], kind); err == nil {
+				objects = append(objects, obj)
+			}
+		}
+		if opts.Continue = l.GetContinue(); opts.Continue == "" {
+			return objects, nil
 		}
 	}
-	return objects, nil
 }
+
+// pageSize is how many objects are read at a time. All blocks of a large cluster in one answer would be a hundred megabytes of
+// JSON, and several times that as the maps client-go makes of it.
+const pageSize = 500
 
 // selection are the options that choose what is read of a kind.
 func selection(kind calico.Kind) metav1.ListOptions {

@@ -14,7 +14,7 @@ LAB    := $(BIN)/caracal-lab --vm test/vm/run-in-vm
 SHAPE   = --mode $(MODE) --nodes $(NODES) --family $(FAMILY)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test test-host test-guest kubeapi bench bench-fib check proto up status down scenario clean
+.PHONY: help deps build demo test test-host test-guest kubeapi bench bench-fib scale check proto up status down scenario clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ bench: deps build ## print the figures: programming rate, resync, memory, plan t
 
 bench-fib: deps build ## how fast what BGP brings reaches the kernel: caracald against BIRD 2 and FRR, 1,000 to 100,000 prefixes
 	$(GO) run ./test/benchfib -caracald $(BIN)/caracald $(BENCHFLAGS)
+
+scale: deps build kubeapi ## one daemon against a real API server with 5,000 nodes and 20,000 blocks (some minutes, 3 GiB)
+	CARACAL_BIN=$(CURDIR)/$(BIN) $(GO) test ./test/scale -count=1 -v -timeout 20m -args -full
 
 check: ## format, vet, staticcheck, generated code, walls between the rooms
 	@test/check

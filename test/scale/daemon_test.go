@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -81,21 +80,8 @@ func startDaemon(t *testing.T, ns netns.NS, server *kubetest.Server) *process {
 	return p
 }
 
-// cpu is the time the process has used on all cores (proc(5): utime and stime, in hundredths of a second).
-func (p *process) cpu(t *testing.T) time.Duration {
-	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-	user, err1 := strconv.Atoi(f[11])
-	system, err2 := strconv.Atoi(f[12])
-	if err1 != nil || err2 != nil {
-		t.Fatal(err1, err2)
-	}
-	return time.Duration(user+system) * 10 * time.Millisecond
-}
+// cpu is the time the process has used on all cores.
+func (p *process) cpu(t *testing.T) time.Duration { return kubetest.CPU(t, p.cmd.Process.Pid) }
 
 // memory returns the resident memory now and at its peak, in bytes (VmRSS, VmHWM).
 func (p *process) memory(t *testing.T) (now, peak int) {

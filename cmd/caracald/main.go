@@ -50,6 +50,8 @@ func runCommand() *cobra.Command {
 	f.StringVar(&cfg.Datastore, "datastore", daemon.DefaultDatastore(os.Getenv),
 		"kubernetes, or file:DIR for a directory of Calico manifests; default "+daemon.EnvDatastore+", or kubernetes where "+daemon.EnvDatastoreType+" says so")
 	f.StringVar(&cfg.Socket, "socket", envOr(daemon.EnvSocket, daemon.DefaultSocket), "unix socket of the gRPC services")
+	f.StringVar(&cfg.Snapshot, "snapshot", os.Getenv(daemon.EnvSnapshot), "file that keeps the cluster's state for a start without the datastore, or none; default "+
+		daemon.EnvSnapshot+", with kubernetes "+daemon.DefaultSnapshot)
 	f.StringVar(&cfg.ProcSys, "proc-sys", os.Getenv(daemon.EnvProcSys), "where sysctls are written, if not in /proc/sys; default "+daemon.EnvProcSys)
 	f.StringVar(&backend, "backend", os.Getenv(daemon.EnvBackend), "bird, vxlan or none, until the ConfigMap calico-config says otherwise; default "+daemon.EnvBackend)
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
@@ -65,6 +67,12 @@ func runCommand() *cobra.Command {
 			if cfg.Node, err = startup.NodeName(os.Getenv); err != nil {
 				return err
 			}
+		}
+		switch {
+		case cfg.Snapshot == "" && cfg.Datastore == daemon.Kubernetes:
+			cfg.Snapshot = daemon.DefaultSnapshot
+		case cfg.Snapshot == "none":
+			cfg.Snapshot = ""
 		}
 		if cfg.Settings, err = startup.Parse(os.Getenv); err != nil {
 			return err

@@ -80,6 +80,9 @@ func (s *State) objects() *Objects {
 	return &s.o
 }
 
+// Objects returns everything the State is made of. Nothing of it may be written to.
+func (s *State) Objects() Objects { return *s.objects() }
+
 // Revision counts the different States of one Builder: equal revisions of one Builder are one and the same State.
 func (s *State) Revision() uint64 {
 	if s == nil {

@@ -14,6 +14,7 @@ type Config struct {
 	Node      string          // our name in the cluster
 	Datastore string          // "file:DIR" or "kubernetes"
 	Socket    string          // unix socket of the gRPC services
+	Snapshot  string          // file that keeps the cluster's state for a start without the datastore; empty = none
 	ProcSys   string          // where sysctls are written; empty = /proc/sys
 	Backend   cluster.Backend // used until the datastore names one
 	// Settings are what the environment says of a node's start. Nil stands for an environment that says nothing.
@@ -29,8 +30,12 @@ const (
 	EnvDatastoreType = "DATASTORE_TYPE" // kubernetes, as in calico-node; without a word in EnvDatastore
 	EnvDatastore     = "CARACAL_DATASTORE"
 	EnvSocket        = "CARACAL_SOCKET"
+	EnvSnapshot      = "CARACAL_SNAPSHOT"
 	EnvProcSys       = "CARACAL_PROC_SYS" // ours: the DaemonSet mounts the host's /proc/sys/net below it
 )
+
+// DefaultSnapshot is where the state of a cluster in the Kubernetes API is kept, in a directory that calico-node's DaemonSet has of the host too.
+const DefaultSnapshot = "/var/lib/calico/caracal-snapshot"
 
 // Kubernetes is the Datastore that is the Kubernetes API.
 const Kubernetes = "kubernetes"

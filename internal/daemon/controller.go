@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/caracal-net/caracal/bgp"
 	"github.com/caracal-net/caracal/internal/calico"
@@ -63,6 +64,7 @@ type view struct {
 	state    *cluster.State
 	inSync   bool
 	storeErr error
+	stale    time.Time // of the copy that is planned by, zero for the datastore itself
 	backend  cluster.Backend
 	vteps    []vxlan.VTEP
 	problems []cluster.Problem
@@ -139,8 +141,8 @@ func (c *controller) plan(in inbox) {
 	} else {
 		in.bgpInSync = false // a Speaker that is not wanted has nothing to say
 	}
-	v := view{state: in.update.State, inSync: in.update.InSync, storeErr: in.update.Err, backend: c.backend(in.update.State)}
-	if in.host == nil || !in.update.InSync {
+	v := view{state: in.update.State, inSync: in.update.InSync, storeErr: in.update.Err, stale: in.update.Stale, backend: c.backend(in.update.State)}
+	if in.host == nil || !in.update.InSync && !usable(&in.update, v.backend) {
 		c.planPartial(in, &v)
 		c.show(v)
 		return
@@ -167,6 +169,12 @@ func (c *controller) plan(in inbox) {
 	v.planned = true
 	v.bgpDone = v.backend != cluster.BackendBird || in.bgpInSync
 	c.show(v)
+}
+
+// usable reports whether a State that is not the datastore's word of now is planned as a whole. Owners are in sync only with the datastore,
+// so nothing is deleted for it; but a copy that says none, which means to delete everything, is not acted upon at all.
+func usable(u *datastore.Update, backend cluster.Backend) bool {
+	return !u.Stale.IsZero() && u.State != nil && backend != cluster.BackendNone
 }
 
 // planPartial plans what can be planned from a datastore of which a part cannot be read at start: VXLAN routes are added, so that a
@@ -229,7 +237,7 @@ func (c *controller) changeBackend(to cluster.Backend, in *inbox) {
 func (c *controller) planVXLAN(in inbox, v *view) {
 	out := c.vxlan.Plan(vxlan.Input{State: in.update.State, Host: in.host, Backend: v.backend})
 	c.prog.Apply(routes.OwnerVXLAN, out.Change)
-	c.prog.InSync(routes.OwnerVXLAN)
+	c.settled(in, routes.OwnerVXLAN)
 	v.vteps = out.VTEPs
 	v.problems = append(v.problems, out.Problems...)
 }
@@ -243,7 +251,7 @@ func (c *controller) planBGP(in inbox, v *view) {
 	}
 	v.problems = append(v.problems, problems...)
 	c.prog.Apply(routes.OwnerIPIP, routes.Change{Links: links})
-	c.prog.InSync(routes.OwnerIPIP)
+	c.settled(in, routes.OwnerIPIP)
 
 	cfg, problems := (&bgp.Planner{Match: matchSelector, RouterID: c.routerID.Addr, HashRouterID: c.routerID.Hash}).Plan(st, c.node, in.host)
 	v.problems = append(v.problems, problems...)
@@ -254,7 +262,14 @@ func (c *controller) planBGP(in inbox, v *view) {
 	c.learned.Reach(cfg.Reach)
 	c.prog.Apply(routes.OwnerBGP, c.learned.Plan(st, in.host))
 	if in.bgpInSync {
-		c.prog.InSync(routes.OwnerBGP)
+		c.settled(in, routes.OwnerBGP)
+	}
+}
+
+// settled says that an owner wants nothing more than what it has said, which is so only if the datastore itself was asked.
+func (c *controller) settled(in inbox, owner routes.Owner) {
+	if in.update.InSync {
+		c.prog.InSync(owner)
 	}
 }
 

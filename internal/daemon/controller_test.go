@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/caracal-net/caracal/bgp"
 	"github.com/caracal-net/caracal/internal/cluster"
@@ -123,6 +124,39 @@ func (c *controller) learn() {
 		NextHop: netip.MustParseAddr("192.0.2.129"), LocalPref: 2147482623, Best: true}}}})
 	c.setBGPInSync()
 	c.plan(c.take())
+}
+
+// TestKeptState: a copy of the state is routed by as a whole, BGP with it, and nobody is in sync for it, so nothing is deleted; the datastore
+// itself takes over as if nothing had been.
+func TestKeptState(t *testing.T) {
+	for _, backend := range []cluster.Backend{cluster.BackendBird, cluster.BackendVXLAN} {
+		c, k := newSample()
+		c.setHost(sampleHost())
+		stale := datastore.Update{State: sampleState(backend, true), Stale: time.Unix(1, 0), Err: errors.New("away")}
+		c.setUpdate(stale)
+		c.setBGPInSync()
+		c.plan(c.take())
+		if len(k.installable(routes.OwnerVXLAN)) == 0 || (k.speaker != nil) != (backend == cluster.BackendBird) || k.allowed() {
+			t.Errorf("%s: VXLAN routes %v, Speaker %v, deletions allowed %t", backend, k.installable(routes.OwnerVXLAN), k.speaker, k.allowed())
+		}
+		if v := c.View(); !v.planned || v.inSync || v.stale.IsZero() {
+			t.Errorf("%s: view %+v", backend, v)
+		}
+		was := k.installable(routes.OwnerVXLAN)
+		c.setUpdate(datastore.Update{State: sampleState(backend, true), InSync: true})
+		c.setBGPInSync()
+		c.plan(c.take())
+		if !k.allowed() || !slices.Equal(was, k.installable(routes.OwnerVXLAN)) {
+			t.Errorf("%s: deletions allowed %t, VXLAN routes %v, before %v", backend, k.allowed(), k.installable(routes.OwnerVXLAN), was)
+		}
+	}
+	c, k := newSample() // a copy that says none is no reason to take everything away
+	c.setHost(sampleHost())
+	c.setUpdate(datastore.Update{State: sampleState(cluster.BackendNone, true), Stale: time.Unix(1, 0)})
+	c.plan(c.take())
+	if len(k.order) > 0 || len(k.synced) > 0 {
+		t.Errorf("a copy that says none: %v, in sync %v", k.order, k.synced)
+	}
 }
 
 func TestNothingIsPlannedBeforeDatastoreAndHostAreKnown(t *testing.T) {

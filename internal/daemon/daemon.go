@@ -17,6 +17,7 @@ import (
 	"github.com/caracal-net/caracal/internal/datastore"
 	"github.com/caracal-net/caracal/internal/datastore/file"
 	"github.com/caracal-net/caracal/internal/datastore/kube"
+	"github.com/caracal-net/caracal/internal/datastore/snapshot"
 	"github.com/caracal-net/caracal/internal/inspect"
 	"github.com/caracal-net/caracal/internal/ipam"
 	"github.com/caracal-net/caracal/internal/kernel"
@@ -170,7 +171,11 @@ func (d *daemon) ready() (bool, string) {
 
 // watch feeds the controller and the tunnel address task from the datastore.
 func (d *daemon) watch(ctx context.Context) error {
-	return d.store.Watch(ctx, func(u datastore.Update) {
+	var source datastore.Watcher = d.store
+	if d.cfg.Snapshot != "" {
+		source = snapshot.New(d.store, snapshot.Options{File: d.cfg.Snapshot, Node: d.cfg.Node, Log: d.log})
+	}
+	return source.Watch(ctx, func(u datastore.Update) {
 		u.State = u.State.WithMTU(d.mtu())
 		d.controller.setUpdate(u)
 		if u.InSync {

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/caracal-net/caracal/bgp"
 	"github.com/caracal-net/caracal/internal/cluster"
@@ -60,6 +61,8 @@ func (d *daemon) status() inspect.StatusInfo {
 		info.WaitingFor = append(info.WaitingFor, fmt.Sprintf(format, args...))
 	}
 	switch {
+	case !v.inSync && !v.stale.IsZero():
+		wait("the datastore %s cannot be read; routes are made from what was kept at %s", d.cfg.Datastore, v.stale.Format(time.RFC3339))
 	case !v.inSync:
 		wait("the datastore %s has not been read yet", d.cfg.Datastore)
 	case !v.planned:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"time"
 
 	"github.com/caracal-net/caracal/internal/calico"
 	"github.com/caracal-net/caracal/internal/cluster"
@@ -32,6 +33,9 @@ type Update struct {
 	// Suspect says why State may not be the truth although the datastore could be read: it seems to have gone back in
 	// time, or to be another one. What is missing in State may come back. Empty when there is no doubt.
 	Suspect string
+	// Stale, when it is set, says that State is a copy from then, kept while the datastore cannot be read; InSync is false. It is a whole State and may be
+	// routed by, but what it lacks may exist.
+	Stale time.Time
 }
 
 // Watcher delivers the cluster's state.

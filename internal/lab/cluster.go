@@ -48,6 +48,7 @@ func Up(ctx context.Context, spec Spec, opts Options) (c *Cluster, err error) {
 	if err := checkMachine(spec); err != nil {
 		return nil, err
 	}
+	spec.Kubernetes = opts.Kubernetes != nil
 	c = newCluster(NewPlan(spec), opts)
 	if err := c.claim(); err != nil {
 		return nil, err

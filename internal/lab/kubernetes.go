@@ -118,7 +118,7 @@ func (c *Cluster) datastoreArgs(node string) (flag string, env []string) {
 	}
 	dir := c.NodeDir(node) // all nodes share this machine's files
 	return "kubernetes", []string{"KUBECONFIG=" + k.Kubeconfig, "NO_DEFAULT_POOLS=true", "CALICO_K8S_NODE_REF=" + node,
-		"CALICO_NODENAME_FILE=" + filepath.Join(dir, "nodename"), "CARACAL_MTU_FILE=" + filepath.Join(dir, "mtu")}
+		"CALICO_NODENAME_FILE=" + filepath.Join(dir, "nodename"), "CARACAL_MTU_FILE=" + filepath.Join(dir, "mtu"), "CARACAL_SNAPSHOT=" + filepath.Join(dir, "snapshot")}
 }
 
 // environ is this process's environment without what would tell a daemon of another cluster.

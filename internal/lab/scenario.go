@@ -32,13 +32,18 @@ func Scenarios() []Scenario {
 		{"pool-mode", "pools change from Always to CrossSubnet and back", encapsulated, poolMode},
 		{"backend", "the backend is switched in all six directions while running", encapsulated, backends},
 		{"garbage", "a configured peer and a stranger speak garbage to the BGP port", anywhere, garbage},
-		{"unreadable", "the datastore directory goes away for a while, and a daemon restarts meanwhile", anywhere, unreadable},
+		{"unreadable", "the datastore goes away for a while, and a daemon restarts meanwhile", anywhere, unreadable},
+		{"reboot", "a node starts with an empty kernel while the API server is away, from the state it has kept", onKubernetes, rebooted},
 	}
 }
 
 func anywhere(Spec) (bool, string) { return true, "" }
 
 func severalNodes(s Spec) (bool, string) { return s.Nodes >= 2, "needs two nodes or more" }
+
+func onKubernetes(s Spec) (bool, string) {
+	return s.Kubernetes, "needs an API server for its datastore; a directory is not kept twice"
+}
 
 func encapsulated(s Spec) (bool, string) {
 	return s.Mode != NoEncapsulation && s.Nodes >= 2, "needs pools with encapsulation and two nodes or more"
@@ -201,6 +206,7 @@ func (r *run) inPools(keep func(*Pool) bool) []*Endpoint {
 // PlayAll plays scenarios one after the other on one cluster, which is built for them and removed afterwards. A cluster that one of
 // them broke is replaced by a new one for the rest.
 func PlayAll(ctx context.Context, w io.Writer, spec Spec, opts Options, list []Scenario) error {
+	spec.Kubernetes = opts.Kubernetes != nil
 	spec, err := spec.Complete()
 	if err != nil {
 		return err

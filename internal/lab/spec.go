@@ -59,6 +59,8 @@ type Spec struct {
 	Mode      Mode            // default Mixed
 	Family    Families        // default Only4
 	Backend   cluster.Backend // default by Mode: vxlan for the VXLAN modes, else bird
+	// Kubernetes says that the datastore is an API server; Up sets it by its Options.
+	Kubernetes bool
 }
 
 var clusterName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)

@@ -21,6 +21,9 @@ const root = "../.." // of the repository
 var shared kubetest.Shared
 
 func TestMain(m *testing.M) {
+	if text := os.Getenv(childEnv); text != "" {
+		becomePod(text)
+	}
 	code := shared.Main(m)
 	if program, err := kustomize(); err == nil {
 		_ = os.RemoveAll(filepath.Dir(program)) // in the system's temporary directory; nothing depends on it

@@ -61,11 +61,11 @@ func launch(binary string, flags ...string) (s *Server, err error) {
 		return nil, err
 	}
 	s = &Server{binary: binary, dir: dir, extra: flags}
-	defer func() {
+	defer func(started *Server) { // a failure returns nil
 		if err != nil {
-			s.stop()
+			started.stop()
 		}
-	}()
+	}(s)
 	if s.ca, err = writeKeys(dir); err != nil {
 		return nil, fmt.Errorf("write keys: %w", err)
 	}

@@ -1,0 +1,325 @@
+package deploy
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/caracal-net/caracal/internal/kernel"
+	"github.com/caracal-net/caracal/internal/netns"
+	"github.com/caracal-net/caracal/test/kubetest"
+	"github.com/caracal-net/caracal/test/need"
+)
+
+// remote is another node with a block, as its own daemon would have written them.
+const remote = `
+apiVersion: v1
+kind: Node
+metadata:
+  name: node-b
+  annotations: {projectcalico.org/IPv4Address: 198.51.100.2/24, projectcalico.org/IPv4VXLANTunnelAddr: 192.168.9.0}
+---
+apiVersion: crd.projectcalico.org/v1
+kind: IPAMBlock
+metadata: {name: 192-168-9-0-26}
+spec: {cidr: 192.168.9.0/26, affinity: "host:node-b", allocations: [%s], unallocated: [], attributes: [], deleted: false, strictAffinity: false}
+`
+
+const local = `{apiVersion: v1, kind: Node, metadata: {name: node-a}}`
+
+// TestPod runs the daemon as the manifests say, and no other way: with the environment of the DaemonSet, the token and rights of its
+// service account, its capabilities, its mounts and its probes, out of an image that is two files.
+func TestPod(t *testing.T) {
+	need.Root(t)
+	asked, granted := map[string]bool{}, map[string]bool{} // by all of them: a pool without encapsulation needs no IPAM
+	for overlay, want := range map[string]struct {
+		bgp   bool
+		route netip.Prefix // of the remote block
+	}{
+		"vxlan": {false, netip.MustParsePrefix("192.168.9.0/26")},
+		"alone": {true, netip.Prefix{}},
+	} {
+		t.Run(overlay, func(t *testing.T) {
+			objects := render(t, overlay)
+			server, audit := audited(t)
+			apply(t, server, objects)
+			server.Apply(t, local)
+			if want.route.IsValid() {
+				kubetest.Eventually(t, "the definitions are served", func() error {
+					return server.Accepts(t, kubetest.Parse(t, fmt.Appendf(nil, remote, strings.Repeat("null,", 64)))[1])
+				})
+				server.Apply(t, fmt.Sprintf(remote, strings.Repeat("null,", 64)))
+			}
+			ns := hostNetwork(t)
+			server.Relay(t, ns)
+			spec := podOf(t, objects)
+			p := newPod(t, ns, spec, programs(t), variables(t, server, &objects), account(t, server))
+			stop := p.start(t)
+			c := &spec.Containers[0]
+			kubetest.Eventually(t, "live", func() error { return p.probe(t, c.LivenessProbe) })
+			kubetest.Eventually(t, "ready", func() error { return p.probe(t, c.ReadinessProbe) })
+			kubetest.Eventually(t, "the node is in the cluster", func() error { return introduced(t, server) })
+			if want.route.IsValid() {
+				kubetest.Eventually(t, "route", func() error { return routed(t, ns, want.route) })
+			}
+			if open := listens(ns, "179"); open != want.bgp {
+				t.Errorf("port 179 is open: %v, want %v", open, want.bgp)
+			}
+			if took := stop(); took > time.Duration(*spec.TerminationGracePeriodSeconds)*time.Second {
+				t.Errorf("the stop took %s, the pod has %d s", took, *spec.TerminationGracePeriodSeconds)
+			}
+			if want.route.IsValid() {
+				if err := routed(t, ns, want.route); err != nil {
+					t.Errorf("after the stop: %v", err)
+				}
+			}
+			maps.Copy(asked, asks(t, audit))
+			maps.Copy(granted, grants(t, objects))
+		})
+	}
+	if len(granted) < 20 {
+		t.Errorf("only %d rights were found in the manifests", len(granted))
+	}
+	for what := range granted {
+		verb, _, _ := strings.Cut(what, " ")
+		if !asked[what] && unused()[what] == "" && unused()[verb] == "" {
+			t.Errorf("%s is allowed, and nothing asked for it", what)
+		}
+	}
+}
+
+// TestPodIsReallyConfined: what the container does not have, a process in it cannot do, so that TestPod says something.
+func TestPodIsReallyConfined(t *testing.T) {
+	need.Root(t)
+	for _, c := range []struct {
+		caps []string
+		want bool
+	}{{nil, false}, {[]string{"NET_BIND_SERVICE"}, false}, {[]string{"NET_ADMIN"}, true}} {
+		ns := need.Namespace(t)
+		if _, err := ns.Run("ip", "route", "add", "203.0.113.0/24", "dev", "lo", "proto", "202"); err != nil {
+			t.Fatal(err)
+		}
+		p := newPod(t, ns, podOf(t, render(t, "alone")), programs(t), nil, nil)
+		p.child.Caps = c.caps
+		cmd := p.command(t, []string{"/caracald", "cleanup"})
+		var out strings.Builder
+		cmd.Stdout, cmd.Stderr = &out, &out
+		if err := ns.Start(cmd); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); (err == nil) != c.want {
+			t.Errorf("with capabilities %v the route was removed: %v: %s", c.caps, err, out.String())
+		}
+	}
+}
+
+// programs are the static programs of the image.
+func programs(t *testing.T) string {
+	t.Helper()
+	if dir := os.Getenv("CARACAL_BIN"); dir != "" {
+		return dir
+	}
+	dir := t.TempDir()
+	cmd := exec.Command("go", "build", "-trimpath", "-o", dir+"/", "../../cmd/caracald", "../../cmd/caracal")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	return dir
+}
+
+// hostNetwork is a host's network with one address.
+func hostNetwork(t *testing.T) netns.NS {
+	t.Helper()
+	ns := need.Namespace(t)
+	for _, line := range []string{"link add eth0 type veth peer name switch", "link set eth0 up", "link set switch up",
+		"addr add 192.0.2.1/24 dev eth0", "route add default via 192.0.2.254"} {
+		if _, err := ns.Run("ip", strings.Fields(line)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return ns
+}
+
+func apply(t *testing.T, server *kubetest.Server, objects []*unstructured.Unstructured) {
+	t.Helper()
+	for _, obj := range objects {
+		text, err := obj.MarshalJSON()
+		if err != nil {
+			t.Fatal(err)
+		}
+		server.Apply(t, string(text))
+	}
+}
+
+// variables are the container's, with those by which the kubelet tells of the API server.
+func variables(t *testing.T, server *kubetest.Server, objects *[]*unstructured.Unstructured) map[string]string {
+	t.Helper()
+	env := environment(t, &podOf(t, *objects).Containers[0], "node-a", *objects)
+	host, port, err := net.SplitHostPort(strings.TrimPrefix(server.URL(), "https://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	env["KUBERNETES_SERVICE_HOST"], env["KUBERNETES_SERVICE_PORT"] = host, port
+	return env
+}
+
+// account is what the kubelet mounts of a service account.
+func account(t *testing.T, server *kubetest.Server) map[string]string {
+	t.Helper()
+	accounts := schema.GroupVersionResource{Version: "v1", Resource: "serviceaccounts"}
+	request := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+		"metadata": map[string]any{"name": "caracald"}, "spec": map[string]any{}}}
+	got, err := server.Client(t, kubetest.Admin).Resource(accounts).Namespace("kube-system").Create(t.Context(), request, metav1.CreateOptions{}, "token")
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, _, err := unstructured.NestedString(got.Object, "status", "token")
+	if err != nil || token == "" {
+		t.Fatalf("no token: %v", err)
+	}
+	const dir = "/var/run/secrets/kubernetes.io/serviceaccount/"
+	return map[string]string{dir + "token": token, dir + "ca.crt": string(server.Config(kubetest.Admin).CAData), dir + "namespace": "kube-system"}
+}
+
+// introduced reports whether the Node says what a started node says.
+func introduced(t *testing.T, server *kubetest.Server) error {
+	t.Helper()
+	nodes := schema.GroupVersionResource{Version: "v1", Resource: "nodes"}
+	n, err := server.Client(t, kubetest.Admin).Resource(nodes).Get(t.Context(), "node-a", metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	if a := n.GetAnnotations()["projectcalico.org/IPv4Address"]; a != "192.0.2.1/24" {
+		return fmt.Errorf("its address is %q", a)
+	}
+	conditions, _, _ := unstructured.NestedSlice(n.Object, "status", "conditions")
+	for _, c := range conditions {
+		if m := c.(map[string]any); m["type"] == "NetworkUnavailable" && m["status"] == "False" {
+			return nil
+		}
+	}
+	return fmt.Errorf("conditions %v", conditions)
+}
+
+func routed(t *testing.T, ns netns.NS, dst netip.Prefix) error {
+	t.Helper()
+	k, err := kernel.Open(kernel.Options{Namespace: ns.Path()})
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	found := false
+	err = k.ListRoutes(t.Context(), false, func(r *kernel.Route) bool {
+		found = found || r.Dst == dst && r.Protocol == kernel.ProtoCaracal
+		return true
+	})
+	if err == nil && !found {
+		err = fmt.Errorf("no route to %s", dst)
+	}
+	return err
+}
+
+func listens(ns netns.NS, port string) bool {
+	out, err := ns.Run("ss", "-Hltn", "sport = :"+port)
+	return err == nil && strings.TrimSpace(out) != ""
+}
+
+// record is a line of the audit log.
+type record struct {
+	Verb      string
+	User      struct{ Username string }
+	ObjectRef *struct{ Resource, Subresource, APIGroup string }
+	Response  struct{ Code int } `json:"responseStatus"`
+}
+
+// audited starts a server that writes down what the daemon's service account asks for, and returns the file.
+func audited(t *testing.T) (server *kubetest.Server, log string) {
+	t.Helper()
+	dir := t.TempDir()
+	policy, log := filepath.Join(dir, "policy.yaml"), filepath.Join(dir, "audit.log")
+	text := `apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- {level: Metadata, users: ["system:serviceaccount:kube-system:caracald"]}
+- {level: None}
+`
+	if err := os.WriteFile(policy, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return kubetest.Start(t, "--audit-policy-file="+policy, "--audit-log-path="+log), log
+}
+
+// unused are rights, or verbs, that a first start does not need, and why they are there.
+func unused() map[string]string {
+	const release = "a pool that goes away, a claim that another node has won, a repair after a crash"
+	return map[string]string{
+		"list":   "API servers before 1.34 have no streaming lists; and a watch that goes on asks for the server's version",
+		"delete": release, "update ipamhandles": release,
+		"update clusterinformations": "what is missing of one that Calico has made",
+	}
+}
+
+// asks returns what was asked for. Nothing may have been refused.
+func asks(t *testing.T, log string) map[string]bool {
+	t.Helper()
+	text, err := os.ReadFile(log)
+	if err != nil || len(text) == 0 {
+		t.Fatalf("nothing was written down: %v", err)
+	}
+	asked := map[string]bool{}
+	for line := range strings.Lines(string(text)) {
+		var r record
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			t.Fatal(err)
+		}
+		if r.ObjectRef == nil {
+			continue
+		}
+		what := r.Verb + " " + strings.Trim(r.ObjectRef.Resource+"/"+r.ObjectRef.Subresource, "/")
+		asked[what] = true
+		if r.Response.Code == 403 {
+			t.Errorf("%s was refused: the roles must allow it", what)
+		}
+	}
+	return asked
+}
+
+// grants are the rights in the manifest, without those for the API group that this cluster does not have.
+func grants(t *testing.T, objects []*unstructured.Unstructured) map[string]bool {
+	t.Helper()
+	out := map[string]bool{}
+	for _, obj := range objects {
+		if k := obj.GetKind(); k != "ClusterRole" && k != "Role" {
+			continue
+		}
+		rules, _, err := unstructured.NestedSlice(obj.Object, "rules")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, each := range rules {
+			rule := each.(map[string]any)
+			for _, resource := range rule["resources"].([]any) {
+				for _, verb := range rule["verbs"].([]any) {
+					if resource != "ipamconfigurations" { // the native group's name of ipamconfigs
+						out[fmt.Sprintf("%s %s", verb, resource)] = true
+					}
+				}
+			}
+		}
+	}
+	return out
+}

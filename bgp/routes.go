@@ -89,6 +89,18 @@ func (r *Routes) Learned(changes []Learned) {
 	}
 }
 
+// Without counts the learned prefixes that would have no path left without some peers, and all of them.
+func (r *Routes) Without(gone func(peer netip.Addr) bool) (lost, all int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, paths := range r.learned {
+		if !slices.ContainsFunc(paths, func(p Path) bool { return !gone(p.PeerAddr) }) {
+			lost++
+		}
+	}
+	return lost, len(r.learned)
+}
+
 // Reach sets the routes to peers that are reached through a gateway (Config.Reach); the next Plan acts on it.
 func (r *Routes) Reach(list []Reach) {
 	r.mu.Lock()

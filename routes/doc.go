@@ -69,8 +69,8 @@
 //
 // # Left for later
 //
-// Kernel nexthop objects (a form is the natural holder of their ids), holding back great removals (between the gate
-// and writeDeletions), a flight recorder (written, refuse, observed and decide are its four places).
+// Kernel nexthop objects (a form is the natural holder of their ids), a flight recorder (written, refuse, observed and decide are its four
+// places).
 //
 // Linux semantics are those of net/ipv4/fib_trie.c, net/ipv6/ip6_fib.c and drivers/net/vxlan of 6.x. The contract between nodes is
 // Calico's (Felix dataplane, reference in docs). Deviations from Felix: it deletes by destination and metric whatever the

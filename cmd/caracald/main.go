@@ -50,6 +50,11 @@ func runCommand() *cobra.Command {
 	f.StringVar(&cfg.Datastore, "datastore", daemon.DefaultDatastore(os.Getenv),
 		"kubernetes, or file:DIR for a directory of Calico manifests; default "+daemon.EnvDatastore+", or kubernetes where "+daemon.EnvDatastoreType+" says so")
 	f.StringVar(&cfg.Socket, "socket", envOr(daemon.EnvSocket, daemon.DefaultSocket), "unix socket of the gRPC services")
+	cfg.Rails = daemon.DefaultRails()
+	f.Float64Var(&cfg.Rails.Share, "rail-share", cfg.Rails.Share, "of its routes, from 0 to 1, what an owner may lose at once to a state of the datastore that is in doubt")
+	f.IntVar(&cfg.Rails.Least, "rail-least", cfg.Rails.Least, "routes that may be lost so in any case")
+	f.DurationVar(&cfg.Rails.Window, "rail-window", cfg.Rails.Window, "how long states are in doubt after the datastore was away")
+	f.DurationVar(&cfg.Rails.Timeout, "rail-timeout", cfg.Rails.Timeout, "how long such a state is held at most; 0 as long as the doubt lasts")
 	f.StringVar(&cfg.Snapshot, "snapshot", os.Getenv(daemon.EnvSnapshot), "file that keeps the cluster's state for a start without the datastore, or none; default "+
 		daemon.EnvSnapshot+", with kubernetes "+daemon.DefaultSnapshot)
 	f.StringVar(&cfg.ProcSys, "proc-sys", os.Getenv(daemon.EnvProcSys), "where sysctls are written, if not in /proc/sys; default "+daemon.EnvProcSys)

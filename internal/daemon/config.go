@@ -17,6 +17,8 @@ type Config struct {
 	Snapshot  string          // file that keeps the cluster's state for a start without the datastore; empty = none
 	ProcSys   string          // where sysctls are written; empty = /proc/sys
 	Backend   cluster.Backend // used until the datastore names one
+	// Rails are the safety rails; the zero value stands for DefaultRails.
+	Rails Rails
 	// Settings are what the environment says of a node's start. Nil stands for an environment that says nothing.
 	Settings *startup.Settings
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -44,6 +45,8 @@ type controller struct {
 	view view
 
 	// Owned by Run's goroutine.
+	rails   rails
+	again   *time.Timer     // asks the rails again
 	planned cluster.Backend // backend the last plan was made for, "" before the first
 	partial bool            // a plan from a part of the datastore was made
 	vxlan   *vxlan.Planner
@@ -57,6 +60,7 @@ type inbox struct {
 	host      *routes.Host
 	learned   []bgp.Learned
 	bgpInSync bool // the Speaker has heard every peer out since it was started
+	release   bool // somebody wants what the rails hold to happen
 }
 
 // view is what inspection sees of the last plan.
@@ -64,6 +68,7 @@ type view struct {
 	state    *cluster.State
 	inSync   bool
 	storeErr error
+	held     *held     // what the rails hold back, nil for nothing
 	stale    time.Time // of the copy that is planned by, zero for the datastore itself
 	backend  cluster.Backend
 	vteps    []vxlan.VTEP
@@ -76,6 +81,7 @@ func newController(node string, fallback cluster.Backend, log *slog.Logger, prog
 	return &controller{
 		node: node, fallback: fallback, log: log, prog: prog, speakers: speakers,
 		wake:  make(chan struct{}, 1),
+		rails: rails{Rails: DefaultRails()},
 		vxlan: vxlan.NewPlanner(node), learned: bgp.NewRoutes(node, ipip.NextHop),
 	}
 }
@@ -129,7 +135,7 @@ func (c *controller) take() inbox {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	in := c.in
-	c.in.learned = nil
+	c.in.learned, c.in.release = nil, false
 	return in
 }
 
@@ -141,7 +147,8 @@ func (c *controller) plan(in inbox) {
 	} else {
 		in.bgpInSync = false // a Speaker that is not wanted has nothing to say
 	}
-	v := view{state: in.update.State, inSync: in.update.InSync, storeErr: in.update.Err, stale: in.update.Stale, backend: c.backend(in.update.State)}
+	c.judge(&in)
+	v := view{held: c.rails.held, state: in.update.State, inSync: in.update.InSync, storeErr: in.update.Err, stale: in.update.Stale, backend: c.backend(in.update.State)}
 	if in.host == nil || !in.update.InSync && !usable(&in.update, v.backend) {
 		c.planPartial(in, &v)
 		c.show(v)
@@ -169,6 +176,84 @@ func (c *controller) plan(in inbox) {
 	v.planned = true
 	v.bgpDone = v.backend != cluster.BackendBird || in.bgpInSync
 	c.show(v)
+}
+
+// judge puts what the rails let through in the place of what the datastore says.
+func (c *controller) judge(in *inbox) {
+	if in.release {
+		c.rails.release()
+	}
+	if in.host == nil {
+		return // nothing is planned yet
+	}
+	use, next := c.rails.judge(in.update, time.Now(), func(from, to *cluster.State) []loss { return c.losses(from, to, in.host) })
+	in.update = use
+	if c.again != nil {
+		c.again.Stop()
+	}
+	if !next.IsZero() {
+		c.again = time.AfterFunc(time.Until(next), func() { c.post(func(*inbox) {}) })
+	}
+}
+
+// losses counts what each owner would lose by going from one State to another. A State without our own node loses nothing: the last plan stays.
+func (c *controller) losses(from, to *cluster.State, h *routes.Host) []loss {
+	if from == nil || to == nil || from.Node(c.node) == nil || to.Node(c.node) == nil {
+		return nil
+	}
+	was, is := c.backend(from), c.backend(to)
+	all := []loss{{what: "routes of owner " + string(routes.OwnerVXLAN)}}
+	keep := map[routes.Key]bool{}
+	for _, r := range vxlan.NewPlanner(c.node).Plan(vxlan.Input{State: to, Host: h, Backend: is}).Change.Routes {
+		keep[r.Key()] = true
+	}
+	for _, r := range vxlan.NewPlanner(c.node).Plan(vxlan.Input{State: from, Host: h, Backend: was}).Change.Routes {
+		all[0].of++
+		if !keep[r.Key()] {
+			all[0].lost++
+		}
+	}
+	if was != cluster.BackendBird {
+		return all
+	}
+	return append(all, c.lossesOfBGP(from, to, h, is)...)
+}
+
+// lossesOfBGP counts learned routes whose peers would be gone, and our own announcements.
+func (c *controller) lossesOfBGP(from, to *cluster.State, h *routes.Host, backend cluster.Backend) []loss {
+	before, _ := c.plannerOfBGP().Plan(from, c.node, h)
+	var after bgp.Config
+	if backend == cluster.BackendBird {
+		after, _ = c.plannerOfBGP().Plan(to, c.node, h)
+	}
+	peers, announced := map[netip.Addr]bool{}, map[netip.Prefix]bool{}
+	for i := range after.Peers {
+		peers[after.Peers[i].Addr] = true
+	}
+	for i := range after.Originate {
+		announced[after.Originate[i].Prefix] = true
+	}
+	learned, own := loss{what: "routes of owner " + string(routes.OwnerBGP)}, loss{what: "announced prefixes", of: len(before.Originate)}
+	learned.lost, learned.of = c.learned.Without(func(a netip.Addr) bool { return !peers[a] })
+	for i := range before.Originate {
+		if !announced[before.Originate[i].Prefix] {
+			own.lost++
+		}
+	}
+	return []loss{learned, own}
+}
+
+func (c *controller) plannerOfBGP() *bgp.Planner {
+	return &bgp.Planner{Match: matchSelector, RouterID: c.routerID.Addr, HashRouterID: c.routerID.Hash}
+}
+
+// Release lets happen what the rails hold back, and returns what that is, nil for nothing.
+func (c *controller) Release() *held {
+	h := c.View().held
+	if h != nil {
+		c.post(func(in *inbox) { in.release = true })
+	}
+	return h
 }
 
 // usable reports whether a State that is not the datastore's word of now is planned as a whole. Owners are in sync only with the datastore,
@@ -253,7 +338,7 @@ func (c *controller) planBGP(in inbox, v *view) {
 	c.prog.Apply(routes.OwnerIPIP, routes.Change{Links: links})
 	c.settled(in, routes.OwnerIPIP)
 
-	cfg, problems := (&bgp.Planner{Match: matchSelector, RouterID: c.routerID.Addr, HashRouterID: c.routerID.Hash}).Plan(st, c.node, in.host)
+	cfg, problems := c.plannerOfBGP().Plan(st, c.node, in.host)
 	v.problems = append(v.problems, problems...)
 	if c.config == nil || !c.config.Equal(&cfg) {
 		c.config = &cfg
@@ -300,6 +385,12 @@ func (c *controller) show(v view) {
 		if !slices.Contains(v.problems, p) {
 			c.log.Info("problem in the datastore is mended", logObject, p.Object, logField, p.Field)
 		}
+	}
+	switch {
+	case v.held != nil && old.held == nil:
+		c.log.Error("a state of the datastore is not acted upon", logText, v.held.String())
+	case v.held == nil && old.held != nil:
+		c.log.Warn("the states of the datastore are acted upon again")
 	}
 	if (v.storeErr == nil) != (old.storeErr == nil) {
 		if v.storeErr != nil {

@@ -51,6 +51,9 @@ type datastoreBoth interface {
 // Run runs caracald in the calling process's network namespace until ctx ends or a part of it fails for good.
 // What it has programmed stays.
 func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
+	if err := cfg.Rails.check(); err != nil {
+		return err
+	}
 	d := &daemon{cfg: cfg, log: log.With(logNode, cfg.Node), started: time.Now()}
 	if err := d.open(ctx); err != nil {
 		return err
@@ -109,6 +112,9 @@ func (d *daemon) open(ctx context.Context) error {
 	client := &ipam.Client{Store: d.store, Node: d.cfg.Node, Log: d.log}
 	d.tunnels = newTunnels(d.cfg.Node, d.log, client.EnsureTunnelAddresses)
 	d.controller = newController(d.cfg.Node, d.cfg.Backend, d.log, d.programmer, d.liveness)
+	if d.cfg.Rails != (Rails{}) {
+		d.controller.rails.Rails = d.cfg.Rails
+	}
 	if d.cfg.Settings != nil {
 		d.controller.routerID = d.cfg.Settings.RouterID
 	}
@@ -173,7 +179,8 @@ func (d *daemon) ready() (bool, string) {
 func (d *daemon) watch(ctx context.Context) error {
 	var source datastore.Watcher = d.store
 	if d.cfg.Snapshot != "" {
-		source = snapshot.New(d.store, snapshot.Options{File: d.cfg.Snapshot, Node: d.cfg.Node, Log: d.log})
+		source = snapshot.New(d.store, snapshot.Options{File: d.cfg.Snapshot, Node: d.cfg.Node, Log: d.log,
+			Good: func() bool { return d.controller.View().held == nil }})
 	}
 	return source.Watch(ctx, func(u datastore.Update) {
 		u.State = u.State.WithMTU(d.mtu())

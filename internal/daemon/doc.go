@@ -29,6 +29,11 @@
 // datastore that is away must not keep routes from being looked after. Until it has gone well the daemon is not ready, which
 // startup.Condition tells Kubernetes.
 //
+// # Safety rails
+//
+// Before anything is planned, rails judge the datastore's word: a State that is in doubt and would remove too much is held, and the plan is made
+// from the State before it (rails.go, docs/safety-rails.md). They belong to the controller's goroutine.
+//
 // # BFD
 //
 // liveness stands between controller and engine: the sessions that ask for BFD are given to bfd.Engine, and a path it finds dead is

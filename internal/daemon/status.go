@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/caracal-net/caracal/bgp"
@@ -28,6 +29,12 @@ func (d *daemon) sources() inspect.Sources {
 		},
 		Lookup: d.programmer.Lookup,
 		Resync: d.programmer.Resync,
+		Release: func() string {
+			if h := d.controller.Release(); h != nil {
+				return h.String()
+			}
+			return ""
+		},
 	}
 }
 
@@ -55,6 +62,9 @@ func (d *daemon) status() inspect.StatusInfo {
 	store := inspect.SourceStatus{Name: "datastore", InSync: v.inSync}
 	if v.storeErr != nil {
 		store.Detail = v.storeErr.Error()
+	}
+	if v.held != nil {
+		store.Detail = strings.TrimPrefix(store.Detail+"; "+v.held.String(), "; ")
 	}
 	info.Sources = append(info.Sources, store)
 	wait := func(format string, args ...any) {

@@ -36,6 +36,9 @@ type Update struct {
 	// Stale, when it is set, says that State is a copy from then, kept while the datastore cannot be read; InSync is false. It is a whole State and may be
 	// routed by, but what it lacks may exist.
 	Stale time.Time
+	// Kept, on the first in-sync Updates of a process, is the State that a former one has kept, from KeptAt; nil if there is none.
+	Kept   *cluster.State
+	KeptAt time.Time
 }
 
 // Watcher delivers the cluster's state.

@@ -225,6 +225,16 @@ func stepWord(k caracalv1.ExplainStep_Kind) string {
 	return strings.ToLower(strings.TrimPrefix(k.String(), "KIND_"))
 }
 
+// Release writes what happens now.
+func (r Renderer) Release(w io.Writer, m *caracalv1.ReleaseResponse) error {
+	text := "nothing is held"
+	if m.GetReleased() != "" {
+		text = "released: " + m.GetReleased()
+	}
+	_, err := fmt.Fprintln(w, text)
+	return err
+}
+
 // Resync writes that it is done and how long it took.
 func (r Renderer) Resync(w io.Writer, m *caracalv1.ResyncResponse) error {
 	_, err := fmt.Fprintf(w, "resync done in %v\n", m.GetTook().AsDuration().Round(100*time.Microsecond))

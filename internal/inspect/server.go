@@ -44,6 +44,9 @@ func NewServer(src Sources) *Server {
 		src.WatchRoutes == nil || src.Lookup == nil || src.Resync == nil {
 		panic("inspect.NewServer: a source is missing")
 	}
+	if src.Release == nil {
+		src.Release = func() string { return "" }
+	}
 	if src.VTEPs == nil {
 		src.VTEPs = func() []VTEP { return nil }
 	}
@@ -136,6 +139,11 @@ func (s *Server) Resync(ctx context.Context, _ *caracalv1.ResyncRequest) (*carac
 		return nil, status.Errorf(codes.Internal, "resync: %v", err)
 	}
 	return &caracalv1.ResyncResponse{Took: durationpb.New(time.Since(start))}, nil
+}
+
+// Release implements caracal.v1.Control.
+func (s *Server) Release(context.Context, *caracalv1.ReleaseRequest) (*caracalv1.ReleaseResponse, error) {
+	return &caracalv1.ReleaseResponse{Released: s.src.Release()}, nil
 }
 
 // Explain implements caracal.v1.Inspection.

@@ -1,6 +1,8 @@
 package inspect
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -263,6 +265,23 @@ func TestResync(t *testing.T) {
 	defer cancel()
 	if _, err := client.Resync(ctx, &caracalv1.ResyncRequest{}); status.Code(err) != codes.DeadlineExceeded {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestRelease(t *testing.T) {
+	w := testWorld()
+	conn, _ := serve(t, w)
+	client := caracalv1.NewControlClient(conn)
+	for _, want := range []string{"", "held since noon: it would remove 900 of 1000 routes"} {
+		w.release = want
+		m, err := client.Release(t.Context(), &caracalv1.ReleaseRequest{})
+		if err != nil || m.Released != want {
+			t.Errorf("released %q, %v, want %q", m.GetReleased(), err, want)
+		}
+		var b bytes.Buffer
+		if err := (Renderer{}).Release(&b, m); err != nil || !strings.Contains(b.String(), cmp.Or(want, "nothing is held")) {
+			t.Errorf("written %q, %v", b.String(), err)
+		}
 	}
 }
 

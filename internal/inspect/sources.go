@@ -35,6 +35,8 @@ type Sources struct {
 	Lookup func(ctx context.Context, dst netip.Addr) (kernel.Answer, error)
 	// Resync makes the route programmer read the kernel back, and returns when it has repaired what differed.
 	Resync func(ctx context.Context) error
+	// Release lets happen what the safety rails hold, and says what that is, "" for nothing; may be nil.
+	Release func() string
 }
 
 // StatusInfo is how the daemon is doing.

@@ -38,6 +38,7 @@ type world struct {
 	paths   map[netip.Prefix][]bgp.Path
 	lookup  func(netip.Addr) (kernel.Answer, error)
 	resync  func(context.Context) error
+	release string
 
 	mu       sync.Mutex
 	info     StatusInfo
@@ -58,6 +59,7 @@ func (w *world) sources() Sources {
 			}
 			return w.lookup(a)
 		},
+		Release: func() string { return w.release },
 		Resync: func(ctx context.Context) error {
 			if w.resync == nil {
 				return nil

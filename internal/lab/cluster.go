@@ -21,9 +21,10 @@ var ErrNoIPIP = errors.New("this kernel has no ipip")
 
 // Options say where and with what a cluster is run.
 type Options struct {
-	Root     string // directory of all clusters; default DefaultRoot
-	Daemon   string // the caracald program
-	LogLevel string // of the daemons; default info
+	Root     string   // directory of all clusters; default DefaultRoot
+	Daemon   string   // the caracald program
+	LogLevel string   // of the daemons; default info
+	Args     []string // more of what daemons are started with
 	// Owned ties the cluster to this process: when it is gone without a Down, the next Sweep removes the cluster.
 	Owned bool
 	// Kubernetes is the datastore in place of a directory; nil for the directory. Such a cluster ends with this process.

@@ -57,6 +57,7 @@ func (c *Cluster) Start(node string) error {
 	store, env := c.datastoreArgs(node)
 	cmd := exec.Command(c.opts.Daemon, "run", "--node", node, "--datastore", store, "--socket", c.Socket(node),
 		"--backend", string(c.Plan.Spec.Backend), "--log-level", c.opts.LogLevel)
+	cmd.Args = append(cmd.Args, c.opts.Args...)
 	cmd.Env = append(environ(), env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a terminal's Ctrl-C is not for it

@@ -281,6 +281,9 @@ func (p *Prober) close() {
 	p.readers.Wait()
 }
 
+// Pairs returns each pair of endpoints of one family, in one of its two directions.
+func Pairs(eps []*Endpoint) []Pair { return pairsOf(eps, false) }
+
 // pairsOf returns the pairs of endpoints of one family each; ordered gives both directions, else one of the two.
 func pairsOf(eps []*Endpoint, ordered bool) []Pair {
 	var out []Pair

@@ -253,7 +253,7 @@ func TestPace(t *testing.T) {
 			}
 			time.Sleep(100 * time.Millisecond)
 		}
-		if writes < 6 || writes > 7 {
+		if writes < 5 || writes > 6 {
 			t.Errorf("%d writes in a minute", writes)
 		}
 		l.stop()

@@ -21,6 +21,9 @@ const (
 	DefaultInterval = 10 * time.Second
 )
 
+// keptFor is how long after the datastore's first word the kept State comes along with it.
+const keptFor = time.Minute
+
 // share is how much longer than the last writing the pause before the next one is.
 const share = 200
 
@@ -33,6 +36,8 @@ type Options struct {
 	MaxAge time.Duration
 	// Grace is how long the datastore may take before the kept State is used, 0 = DefaultGrace.
 	Grace time.Duration
+	// Good reports whether the newest State may take the place of the kept one; nil: always.
+	Good func() bool
 	// Interval is the least time between two writings, 0 = DefaultInterval.
 	Interval time.Duration
 }
@@ -46,8 +51,10 @@ type Watcher struct {
 	sink   func(datastore.Update)
 	last   datastore.Update // of the source
 	synced bool             // the source was in sync once
-	stale  *cluster.State   // of the file, once Grace is over
+	stale  *cluster.State   // of the file, once it was read
 	at     time.Time        // of stale
+	loaded bool             // the file was tried
+	until  time.Time        // stale is told as Kept
 
 	keep  *cluster.State // to be written
 	dirty chan struct{}  // size 1
@@ -88,7 +95,10 @@ func (w *Watcher) take(u datastore.Update) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.last = u
-	w.synced = w.synced || u.InSync
+	if u.InSync && !w.synced {
+		w.synced, w.until = true, time.Now().Add(keptFor)
+		w.load()
+	}
 	if u.InSync && u.Err == nil && u.Suspect == "" {
 		w.keep = u.State
 		select {
@@ -102,8 +112,14 @@ func (w *Watcher) take(u datastore.Update) {
 // tell calls the sink with the datastore's word, or with the memory's until there is one.
 func (w *Watcher) tell() {
 	u := w.last
-	if !w.synced && w.stale != nil {
+	switch {
+	case w.stale == nil:
+	case !w.synced:
 		u.State, u.Stale = w.stale, w.at
+	case time.Now().Before(w.until):
+		u.Kept, u.KeptAt = w.stale, w.at
+	default:
+		w.stale = nil // its memory is of more use elsewhere
 	}
 	w.sink(u)
 }
@@ -120,32 +136,38 @@ func (w *Watcher) remember(ctx context.Context) {
 	if w.synced {
 		return
 	}
-	c, at, err := w.load()
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	if w.load(); w.stale != nil {
+		w.opts.Log.Warn("the datastore is away: routes are made from the kept state of the cluster, and nothing is removed", logFile, w.opts.File, logTime, w.at)
+		w.tell()
+	}
+}
+
+// load reads the file, once.
+func (w *Watcher) load() {
+	if w.loaded {
 		return
-	case err != nil:
+	}
+	w.loaded = true
+	f, err := os.Open(w.opts.File)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	var c *content
+	if err == nil {
+		defer func() { _ = f.Close() }()
+		c, w.at, err = decode(f, w.opts.Node, time.Now(), w.opts.MaxAge)
+	}
+	if err != nil {
 		w.opts.Log.Warn("the kept state of the cluster is not used", logFile, w.opts.File, logErr, err)
 		return
 	}
-	w.opts.Log.Warn("the datastore is away: routes are made from the kept state of the cluster, and nothing is removed", logFile, w.opts.File, logTime, at)
-	w.stale, w.at = cluster.Build(c.Objects), at
-	w.tell()
-}
-
-func (w *Watcher) load() (*content, time.Time, error) {
-	f, err := os.Open(w.opts.File)
-	if err != nil {
-		return nil, time.Time{}, err
-	}
-	defer func() { _ = f.Close() }()
-	return decode(f, w.opts.Node, time.Now(), w.opts.MaxAge)
+	w.stale = cluster.Build(c.Objects)
 }
 
 // write keeps States, and the last one when it ends.
 func (w *Watcher) write(ctx context.Context) {
 	failed := false
-	var next time.Time
+	next := time.Now().Add(w.opts.Interval) // the first State is judged before it takes the place of the kept one
 	for {
 		select {
 		case <-ctx.Done():
@@ -191,6 +213,9 @@ func pause(ctx context.Context, d time.Duration) bool {
 
 // save writes the newest State that has not been written.
 func (w *Watcher) save() error {
+	if w.opts.Good != nil && !w.opts.Good() {
+		return nil // it comes again when it is
+	}
 	w.mu.Lock()
 	st := w.keep
 	w.keep = nil

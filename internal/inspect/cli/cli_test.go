@@ -149,6 +149,7 @@ func TestCommands(t *testing.T) {
 		{"peers", 0, "Mesh_1  -     192.0.2.1  64512  Active", ""},
 		{"vteps", 0, "node-b  10.10.1.1", ""},
 		{"resync", 0, "resync done in ", ""},
+		{"release", 0, "nothing is held\n", ""},
 		{"version", 0, "caracald  v1.2.3 (node node-a)\n", ""},
 		{"--help", 0, "explain", ""},
 		{"", 0, "Available Commands:", ""},

@@ -135,6 +135,23 @@ func (c *command) resync() *cobra.Command {
 	})
 }
 
+func (c *command) release() *cobra.Command {
+	return c.answers(&cobra.Command{
+		Use:   "release",
+		Short: "Let happen what the safety rails hold: a state of the datastore that would remove too much",
+		Args:  exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
+				m, err := caracalv1.NewControlClient(conn).Release(ctx, &caracalv1.ReleaseRequest{})
+				if err != nil {
+					return err
+				}
+				return c.write(m, func(r inspect.Renderer, w io.Writer) error { return r.Release(w, m) })
+			})
+		},
+	})
+}
+
 func (c *command) version() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",

@@ -2293,6 +2293,87 @@ func (x *Problem) GetLine() uint32 {
 	return 0
 }
 
+type ReleaseRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseRequest) Reset() {
+	*x = ReleaseRequest{}
+	mi := &file_caracal_v1_caracal_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseRequest) ProtoMessage() {}
+
+func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_caracal_v1_caracal_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
+func (*ReleaseRequest) Descriptor() ([]byte, []int) {
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{26}
+}
+
+type ReleaseResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was held and is let happen now, in words; empty if nothing was held.
+	Released      string `protobuf:"bytes,1,opt,name=released,proto3" json:"released,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseResponse) Reset() {
+	*x = ReleaseResponse{}
+	mi := &file_caracal_v1_caracal_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseResponse) ProtoMessage() {}
+
+func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_caracal_v1_caracal_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
+func (*ReleaseResponse) Descriptor() ([]byte, []int) {
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ReleaseResponse) GetReleased() string {
+	if x != nil {
+		return x.Released
+	}
+	return ""
+}
+
 type ResyncRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2301,7 +2382,7 @@ type ResyncRequest struct {
 
 func (x *ResyncRequest) Reset() {
 	*x = ResyncRequest{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[26]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2313,7 +2394,7 @@ func (x *ResyncRequest) String() string {
 func (*ResyncRequest) ProtoMessage() {}
 
 func (x *ResyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[26]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2326,7 +2407,7 @@ func (x *ResyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResyncRequest.ProtoReflect.Descriptor instead.
 func (*ResyncRequest) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{26}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{28}
 }
 
 type ResyncResponse struct {
@@ -2338,7 +2419,7 @@ type ResyncResponse struct {
 
 func (x *ResyncResponse) Reset() {
 	*x = ResyncResponse{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[27]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2350,7 +2431,7 @@ func (x *ResyncResponse) String() string {
 func (*ResyncResponse) ProtoMessage() {}
 
 func (x *ResyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[27]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2363,7 +2444,7 @@ func (x *ResyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResyncResponse.ProtoReflect.Descriptor instead.
 func (*ResyncResponse) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{27}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ResyncResponse) GetTook() *durationpb.Duration {
@@ -2539,7 +2620,10 @@ const file_caracal_v1_caracal_proto_rawDesc = "" +
 	"\x05field\x18\x02 \x01(\tR\x05field\x12\x12\n" +
 	"\x04text\x18\x03 \x01(\tR\x04text\x12\x12\n" +
 	"\x04file\x18\x04 \x01(\tR\x04file\x12\x12\n" +
-	"\x04line\x18\x05 \x01(\rR\x04line\"\x15\n" +
+	"\x04line\x18\x05 \x01(\rR\x04line\"\x10\n" +
+	"\x0eReleaseRequest\"-\n" +
+	"\x0fReleaseResponse\x12\x1a\n" +
+	"\breleased\x18\x01 \x01(\tR\breleased\"\x15\n" +
 	"\rResyncRequestJ\x04\b\x01\x10\x06\"E\n" +
 	"\x0eResyncResponse\x12-\n" +
 	"\x04took\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x04tookJ\x04\b\n" +
@@ -2589,9 +2673,10 @@ const file_caracal_v1_caracal_proto_rawDesc = "" +
 	"\vWatchRoutes\x12\x1e.caracal.v1.WatchRoutesRequest\x1a\x1f.caracal.v1.WatchRoutesResponse0\x01\x12B\n" +
 	"\aExplain\x12\x1a.caracal.v1.ExplainRequest\x1a\x1b.caracal.v1.ExplainResponse\x12J\n" +
 	"\tListPeers\x12\x1c.caracal.v1.ListPeersRequest\x1a\x1d.caracal.v1.ListPeersResponse0\x01\x12J\n" +
-	"\tListVTEPs\x12\x1c.caracal.v1.ListVTEPsRequest\x1a\x1d.caracal.v1.ListVTEPsResponse0\x012J\n" +
+	"\tListVTEPs\x12\x1c.caracal.v1.ListVTEPsRequest\x1a\x1d.caracal.v1.ListVTEPsResponse0\x012\x8e\x01\n" +
 	"\aControl\x12?\n" +
-	"\x06Resync\x12\x19.caracal.v1.ResyncRequest\x1a\x1a.caracal.v1.ResyncResponseB;Z9github.com/caracal-net/caracal/proto/caracal/v1;caracalv1b\x06proto3"
+	"\x06Resync\x12\x19.caracal.v1.ResyncRequest\x1a\x1a.caracal.v1.ResyncResponse\x12B\n" +
+	"\aRelease\x12\x1a.caracal.v1.ReleaseRequest\x1a\x1b.caracal.v1.ReleaseResponseB;Z9github.com/caracal-net/caracal/proto/caracal/v1;caracalv1b\x06proto3"
 
 var (
 	file_caracal_v1_caracal_proto_rawDescOnce sync.Once
@@ -2606,7 +2691,7 @@ func file_caracal_v1_caracal_proto_rawDescGZIP() []byte {
 }
 
 var file_caracal_v1_caracal_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_caracal_v1_caracal_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_caracal_v1_caracal_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_caracal_v1_caracal_proto_goTypes = []any{
 	(Family)(0),                   // 0: caracal.v1.Family
 	(RouteState)(0),               // 1: caracal.v1.RouteState
@@ -2641,17 +2726,19 @@ var file_caracal_v1_caracal_proto_goTypes = []any{
 	(*RouteCount)(nil),            // 30: caracal.v1.RouteCount
 	(*Device)(nil),                // 31: caracal.v1.Device
 	(*Problem)(nil),               // 32: caracal.v1.Problem
-	(*ResyncRequest)(nil),         // 33: caracal.v1.ResyncRequest
-	(*ResyncResponse)(nil),        // 34: caracal.v1.ResyncResponse
-	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 36: google.protobuf.Duration
+	(*ReleaseRequest)(nil),        // 33: caracal.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),       // 34: caracal.v1.ReleaseResponse
+	(*ResyncRequest)(nil),         // 35: caracal.v1.ResyncRequest
+	(*ResyncResponse)(nil),        // 36: caracal.v1.ResyncResponse
+	(*timestamppb.Timestamp)(nil), // 37: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 38: google.protobuf.Duration
 }
 var file_caracal_v1_caracal_proto_depIdxs = []int32{
 	1,  // 0: caracal.v1.Route.state:type_name -> caracal.v1.RouteState
 	8,  // 1: caracal.v1.Route.reason:type_name -> caracal.v1.Reason
 	2,  // 2: caracal.v1.Route.type:type_name -> caracal.v1.RouteType
 	7,  // 3: caracal.v1.Route.next_hops:type_name -> caracal.v1.NextHop
-	35, // 4: caracal.v1.Route.since:type_name -> google.protobuf.Timestamp
+	37, // 4: caracal.v1.Route.since:type_name -> google.protobuf.Timestamp
 	1,  // 5: caracal.v1.RouteFilter.states:type_name -> caracal.v1.RouteState
 	0,  // 6: caracal.v1.RouteFilter.family:type_name -> caracal.v1.Family
 	10, // 7: caracal.v1.ListRoutesRequest.filter:type_name -> caracal.v1.RouteFilter
@@ -2667,36 +2754,38 @@ var file_caracal_v1_caracal_proto_depIdxs = []int32{
 	3,  // 17: caracal.v1.Verdict.level:type_name -> caracal.v1.Level
 	22, // 18: caracal.v1.ListPeersResponse.peers:type_name -> caracal.v1.Peer
 	4,  // 19: caracal.v1.Peer.state:type_name -> caracal.v1.SessionState
-	35, // 20: caracal.v1.Peer.since:type_name -> google.protobuf.Timestamp
-	36, // 21: caracal.v1.Peer.restart_time:type_name -> google.protobuf.Duration
+	37, // 20: caracal.v1.Peer.since:type_name -> google.protobuf.Timestamp
+	38, // 21: caracal.v1.Peer.restart_time:type_name -> google.protobuf.Duration
 	25, // 22: caracal.v1.ListVTEPsResponse.vteps:type_name -> caracal.v1.VTEP
 	0,  // 23: caracal.v1.VTEP.family:type_name -> caracal.v1.Family
-	35, // 24: caracal.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
+	37, // 24: caracal.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
 	28, // 25: caracal.v1.GetStatusResponse.readiness:type_name -> caracal.v1.Readiness
 	29, // 26: caracal.v1.GetStatusResponse.sources:type_name -> caracal.v1.Source
 	30, // 27: caracal.v1.GetStatusResponse.counts:type_name -> caracal.v1.RouteCount
 	31, // 28: caracal.v1.GetStatusResponse.devices:type_name -> caracal.v1.Device
 	32, // 29: caracal.v1.GetStatusResponse.problems:type_name -> caracal.v1.Problem
-	35, // 30: caracal.v1.Source.since:type_name -> google.protobuf.Timestamp
+	37, // 30: caracal.v1.Source.since:type_name -> google.protobuf.Timestamp
 	1,  // 31: caracal.v1.RouteCount.state:type_name -> caracal.v1.RouteState
 	1,  // 32: caracal.v1.Device.state:type_name -> caracal.v1.RouteState
-	36, // 33: caracal.v1.ResyncResponse.took:type_name -> google.protobuf.Duration
+	38, // 33: caracal.v1.ResyncResponse.took:type_name -> google.protobuf.Duration
 	26, // 34: caracal.v1.Inspection.GetStatus:input_type -> caracal.v1.GetStatusRequest
 	11, // 35: caracal.v1.Inspection.ListRoutes:input_type -> caracal.v1.ListRoutesRequest
 	13, // 36: caracal.v1.Inspection.WatchRoutes:input_type -> caracal.v1.WatchRoutesRequest
 	16, // 37: caracal.v1.Inspection.Explain:input_type -> caracal.v1.ExplainRequest
 	20, // 38: caracal.v1.Inspection.ListPeers:input_type -> caracal.v1.ListPeersRequest
 	23, // 39: caracal.v1.Inspection.ListVTEPs:input_type -> caracal.v1.ListVTEPsRequest
-	33, // 40: caracal.v1.Control.Resync:input_type -> caracal.v1.ResyncRequest
-	27, // 41: caracal.v1.Inspection.GetStatus:output_type -> caracal.v1.GetStatusResponse
-	12, // 42: caracal.v1.Inspection.ListRoutes:output_type -> caracal.v1.ListRoutesResponse
-	14, // 43: caracal.v1.Inspection.WatchRoutes:output_type -> caracal.v1.WatchRoutesResponse
-	17, // 44: caracal.v1.Inspection.Explain:output_type -> caracal.v1.ExplainResponse
-	21, // 45: caracal.v1.Inspection.ListPeers:output_type -> caracal.v1.ListPeersResponse
-	24, // 46: caracal.v1.Inspection.ListVTEPs:output_type -> caracal.v1.ListVTEPsResponse
-	34, // 47: caracal.v1.Control.Resync:output_type -> caracal.v1.ResyncResponse
-	41, // [41:48] is the sub-list for method output_type
-	34, // [34:41] is the sub-list for method input_type
+	35, // 40: caracal.v1.Control.Resync:input_type -> caracal.v1.ResyncRequest
+	33, // 41: caracal.v1.Control.Release:input_type -> caracal.v1.ReleaseRequest
+	27, // 42: caracal.v1.Inspection.GetStatus:output_type -> caracal.v1.GetStatusResponse
+	12, // 43: caracal.v1.Inspection.ListRoutes:output_type -> caracal.v1.ListRoutesResponse
+	14, // 44: caracal.v1.Inspection.WatchRoutes:output_type -> caracal.v1.WatchRoutesResponse
+	17, // 45: caracal.v1.Inspection.Explain:output_type -> caracal.v1.ExplainResponse
+	21, // 46: caracal.v1.Inspection.ListPeers:output_type -> caracal.v1.ListPeersResponse
+	24, // 47: caracal.v1.Inspection.ListVTEPs:output_type -> caracal.v1.ListVTEPsResponse
+	36, // 48: caracal.v1.Control.Resync:output_type -> caracal.v1.ResyncResponse
+	34, // 49: caracal.v1.Control.Release:output_type -> caracal.v1.ReleaseResponse
+	42, // [42:50] is the sub-list for method output_type
+	34, // [34:42] is the sub-list for method input_type
 	34, // [34:34] is the sub-list for extension type_name
 	34, // [34:34] is the sub-list for extension extendee
 	0,  // [0:34] is the sub-list for field type_name
@@ -2713,7 +2802,7 @@ func file_caracal_v1_caracal_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_caracal_v1_caracal_proto_rawDesc), len(file_caracal_v1_caracal_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   28,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

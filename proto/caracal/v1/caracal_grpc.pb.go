@@ -347,7 +347,8 @@ var Inspection_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	Control_Resync_FullMethodName = "/caracal.v1.Control/Resync"
+	Control_Resync_FullMethodName  = "/caracal.v1.Control/Resync"
+	Control_Release_FullMethodName = "/caracal.v1.Control/Release"
 )
 
 // ControlClient is the client API for Control service.
@@ -358,6 +359,8 @@ const (
 type ControlClient interface {
 	// Resync reads the whole kernel back, repairs what differs, and returns when that is done.
 	Resync(ctx context.Context, in *ResyncRequest, opts ...grpc.CallOption) (*ResyncResponse, error)
+	// Release lets a state of the datastore be acted upon that the safety rails hold, because it would remove too much.
+	Release(ctx context.Context, in *ReleaseRequest, opts ...grpc.CallOption) (*ReleaseResponse, error)
 }
 
 type controlClient struct {
@@ -378,6 +381,16 @@ func (c *controlClient) Resync(ctx context.Context, in *ResyncRequest, opts ...g
 	return out, nil
 }
 
+func (c *controlClient) Release(ctx context.Context, in *ReleaseRequest, opts ...grpc.CallOption) (*ReleaseResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReleaseResponse)
+	err := c.cc.Invoke(ctx, Control_Release_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ControlServer is the server API for Control service.
 // All implementations must embed UnimplementedControlServer
 // for forward compatibility.
@@ -386,6 +399,8 @@ func (c *controlClient) Resync(ctx context.Context, in *ResyncRequest, opts ...g
 type ControlServer interface {
 	// Resync reads the whole kernel back, repairs what differs, and returns when that is done.
 	Resync(context.Context, *ResyncRequest) (*ResyncResponse, error)
+	// Release lets a state of the datastore be acted upon that the safety rails hold, because it would remove too much.
+	Release(context.Context, *ReleaseRequest) (*ReleaseResponse, error)
 	mustEmbedUnimplementedControlServer()
 }
 
@@ -398,6 +413,9 @@ type UnimplementedControlServer struct{}
 
 func (UnimplementedControlServer) Resync(context.Context, *ResyncRequest) (*ResyncResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Resync not implemented")
+}
+func (UnimplementedControlServer) Release(context.Context, *ReleaseRequest) (*ReleaseResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Release not implemented")
 }
 func (UnimplementedControlServer) mustEmbedUnimplementedControlServer() {}
 func (UnimplementedControlServer) testEmbeddedByValue()                 {}
@@ -438,6 +456,24 @@ func _Control_Resync_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Control_Release_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReleaseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).Release(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_Release_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).Release(ctx, req.(*ReleaseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Control_ServiceDesc is the grpc.ServiceDesc for Control service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -448,6 +484,10 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Resync",
 			Handler:    _Control_Resync_Handler,
+		},
+		{
+			MethodName: "Release",
+			Handler:    _Control_Release_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -165,10 +165,12 @@ func (t *foreignTable) drop(k kernel.RouteKey, gone func(*foreignRoute) bool) bo
 	return true
 }
 
-// purge removes routes of all keys.
-func (t *foreignTable) purge(gone func(*foreignRoute) bool) {
+// purge removes routes of all keys, and calls f for each key concerned.
+func (t *foreignTable) purge(gone func(kernel.RouteKey, *foreignRoute) bool, f func(kernel.RouteKey)) {
 	for k := range t.byKey {
-		t.drop(k, gone)
+		if t.drop(k, func(r *foreignRoute) bool { return gone(k, r) }) {
+			f(k)
+		}
 	}
 }
 

@@ -84,7 +84,7 @@ func (p *Programmer) linkSeen(l *kernel.Link) {
 		p.foreign.renamed(l.Index)
 	}
 	if old != nil && old.Up && !l.Up {
-		p.linkDown(l.Index)
+		p.linkDown(l.Index, false)
 		if isTunnel(l.Name) {
 			p.neighbours.gone(l.Name)
 		}
@@ -113,7 +113,7 @@ func (p *Programmer) linkGone(index int) {
 		delete(t.byName, old.Name)
 	}
 	t.names = nil
-	p.linkDown(index)
+	p.linkDown(index, true)
 	if current && isTunnel(old.Name) {
 		p.neighbours.gone(old.Name)
 		p.deviceGone(old)
@@ -123,16 +123,35 @@ func (p *Programmer) linkGone(index int) {
 	p.hostDirty = p.hostDirty || !isTunnel(old.Name)
 }
 
-// linkDown takes the routes out of the mirror that the kernel drops with an interface: IPv4 goes without an
-// event. Multipath routes stay while one of their interfaces is up.
-func (p *Programmer) linkDown(index int) {
+// linkDown takes the routes out of the mirror that the kernel drops without an event when an interface goes down or, where gone is
+// set, away. IPv4 tells of none, and a multipath route goes whole with the first of its interfaces that goes away; otherwise it stays
+// while one of them is up. IPv6 tells of each but of a multipath route whose last next hop dies. It may as well stay, dead, and
+// come back with the interface, where its living next hops were deleted just before; that is for a read to say.
+func (p *Programmer) linkDown(index int, gone bool) {
+	dropped := func(v6 bool, hops []kernel.NextHop) bool {
+		if !slices.ContainsFunc(hops, func(h kernel.NextHop) bool { return h.Link == index }) {
+			return false
+		}
+		if !v6 {
+			return gone || p.allDown(hops)
+		}
+		silent := len(hops) > 1 && p.allDown(hops)
+		if silent {
+			p.readRoutes(1, "the last interface of a multipath route is down")
+		}
+		return silent
+	}
 	if p.foreign.hops[index] > 0 {
-		p.foreign.purge(func(r *foreignRoute) bool { return p.allDown(r.hops) })
+		p.foreignDropped(func(k kernel.RouteKey, r *foreignRoute) bool { return dropped(k.Dst.Addr().Is6(), r.hops) })
 	}
-	if !p.forms.any(func(f *form) bool { some, _ := f.uses(index); return some }) {
-		return
+	if p.forms.any(func(f *form) bool { some, _ := f.uses(index); return some }) {
+		p.dropActual(func(k kernel.RouteKey, f *form) bool { return dropped(k.Dst.Addr().Is6(), f.hops) })
 	}
-	p.dropActual(func(f *form) bool { some, _ := f.uses(index); return some && p.allDown(f.hops) })
+}
+
+// foreignDropped takes foreign routes out of the mirror that the kernel drops without an event. What waited for their keys is tried.
+func (p *Programmer) foreignDropped(gone func(kernel.RouteKey, *foreignRoute) bool) {
+	p.foreign.purge(gone, func(k kernel.RouteKey) { p.keyFreed(k, p.routes.Get(k)) })
 }
 
 // allDown reports whether every next hop leaves through an interface that is missing or down.
@@ -146,12 +165,12 @@ func (p *Programmer) allDown(hops []kernel.NextHop) bool {
 }
 
 // dropActual takes routes of ours out of the mirror by their form.
-func (p *Programmer) dropActual(gone func(*form) bool) {
+func (p *Programmer) dropActual(gone func(kernel.RouteKey, *form) bool) {
 	for i := p.routes.Len() - 1; i >= 0; i-- {
 		if i >= p.routes.Len() {
 			continue
 		}
-		if e := p.routes.At(i); e.Actual() != nil && gone(e.Actual()) {
+		if e := p.routes.At(i); e.Actual() != nil && gone(e.Key(), e.Actual()) {
 			e.Note.echoes = 0
 			p.setActual(e, nil)
 		}
@@ -179,9 +198,9 @@ func (p *Programmer) addressGone(a *kernel.Address) {
 	p.addressMoved(a.Link)
 	addr := a.Prefix.Addr()
 	if !p.holdsAddress(addr) {
-		p.foreign.purge(func(r *foreignRoute) bool { return r.src == addr })
+		p.foreignDropped(func(_ kernel.RouteKey, r *foreignRoute) bool { return r.src == addr })
 		if p.forms.any(func(f *form) bool { return f.src == addr }) {
-			p.dropActual(func(f *form) bool { return f.src == addr })
+			p.dropActual(func(_ kernel.RouteKey, f *form) bool { return f.src == addr })
 		}
 	}
 	if addr.Is4() && !slices.ContainsFunc(p.links.addrs[a.Link], func(o kernel.Address) bool { return o.Prefix.Addr().Is4() }) {

@@ -13,6 +13,8 @@ func deviceCases() []testCase {
 		{"interface deleted", deviceDeleted},
 		{"interface flapping", deviceFlapping},
 		{"multipath loses one interface", multipathHalfDown},
+		{"an interface of a multipath route is deleted", multipathHalfGone},
+		{"the living next hop of a half dead route is deleted", multipathHalfDeleted},
 		{"no carrier", noCarrier},
 		{"the last address goes", lastAddress},
 		{"the source address goes", sourceAddress},
@@ -66,11 +68,7 @@ func deviceFlapping(b *bench) {
 }
 
 func multipathHalfDown(b *bench) {
-	w1 := b.Wire("w1")
-	b.address(w1, b.net(1))
-	r := b.ours(1, b.gw(1), b.gwOn(1, 2))
-	r.NextHops[1].Link = w1
-	b.must(b.write(kernel.Add, r))
+	r, w1 := twoWays(b)
 	b.set(w1, false)
 	hop := func(gw fmt.Stringer, dev, state string) string {
 		return fmt.Sprintf(" nexthop via %s dev %s weight 1%s", gw, dev, state)
@@ -84,6 +82,48 @@ func multipathHalfDown(b *bench) {
 	b.set(w1, false)
 	b.set(b.w0, false)
 	b.wantText()
+}
+
+// twoWays is a multipath route by w0 and w1, written.
+func twoWays(b *bench) (*kernel.Route, int) {
+	w1 := b.Wire("w1")
+	b.address(w1, b.net(1))
+	r := b.ours(1, b.gw(1), b.gwOn(1, 2))
+	r.NextHops[1].Link = w1
+	b.must(b.write(kernel.Add, r))
+	return r, w1
+}
+
+// multipathHalfGone: an interface that goes away takes multipath routes along whole in IPv4, and its own next hops in IPv6. Down before makes no
+// difference.
+func multipathHalfGone(b *bench) {
+	for _, down := range []bool{false, true} {
+		r, w1 := twoWays(b)
+		b.set(w1, !down)
+		b.must(b.Kernel.DeleteLink(b.ctx, w1))
+		if b.v6 {
+			b.wantText(fmt.Sprintf("%s via %s dev w0 proto 202 metric 1024", r.Dst, b.gw(1)))
+			r.NextHops = r.NextHops[:1]
+			b.must(b.write(kernel.Delete, r))
+		}
+		b.wantText()
+	}
+}
+
+// multipathHalfDeleted: IPv6 lets the living next hops of a route be deleted while another is dead. That one stays, and comes back with its
+// interface.
+func multipathHalfDeleted(b *bench) {
+	if !b.v6 {
+		return // IPv4 deletes routes whole
+	}
+	r, w1 := twoWays(b)
+	b.set(w1, false)
+	r.NextHops = r.NextHops[:1]
+	b.must(b.write(kernel.Delete, r))
+	line := fmt.Sprintf("%s via %s dev w1 proto 202 metric 1024", r.Dst, b.gwOn(1, 2))
+	b.wantText(line + " linkdown")
+	b.set(w1, true)
+	b.eventually("the dead next hop revives", func() bool { return b.text() == line })
 }
 
 // noCarrier: an unplugged cable leaves the routes in place and marks them.

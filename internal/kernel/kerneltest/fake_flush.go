@@ -82,6 +82,25 @@ func (f *Fake) flushLink(index int) {
 	f.flush(index, false)
 }
 
+// flushGone removes the routes that an interface going away leaves behind: in IPv4 multipath routes whole, without a word, in IPv6 the
+// next hops through it (fib_sync_down_dev and fib6_ifdown, NETDEV_UNREGISTER).
+func (f *Fake) flushGone(index int) {
+	f.flushLink(index)
+	for _, v6 := range []bool{true, false} {
+		for _, dst := range f.destinations(v6) {
+			for _, e := range slices.Clone(f.fib[dst]) {
+				if !slices.ContainsFunc(e.NextHops, func(h kernel.NextHop) bool { return h.Link == index }) {
+					continue
+				}
+				f.remove(e)
+				if v6 {
+					f.emit(kernel.Event{Kind: kernel.EventRoute, Deleted: true, Route: entryShown(f, e)})
+				}
+			}
+		}
+	}
+}
+
 func (f *Fake) flush(index int, v6 bool) {
 	for _, dst := range f.destinations(v6) {
 		for _, e := range slices.Clone(f.fib[dst]) {

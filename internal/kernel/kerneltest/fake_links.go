@@ -138,7 +138,7 @@ func (f *Fake) unregister(l *link) {
 		f.down(l)
 	}
 	f.flushNexthops(index)
-	f.flushLink(index)
+	f.flushGone(index)
 	f.forgetNeighbours(index, true)
 	for _, a := range slices.Clone(f.addrs) {
 		if a.Link == index {

@@ -71,8 +71,14 @@ func (p *Programmer) ourRouteEvent(ev *kernel.Event, k kernel.RouteKey, e *route
 	switch {
 	case !ev.Deleted:
 		f = p.forms.of(&ev.Route)
-	case e.Actual() != nil && grouped(k, ev.Route.NextHops):
-		f = p.forms.without(e.Actual(), &ev.Route)
+	case grouped(k, ev.Route.NextHops):
+		have := e.Actual()
+		if s, doubted := p.suspects[e]; doubted {
+			have = s.form // next hops go one by one, and this is what the events before this one left
+		}
+		if have != nil {
+			f = p.forms.without(have, &ev.Route)
+		}
 	}
 	if !ev.Deleted && ev.Replaced && p.foreign.at(k) != nil {
 		p.readRoutes(family(k), "a route of ours replaced another under its key")
@@ -153,6 +159,11 @@ func (p *Programmer) foreignRouteEvent(ev *kernel.Event, k kernel.RouteKey, e *r
 		return
 	}
 	p.netMoved = true
+	if f := p.foreign.at(k); f != nil && f.next != nil && ev.Route.Protocol != kernel.ProtoKernel {
+		// Rarely do programs write two under one key. IPv6 does not tell what a route replaced; and if this event was older than our last
+		// read, a replacement may have taken the wrong one out of the mirror.
+		p.readRoutes(family(k), "a key has several routes of other programs")
+	}
 	if e == nil {
 		return
 	}

@@ -68,6 +68,10 @@ func equalLinks(a, b *kernel.Link) bool {
 func (p *Programmer) linkSeen(l *kernel.Link) {
 	old := p.links.byIndex[l.Index]
 	if old != nil && equalLinks(old, l) {
+		if !l.Up {
+			// A read may have been ahead of this event. Routes that other events brought back since then go with it all the same.
+			p.linkDown(l.Index, false)
+		}
 		return
 	}
 	fresh := *l
@@ -79,6 +83,9 @@ func (p *Programmer) linkSeen(l *kernel.Link) {
 		p.neighbours.gone(l.Name)
 	}
 	t.byIndex[l.Index], t.byName[l.Name] = &fresh, l.Index
+	if old != nil && old.MTU != l.MTU && p.forms.any(func(f *form) bool { some, _ := f.uses(l.Index); return some && f.mtu > 0 }) {
+		p.readRoutes(1, "the MTU of an interface changed: IPv6 changes that of routes with it, without a word")
+	}
 	if old == nil || old.Name != l.Name {
 		t.names = nil
 		p.foreign.renamed(l.Index)
@@ -103,6 +110,7 @@ func (p *Programmer) linkSeen(l *kernel.Link) {
 func (p *Programmer) linkGone(index int) {
 	old := p.links.byIndex[index]
 	if old == nil {
+		p.linkDown(index, true) // as in linkSeen
 		return
 	}
 	t := &p.links
@@ -133,7 +141,12 @@ func (p *Programmer) linkDown(index int, gone bool) {
 			return false
 		}
 		if !v6 {
-			return gone || p.allDown(hops)
+			silent := gone || p.allDown(hops)
+			if !silent {
+				// Its other next hops may be dead for reasons that links do not show: the last address of their interface went before.
+				p.readRoutes(0, "an interface of a multipath route is down")
+			}
+			return silent
 		}
 		silent := len(hops) > 1 && p.allDown(hops)
 		if silent {
@@ -190,12 +203,11 @@ func (p *Programmer) addressSeen(a *kernel.Address) {
 // event: IPv4 routes that had it as preferred source, and all IPv4 routes of an interface that lost its last address.
 func (p *Programmer) addressGone(a *kernel.Address) {
 	list := p.links.addrs[a.Link]
-	i := slices.IndexFunc(list, func(o kernel.Address) bool { return o.Prefix == a.Prefix })
-	if i < 0 {
-		return
+	// Where a read was ahead of this event, routes that other events brought back since then go with it all the same.
+	if i := slices.IndexFunc(list, func(o kernel.Address) bool { return o.Prefix == a.Prefix }); i >= 0 {
+		p.links.addrs[a.Link] = slices.Delete(list, i, i+1)
+		p.addressMoved(a.Link)
 	}
-	p.links.addrs[a.Link] = slices.Delete(list, i, i+1)
-	p.addressMoved(a.Link)
 	addr := a.Prefix.Addr()
 	if !p.holdsAddress(addr) {
 		p.foreignDropped(func(_ kernel.RouteKey, r *foreignRoute) bool { return r.src == addr })

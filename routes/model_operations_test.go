@@ -30,10 +30,13 @@ func (w *world) operations() []operation {
 		{3, w.tunnelMeddling},
 		{4, w.flap},
 		{1, w.wireGone},
+		{3, w.addresses},
 		{2, w.crash},
 		{2, w.resyncNow},
 	}
-	if w.fake != nil {
+	if w.fake == nil {
+		all = append(all, operation{4, w.shakeCalls})
+	} else {
 		all = append(all, operation{8, w.fault}, operation{2, w.eventsLost})
 	}
 	return all
@@ -41,18 +44,21 @@ func (w *world) operations() []operation {
 
 func pick[T any](w *world, from []T) T { return from[w.rng.IntN(len(from))] }
 
+// gatewayOn is a gateway beyond a device. IPv6 refuses one that another device leads to, onlink or not.
+func gatewayOn(device string, v6 bool, n int) netip.Addr {
+	if !v6 {
+		return addr(fmt.Sprintf("192.0.2.%d", n))
+	}
+	return addr(fmt.Sprintf("2001:db8:%s::%d", map[string]string{"eth0": "0", "eth1": "e1", DeviceVXLAN: "ff"}[device], n))
+}
+
 // wish is a random wish.
 func (w *world) wish() Route {
 	r := Route{Dst: w.prefix(), Type: kernel.Unicast}
-	gw := func(n int) netip.Addr {
-		if r.Dst.Addr().Is6() {
-			return addr(fmt.Sprintf("2001:db8::%d", n))
-		}
-		return addr(fmt.Sprintf("192.0.2.%d", n))
+	nth := func(n int, device string) NextHop {
+		return NextHop{Gateway: gatewayOn(device, r.Dst.Addr().Is6(), n), Device: device, Onlink: true}
 	}
-	hop := func(device string) NextHop {
-		return NextHop{Gateway: gw(2 + w.rng.IntN(4)), Device: device, Onlink: true}
-	}
+	hop := func(device string) NextHop { return nth(2+w.rng.IntN(4), device) }
 	if w.rng.IntN(10) == 0 {
 		r.Metric = 512
 	}
@@ -61,10 +67,13 @@ func (w *world) wish() Route {
 		r.NextHops = []NextHop{hop("eth0")}
 	case n < 11:
 		r.NextHops = []NextHop{hop("eth1")}
+		if r.Dst.Addr().Is4() && w.rng.IntN(3) == 0 {
+			r.Src = sourceAddress.Addr()
+		}
 	case n < 14:
 		r.NextHops = []NextHop{hop("eth0"), hop("eth1")}
 	case n < 15:
-		r.NextHops = []NextHop{{Gateway: gw(2), Device: "eth0", Onlink: true}, {Gateway: gw(3), Device: "eth0", Onlink: true}, hop("eth1")}
+		r.NextHops = []NextHop{nth(2, "eth0"), nth(3, "eth0"), hop("eth1")}
 	case n < 17:
 		r.NextHops, r.MTU = []NextHop{hop(DeviceVXLAN)}, 1450
 	case n < 19:
@@ -180,16 +189,13 @@ func (w *world) tunnelWish() {
 func (w *world) foreignRoute() kernel.Route {
 	r := kernel.Route{Dst: w.prefix(), Metric: pick(w, []uint32{Metric, Metric, 512, 2048}), Type: kernel.Unicast}
 	r.Protocol = pick(w, []kernel.Protocol{kernel.ProtoStatic, kernel.ProtoBird, kernel.ProtoFelix, kernel.ProtoBoot})
-	l := w.device(pick(w, []string{"eth0", "eth1"}))
+	name := pick(w, []string{"eth0", "eth1"})
+	l := w.device(name)
 	if l == nil || w.rng.IntN(4) == 0 {
 		r.Type = kernel.Blackhole
 		return r
 	}
-	gw := addr("192.0.2.99")
-	if r.Dst.Addr().Is6() {
-		gw = addr("2001:db8::99")
-	}
-	r.NextHops = []kernel.NextHop{{Gateway: gw, Link: l.Index, Onlink: true}}
+	r.NextHops = []kernel.NextHop{{Gateway: gatewayOn(name, r.Dst.Addr().Is6(), 99), Link: l.Index, Onlink: true}}
 	return r
 }
 
@@ -338,6 +344,22 @@ func (w *world) flap() {
 	}
 }
 
+// addresses takes the only IPv4 address of eth1 away, with all IPv4 routes of eth1, or brings it.
+func (w *world) addresses() {
+	if _, there := w.wires["eth1"]; !there {
+		return
+	}
+	defer w.shake()()
+	w.say("address on eth1: %v", !w.source)
+	w.source = !w.source
+	a := kernel.Address{Link: w.device("eth1").Index, Prefix: sourceAddress}
+	if w.source {
+		w.must(w.far.AddAddress(w.t.Context(), a))
+	} else {
+		w.must(w.far.DeleteAddress(w.t.Context(), a))
+	}
+}
+
 // wireGone takes an interface away, or brings it back under another index.
 func (w *world) wireGone() {
 	name := pick(w, []string{"eth0", "eth1", "eth1"})
@@ -345,6 +367,7 @@ func (w *world) wireGone() {
 	if _, there := w.wires[name]; there {
 		w.say("%s goes", name)
 		delete(w.wires, name)
+		w.source = w.source && name != "eth1"
 		w.must(w.far.DeleteLink(w.t.Context(), w.device(name).Index))
 		return
 	}
@@ -387,4 +410,11 @@ func (w *world) eventsLost() {
 	w.say("events are lost")
 	w.audit.shaken()
 	w.fake.LoseEvents()
+}
+
+func (w *world) shakeCalls() {
+	w.say("calls fail")
+	w.faulty = true
+	w.audit.shaken()
+	w.shaky.Store(true)
 }

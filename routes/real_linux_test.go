@@ -4,11 +4,18 @@ import (
 	"testing"
 
 	"github.com/caracal-net/caracal/internal/kernel"
+	"github.com/caracal-net/caracal/internal/netns"
 	"github.com/caracal-net/caracal/test/need"
 )
 
 // onKernel returns a rig over the kernel of this machine, in a namespace of its own.
 func onKernel(t testing.TB) *rig {
+	t.Helper()
+	r, _ := onKernelNamespace(t)
+	return r
+}
+
+func onKernelNamespace(t testing.TB) (*rig, netns.NS) {
 	t.Helper()
 	need.Tool(t, "ip", "iproute2")
 	ns := need.Namespace(t)
@@ -31,7 +38,7 @@ func onKernel(t testing.TB) *rig {
 	}
 	r.setUp()
 	t.Cleanup(func() { r.stop() })
-	return r
+	return r, ns
 }
 
 // What IPv6 makes of "ip route append" to a key of ours, as TestJoinedNextHops has it.

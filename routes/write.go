@@ -236,7 +236,7 @@ func (p *Programmer) written(e *routeEntry, f *form) {
 }
 
 // absent records that there was nothing of ours to delete. Where that was about next hops that had joined ours, they are another
-// program's: IPv6 shows routes of one key as one, with the protocol of the first.
+// program's: IPv6 shows routes of one key as one, with the protocol of the first. Or they went just before, and the read shows it.
 func (p *Programmer) absent(e *routeEntry, f *form) {
 	if f == nil {
 		p.setActual(e, nil)
@@ -244,6 +244,7 @@ func (p *Programmer) absent(e *routeEntry, f *form) {
 		return
 	}
 	e.Note.joined = true
+	p.readRoutes(family(e.Key()), "next hops that should be ours are not there")
 	p.settle(e)
 }
 

@@ -15,6 +15,7 @@ func deviceCases() []testCase {
 		{"multipath loses one interface", multipathHalfDown},
 		{"an interface of a multipath route is deleted", multipathHalfGone},
 		{"the living next hop of a half dead route is deleted", multipathHalfDeleted},
+		{"the MTU of an interface changes", mtuChanges},
 		{"no carrier", noCarrier},
 		{"the last address goes", lastAddress},
 		{"the source address goes", sourceAddress},
@@ -124,6 +125,21 @@ func multipathHalfDeleted(b *bench) {
 	b.wantText(line + " linkdown")
 	b.set(w1, true)
 	b.eventually("the dead next hop revives", func() bool { return b.text() == line })
+}
+
+// mtuChanges: the MTU of IPv6 routes follows that of their interface down, and up again where it was the same. IPv4 routes keep theirs.
+func mtuChanges(b *bench) {
+	r := b.ours(1, b.gw(1))
+	r.MTU = 1400
+	b.must(b.write(kernel.Add, r))
+	for _, step := range []struct{ device, v6 int }{{1450, 1400}, {1300, 1300}, {1350, 1350}, {1500, 1500}} {
+		b.must(b.Kernel.SetLink(b.ctx, b.w0, step.device, [6]byte{}, true))
+		want := 1400
+		if b.v6 {
+			want = step.v6
+		}
+		b.wantText(fmt.Sprintf("%s via %s dev w0 proto 202 metric 1024 mtu %d", r.Dst, b.gw(1), want))
+	}
 }
 
 // noCarrier: an unplugged cable leaves the routes in place and marks them.

@@ -160,6 +160,7 @@ func (f *Fake) setLink(ctx context.Context, index, mtu int, mac [6]byte, up bool
 	}
 	changed := false
 	if mtu > 0 && mtu != l.MTU {
+		f.routeMTUs(index, uint32(l.MTU), uint32(mtu))
 		l.MTU, changed = mtu, true
 	}
 	if mac != ([6]byte{}) && mac != l.MAC {
@@ -175,6 +176,18 @@ func (f *Fake) setLink(ctx context.Context, index, mtu int, mac [6]byte, up bool
 		f.down(l)
 	}
 	return nil
+}
+
+// routeMTUs has the MTUs of IPv6 routes follow that of their interface, without a word: those that were not smaller, and those that were
+// equal to the old one (rt6_mtu_change_route).
+func (f *Fake) routeMTUs(index int, old, fresh uint32) {
+	for _, dst := range f.destinations(true) {
+		for _, e := range f.fib[dst] {
+			if len(e.NextHops) == 1 && e.NextHops[0].Link == index && e.MTU > 0 && (e.MTU >= fresh || e.MTU == old) {
+				e.MTU = fresh
+			}
+		}
+	}
 }
 
 // up sets the interface up; the connected routes of its IPv4 addresses come back, those of IPv6 went with the addresses.

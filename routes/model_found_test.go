@@ -1,0 +1,188 @@
+package routes
+
+import (
+	"testing"
+
+	"github.com/caracal-net/caracal/internal/kernel"
+)
+
+// What the model found, one by one.
+
+// on is a foreign route by another interface.
+func (r *rig) on(index int, dst, gw string) kernel.Route {
+	f := r.their(dst, gw)
+	f.NextHops[0].Link = index
+	return f
+}
+
+// A foreign route that the kernel drops without a word frees its key.
+func foreignGoesWithItsInterface(r *rig) {
+	eth1 := r.wire("eth1")
+	r.must(r.far.AddAddress(r.t.Context(), kernel.Address{Link: eth1, Prefix: pfx("198.51.100.1/24")}))
+	bySource := r.their("10.2.0.0/26", "192.0.2.99")
+	bySource.Src = addr("198.51.100.1")
+	multi := r.on(eth1, "10.3.0.0/26", "198.51.100.99")
+	multi.NextHops = append(multi.NextHops, r.their("10.3.0.0/26", "192.0.2.99").NextHops...)
+	for _, f := range []kernel.Route{r.on(eth1, "10.1.0.0/26", "198.51.100.99"), bySource, multi} {
+		r.write(kernel.Add, f)
+	}
+	r.ready(whole(via("10.1.0.0/26", "192.0.2.7"), via("10.2.0.0/26", "192.0.2.7"), via("10.3.0.0/26", "192.0.2.7")))
+	r.wantOurs()
+	r.must(r.far.DeleteAddress(r.t.Context(), kernel.Address{Link: eth1, Prefix: pfx("198.51.100.1/24")}))
+	r.must(r.far.DeleteLink(r.t.Context(), eth1))
+	r.wantOurs(direct("10.1.0.0/26", "192.0.2.7"), direct("10.2.0.0/26", "192.0.2.7"), direct("10.3.0.0/26", "192.0.2.7"))
+}
+
+// IPv6 changes the MTU of routes with that of their interface, without a word.
+func routeMTUFollows(r *rig) {
+	wish := via("2001:db8:1::/64", "2001:db8::7")
+	wish.MTU = 1450
+	r.ready(whole(wish))
+	want := direct("2001:db8:1::/64", "2001:db8::7") + " mtu 1450"
+	r.wantOurs(want)
+	r.must(r.far.SetLink(r.t.Context(), r.eth0, 1400, [6]byte{}, true))
+	r.wantOurs(want)
+}
+
+// held runs f with a Programmer over a Fake whose events wait while change runs and everything is read: the read is ahead of the events.
+func held(t *testing.T, c Change, change func(r *rig, eth1 int), check func(r *rig)) {
+	bubble(t, func(r *rig) {
+		s := newSlow(r.fake)
+		r.k = s
+		eth1 := r.wire("eth1")
+		r.ready(c)
+		release := s.hold()
+		change(r, eth1)
+		r.must(r.p.Resync(r.t.Context()))
+		release()
+		check(r)
+	})
+}
+
+// Events that are older than a read bring back nothing that the kernel has dropped without a word.
+func TestReadAheadOfEvents(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(r *rig, eth1 int)
+	}{
+		{"interface down", func(r *rig, eth1 int) {
+			r.write(kernel.Add, r.on(eth1, "10.9.0.0/26", "198.51.100.99"))
+			r.must(r.far.SetLink(r.t.Context(), eth1, 0, [6]byte{}, false))
+		}},
+		{"interface deleted", func(r *rig, eth1 int) {
+			r.write(kernel.Add, r.on(eth1, "10.9.0.0/26", "198.51.100.99"))
+			r.must(r.far.DeleteLink(r.t.Context(), eth1))
+		}},
+		{"last address gone", func(r *rig, eth1 int) {
+			a := kernel.Address{Link: eth1, Prefix: pfx("198.51.100.1/24")}
+			r.must(r.far.AddAddress(r.t.Context(), a))
+			r.write(kernel.Add, r.on(eth1, "10.9.0.0/26", "198.51.100.99"))
+			r.must(r.far.DeleteAddress(r.t.Context(), a))
+		}},
+		{"replaced and deleted", func(r *rig, eth1 int) {
+			r.write(kernel.Add, r.their("10.9.0.0/26", "192.0.2.98"))
+			r.write(kernel.Replace, r.their("10.9.0.0/26", "192.0.2.99"))
+		}},
+		{"replaced and deleted, IPv6", func(r *rig, eth1 int) {
+			r.write(kernel.Add, r.their("2001:db8:9::/64", "2001:db8::98"))
+			hole := r.their("2001:db8:9::/64", "2001:db8::99")
+			hole.Type, hole.NextHops = kernel.Blackhole, nil
+			r.write(kernel.Replace, hole)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			held(t, whole(), c.change, func(r *rig) {
+				r.wait()
+				for _, k := range []kernel.RouteKey{{Dst: pfx("10.9.0.0/26"), Metric: Metric}, {Dst: pfx("2001:db8:9::/64"), Metric: Metric}} {
+					if theirs, ok := r.foreignAt(k); ok {
+						r.write(kernel.Delete, theirs)
+					}
+				}
+				r.apply(whole(via("10.9.0.0/26", "192.0.2.7"), via("2001:db8:9::/64", "2001:db8::7")))
+				r.wantOurs(direct("10.9.0.0/26", "192.0.2.7"), direct("2001:db8:9::/64", "2001:db8::7"))
+			})
+		})
+	}
+}
+
+func (r *rig) foreignAt(k kernel.RouteKey) (found kernel.Route, ok bool) {
+	r.must(r.far.ListRoutes(r.t.Context(), k.Dst.Addr().Is6(), func(f *kernel.Route) bool {
+		if f.Dst == k.Dst && f.Metric == k.Metric && f.Protocol != kernel.ProtoCaracal {
+			found, ok = *f, true
+		}
+		return true
+	}))
+	return found, ok
+}
+
+// ways is an IPv6 route of three equal paths.
+func ways(devices ...string) Route {
+	r := Route{Dst: pfx("2001:db8:1::/64"), Type: kernel.Unicast}
+	for i, d := range devices {
+		r.NextHops = append(r.NextHops, NextHop{Gateway: addr("2001:db8::" + string(rune('7'+i))), Device: d, Onlink: true})
+	}
+	return r
+}
+
+// Next hops that go one by one while an echo is awaited are all gone in the end.
+func TestPathsGoOneByOneInDoubt(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.ready(whole(ways("eth0", "eth0", "eth0")))
+		r.wait()
+		r.p.mu.Lock()
+		e := r.p.routes.Get(kernel.RouteKey{Dst: pfx("2001:db8:1::/64"), Metric: Metric})
+		e.Note.echoes = 1
+		full := e.Actual()
+		for _, h := range full.hops[:2] {
+			gone := full.route(e.Key())
+			gone.NextHops = []kernel.NextHop{h}
+			r.p.applyEvent(&kernel.Event{Kind: kernel.EventRoute, Deleted: true, Route: gone})
+		}
+		left := r.p.suspects[e].form
+		delete(r.p.suspects, e)
+		e.Note.echoes = 0
+		r.p.mu.Unlock()
+		if left == nil || len(left.hops) != 1 || left.hops[0] != full.hops[2] {
+			t.Errorf("two of three next hops went, and %+v are left of %+v", left, full.hops)
+		}
+	})
+}
+
+// A route of which the kernel keeps a dead next hop, because we deleted the living one before we heard that the other was dead, is
+// removed when the interface comes back.
+func TestDeadPathLeftBehind(t *testing.T) {
+	bubble(t, func(r *rig) {
+		s := newSlow(r.fake)
+		r.k = s
+		eth1 := r.wire("eth1")
+		r.ready(whole(ways("eth0", "eth1")))
+		r.wait()
+		s.before = func() { r.must(r.far.SetLink(r.t.Context(), eth1, 0, [6]byte{}, false)) } // before we delete the way by eth0
+		only := ways("eth0", "eth1")
+		only.NextHops = only.NextHops[1:]
+		r.apply(whole(only))
+		r.wait()
+		r.apply(whole())
+		r.wantOurs()
+		r.must(r.far.SetLink(r.t.Context(), eth1, 0, [6]byte{}, true))
+		r.wantOurs()
+	})
+}
+
+// A multipath route whose other next hop is dead, though its interface is up, goes with the last living one.
+func TestDeadPathOnAnInterfaceThatIsUp(t *testing.T) {
+	bubble(t, func(r *rig) {
+		eth1 := r.wire("eth1")
+		a := kernel.Address{Link: eth1, Prefix: pfx("198.51.100.1/24")}
+		r.must(r.far.AddAddress(r.t.Context(), a))
+		hops := []NextHop{{Gateway: addr("192.0.2.7"), Device: "eth0", Onlink: true}, {Gateway: addr("198.51.100.7"), Device: "eth1", Onlink: true}}
+		r.ready(whole(Route{Dst: pfx("10.1.0.0/26"), NextHops: hops}))
+		r.wait()
+		r.must(r.far.DeleteAddress(r.t.Context(), a)) // the next hop by eth1 is dead from here on
+		r.wait()
+		for _, up := range []bool{false, true} {
+			r.must(r.far.SetLink(r.t.Context(), r.eth0, 0, [6]byte{}, up))
+		}
+		r.wantOurs("10.1.0.0/26 proto 202 metric 1024 nexthop via 192.0.2.7 dev eth0 weight 1 onlink nexthop via 198.51.100.7 dev eth1 weight 1 onlink")
+	})
+}

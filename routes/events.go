@@ -15,6 +15,7 @@ func (p *Programmer) applyEvent(e *kernel.Event) {
 	case kernel.EventLost:
 		p.stats.Lost++
 		p.log.Warn("kernel events were lost; everything is read again", logError, e.Err)
+		p.forgetEchoes()
 		p.readEverything("events were lost")
 	case kernel.EventLink:
 		if e.Deleted {
@@ -93,6 +94,8 @@ func (p *Programmer) ourRouteEvent(ev *kernel.Event, k kernel.RouteKey, e *route
 		// Either older than our last write, or somebody's answer to it. If our echo comes, it was older.
 		p.suspects[e] = suspect{f, p.now.Add(echoPatience)}
 	default:
+		// A deletion that another program made before our last add may be told only now, and nothing tells of the add.
+		e.Note.doubt = ev.Deleted && p.muted
 		p.observed(e, f)
 	}
 }
@@ -107,12 +110,20 @@ func (p *Programmer) echoed(e *routeEntry) {
 	}
 }
 
+// forgetEchoes is for when events were lost: an echo that will never come must not swallow the news of another program's doing.
+func (p *Programmer) forgetEchoes() {
+	for i := range p.routes.Len() {
+		p.routes.At(i).Note.echoes = 0
+	}
+}
+
 // settleSuspects believes the events whose contradiction no echo has resolved.
 func (p *Programmer) settleSuspects() {
 	for e, s := range p.suspects {
 		if !s.due.After(p.now) {
 			delete(p.suspects, e)
 			e.Note.echoes = 0
+			p.readRoutes(family(e.Key()), "an event contradicts a write whose echo has not come") // or comes late
 			p.observed(e, s.form)
 		}
 	}
@@ -133,7 +144,7 @@ func (p *Programmer) setActual(e *routeEntry, f *form) {
 	if f == e.Actual() {
 		return
 	}
-	e.Note.joined = false
+	e.Note.joined, e.Note.doubt = false, e.Note.doubt && f == nil
 	p.routes.SetActual(e, f)
 	p.settle(e)
 	p.forget(e)

@@ -131,7 +131,7 @@ func TestPathsGoOneByOneInDoubt(t *testing.T) {
 		r.wait()
 		r.p.mu.Lock()
 		e := r.p.routes.Get(kernel.RouteKey{Dst: pfx("2001:db8:1::/64"), Metric: Metric})
-		e.Note.echoes = 1
+		e.Note.echoes, e.Note.mute = 1, false
 		full := e.Actual()
 		for _, h := range full.hops[:2] {
 			gone := full.route(e.Key())
@@ -184,5 +184,40 @@ func TestDeadPathOnAnInterfaceThatIsUp(t *testing.T) {
 			r.must(r.far.SetLink(r.t.Context(), r.eth0, 0, [6]byte{}, up))
 		}
 		r.wantOurs("10.1.0.0/26 proto 202 metric 1024 nexthop via 192.0.2.7 dev eth0 weight 1 onlink nexthop via 198.51.100.7 dev eth1 weight 1 onlink")
+	})
+}
+
+// A deletion that is told after we have added the route again, of which nothing is told, does not make us forget it.
+func TestOldDeletionIsDoubted(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.ready(whole(via("10.1.0.0/26", "192.0.2.7")))
+		r.wait()
+		old := r.their("10.1.0.0/26", "192.0.2.7")
+		old.Protocol = kernel.ProtoCaracal
+		r.p.mu.Lock()
+		r.p.applyEvent(&kernel.Event{Kind: kernel.EventRoute, Deleted: true, Route: old})
+		r.p.mu.Unlock()
+		r.apply(whole())
+		if r.p.muted {
+			r.wantOurs()
+		}
+	})
+}
+
+// Echoes that were lost do not swallow what another program does later.
+func TestLostEchoSwallowsNothing(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.ready(whole(via("10.1.0.0/26", "192.0.2.7")))
+		r.wait()
+		r.p.mu.Lock()
+		e := r.p.routes.Get(kernel.RouteKey{Dst: pfx("10.1.0.0/26"), Metric: Metric})
+		e.Note.echoes, e.Note.mute = 2, true // as two writes leave it whose events are lost
+		r.p.mu.Unlock()
+		r.fake.LoseEvents()
+		r.wait()
+		theirs := r.their("10.1.0.0/26", "192.0.2.9")
+		theirs.Protocol = kernel.ProtoCaracal
+		r.write(kernel.Replace, theirs)
+		r.wantOurs(direct("10.1.0.0/26", "192.0.2.7"))
 	})
 }

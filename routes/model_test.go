@@ -412,7 +412,7 @@ func (w *world) prefix() netip.Prefix {
 }
 
 func TestModelOnTheFake(t *testing.T) {
-	eachSeed(t, 150, func(t *testing.T, seed uint64) {
+	eachSeed(t, 300, func(t *testing.T, seed uint64) {
 		bubble(t, func(r *rig) {
 			w := newWorld(r, seed)
 			w.k = &auditedKernel{Kernel: w.fake, w: w}

@@ -29,6 +29,7 @@ type routeNote struct {
 	echoes   uint8    // writes that succeeded and whose echoes have not come, but are to come
 	mute     bool     // the last write was one that has no echo
 	joined   bool     // next hops of another program have joined ours (IPv6)
+	doubt    bool     // the event that it is gone may be older than our last add, of which nothing is told
 }
 
 // each calls f for every wish, strongest first.
@@ -227,6 +228,9 @@ func (p *Programmer) forget(e *routeEntry) {
 	p.uncount(&e.Note.wish)
 	p.clearTrouble(e)
 	delete(p.suspects, e)
+	if e.Note.doubt {
+		p.readRoutes(family(e.Key()), "a route is forgotten that may be there")
+	}
 	if p.routes.Drop(e) {
 		p.tell(e, 0)
 	}

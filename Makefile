@@ -7,6 +7,7 @@ export CGO_ENABLED ?= 0
 MODE   ?= mixed
 NODES  ?= 3
 FAMILY ?= 4
+SOAK   ?= 10m
 NAME   ?= all
 # file: a directory of manifests; kube: a real API server.
 DATASTORE ?= file
@@ -53,6 +54,9 @@ bench-fib: deps build ## how fast what BGP brings reaches the kernel: caracald a
 
 scale: deps build kubeapi ## one daemon against a real API server with 5,000 nodes and 20,000 blocks (some minutes, 3 GiB)
 	CARACAL_BIN=$(CURDIR)/$(BIN) $(GO) test ./test/scale -count=1 -v -timeout 20m -args -full
+
+soak: deps ## go on with random operations against the model, on the Fake and on the real kernel (SOAK=10m each)
+	CARACAL_TEST_SOAK=$(SOAK) $(GO) test -count=1 -timeout 0 -run 'TestModel' -v ./routes | grep -v '^ *\(=== \|--- PASS\|model_linux\)'
 
 check: ## format, vet, staticcheck, generated code, walls between the rooms
 	@test/check

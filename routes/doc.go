@@ -49,6 +49,13 @@
 // events, broken batches and interrupted dumps lead to a read at once. A read repeated for doubt's sake (a key that seemed
 // free is taken) is limited to a share of the time, so that nobody can keep the Programmer reading.
 //
+// Events may also be older than the last read. They are applied all the same, as the ones behind them put right what they make wrong; what
+// no later event would put right is inferred again (an interface that is down although that is known), or read: a second foreign route under a
+// key, a deletion that may be older than an add of ours.
+//
+// The model check (model_test.go) holds all this against random desired sets, other programs and failures: seeds are printed, CARACAL_TEST_SEED
+// replays one, `make soak` goes on.
+//
 // # When things fail
 //
 // Every operation succeeds or fails alone. EEXIST: read what is there. ESRCH on a delete: done. ENODEV, ENETDOWN: NoDevice, until

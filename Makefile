@@ -56,7 +56,7 @@ scale: deps build kubeapi ## one daemon against a real API server with 5,000 nod
 	CARACAL_BIN=$(CURDIR)/$(BIN) $(GO) test ./test/scale -count=1 -v -timeout 20m -args -full
 
 soak: deps ## go on with random operations against the model, on the Fake and on the real kernel (SOAK=10m each)
-	CARACAL_TEST_SOAK=$(SOAK) $(GO) test -count=1 -timeout 0 -run 'TestModel' -v ./routes | grep -v '^ *\(=== \|--- PASS\|model_linux\)'
+	CARACAL_TEST_SOAK=$(SOAK) $(GO) test -count=1 -timeout 0 -run 'TestModel' ./routes
 
 check: ## format, vet, staticcheck, generated code, walls between the rooms
 	@test/check

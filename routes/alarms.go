@@ -111,8 +111,8 @@ func (p *Programmer) wakeRefused() {
 }
 
 // fought says that somebody else undid what we wrote. The first repairs are free; one who goes on is answered ever more
-// slowly, until calmAfter without a repair.
-func (p *Programmer) fought(e *routeEntry) {
+// slowly, until calmAfter without a repair. how says what it did, with its protocol number where the kernel tells it.
+func (p *Programmer) fought(e *routeEntry, how string) {
 	n := &e.Note
 	now := uint32(p.now.Unix())
 	if time.Duration(now-n.repaired)*time.Second > calmAfter {
@@ -130,9 +130,9 @@ func (p *Programmer) fought(e *routeEntry) {
 			n.trouble = t
 		}
 		t.due = p.now.Add(wait)
-		t.detail = "another program keeps changing this route"
+		t.detail = how + ", again and again; repairs slow down"
 		if n.repairs == freeRepairs+1 {
-			p.log.Warn("another program keeps changing a route of ours; repairs slow down", logRoute, e.Key().Dst.String())
+			p.log.Warn("another program keeps changing a route of ours; repairs slow down", logRoute, e.Key().Dst.String(), logDetail, how)
 		}
 	}
 }

@@ -131,9 +131,16 @@ func (p *Programmer) settleSuspects() {
 
 // observed records that somebody else has changed or removed a route of ours, or put one there.
 func (p *Programmer) observed(e *routeEntry, f *form) {
-	undone := e.Same() && e.Desired() != nil
-	if undone && f != e.Desired() {
-		p.fought(e)
+	how := "another program deletes this route"
+	if f != nil {
+		how = "another program changes this route under our protocol number, " + f.protocol.String()
+	}
+	p.undone(e, f, how)
+}
+
+func (p *Programmer) undone(e *routeEntry, f *form, how string) {
+	if e.Same() && e.Desired() != nil && f != e.Desired() {
+		p.fought(e, how)
 	}
 	p.setActual(e, f)
 }
@@ -183,7 +190,7 @@ func (p *Programmer) foreignRouteEvent(ev *kernel.Event, k kernel.RouteKey, e *r
 	case ev.Replaced && !before:
 		e.Note.echoes = 0
 		delete(p.suspects, e)
-		p.observed(e, nil) // ours was the first under the key: it made way
+		p.undone(e, nil, "a program of protocol "+ev.Route.Protocol.String()+" replaces this route") // ours was the first under the key
 		return
 	case k.Dst.Addr().Is6() || ev.Replaced:
 		p.readRoutes(family(k), "a route of another program came under a key of ours")

@@ -119,6 +119,18 @@ type PeerStatus struct {
 	Advertised int    // prefixes sent to it
 	EndOfRIB   bool   // the peer has sent End-of-RIB for the session's family
 	Restarting bool   // the peer is gone and its paths are kept (RFC 4724)
+	// Path is filled in by whoever runs BFD; nil where nobody does.
+	Path *PathStatus
+}
+
+// PathStatus is how BFD finds the path to a peer.
+type PathStatus struct {
+	State               string // AdminDown, Down, Init, Up
+	Since               time.Time
+	Interval, Detection time.Duration
+	Diag, RemoteDiag    string // why it last left Up (RFC 5880 section 4.1)
+	Downs               int    // how often
+	Err                 string // why packets cannot be sent or received, "" if they can
 }
 
 // Events are what a Speaker calls back with, each from one goroutine of the Speaker's, never concurrently.

@@ -247,6 +247,13 @@ func (c *controller) plannerOfBGP() *bgp.Planner {
 	return &bgp.Planner{Match: matchSelector, RouterID: c.routerID.Addr, HashRouterID: c.routerID.Hash}
 }
 
+// host returns the last picture of the host, nil before the first.
+func (c *controller) host() *routes.Host {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.in.host
+}
+
 // Release lets happen what the rails hold back, and returns what that is, nil for nothing.
 func (c *controller) Release() *held {
 	h := c.View().held

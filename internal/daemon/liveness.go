@@ -94,3 +94,13 @@ func (l *liveness) pathDown(c bfd.Change) {
 		l.log.Error("a dead path stays in use until BGP notices", logErr, err)
 	}
 }
+
+// status returns every session by the peer's address.
+func (l *liveness) status() map[netip.Addr]bfd.Status {
+	all := l.bfd.Status()
+	out := make(map[netip.Addr]bfd.Status, len(all))
+	for _, s := range all {
+		out[s.Addr] = s
+	}
+	return out
+}

@@ -27,8 +27,10 @@ func (d *daemon) sources() inspect.Sources {
 		WatchRoutes: func(ctx context.Context, changed func([]routes.Status)) {
 			_ = d.programmer.Watch(ctx, changed) // it ends with ctx and has no other reason to
 		},
-		Lookup: d.programmer.Lookup,
-		Resync: d.programmer.Resync,
+		Lookup:  d.programmer.Lookup,
+		Resync:  d.programmer.Resync,
+		PlanBGP: d.planBGP,
+		DiffBGP: d.diffBGP,
 		Release: func() string {
 			if h := d.controller.Release(); h != nil {
 				return h.String()
@@ -43,7 +45,15 @@ func (d *daemon) peers() []bgp.PeerStatus {
 	if speaker == nil {
 		return nil
 	}
-	return speaker.Peers()
+	peers := speaker.Peers()
+	paths := d.liveness.status()
+	for i := range peers {
+		if b, ok := paths[peers[i].Addr]; ok {
+			peers[i].Path = &bgp.PathStatus{State: b.State.String(), Since: b.Since, Interval: b.Interval, Detection: b.Detection,
+				Diag: b.Diag.String(), RemoteDiag: b.RemoteDiag.String(), Downs: b.Downs, Err: b.Err}
+		}
+	}
+	return peers
 }
 
 func (d *daemon) vteps() []inspect.VTEP {

@@ -164,11 +164,37 @@ func peerDetail(p *caracalv1.Peer) string {
 		}
 		parts = append(parts, word+p.GetLastError())
 	}
+	if b := p.GetBfd(); b != nil {
+		parts = append(parts, bfdDetail(b))
+	}
 	if p.GetSource() != "" {
 		parts = append(parts, "from "+p.GetSource())
 	}
 	return strings.Join(parts, "; ")
 }
+
+// bfdDetail says how the path is, how fast a dead one would be found, and what was wrong.
+func bfdDetail(b *caracalv1.BFD) string {
+	text := "BFD " + b.GetState()
+	if b.GetState() == bfdUp {
+		text += " (finds a dead path in " + b.GetDetection().AsDuration().String() + ")"
+	} else if d := b.GetDiagnostic(); d != "" && d != bfdNoDiagnostic {
+		text += ": " + d
+	}
+	if n := b.GetDowns(); n > 0 {
+		text += fmt.Sprintf(", was down %d times", n)
+	}
+	if b.GetError() != "" {
+		text += ", " + b.GetError()
+	}
+	return text
+}
+
+// The words of RFC 5880 section 4.1 that are looked at here.
+const (
+	bfdUp           = "Up"
+	bfdNoDiagnostic = "No Diagnostic"
+)
 
 // VTEPs writes one line a tunnel endpoint.
 func (r Renderer) VTEPs(w io.Writer, list []*caracalv1.VTEP) error {

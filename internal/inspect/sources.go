@@ -35,6 +35,11 @@ type Sources struct {
 	Lookup func(ctx context.Context, dst netip.Addr) (kernel.Answer, error)
 	// Resync makes the route programmer read the kernel back, and returns when it has repaired what differed.
 	Resync func(ctx context.Context) error
+	// PlanBGP returns what the BGP configuration of a node of the cluster is, with the sources of each value; the error names a node that is not
+	// there. May be nil.
+	PlanBGP func(node string) (bgp.Config, []cluster.Problem, error)
+	// DiffBGP returns what manifests and deletions would change of it; may be nil.
+	DiffBGP func(node, manifests string, deletions []string) (bgp.Difference, []cluster.Problem, error)
 	// Release lets happen what the safety rails hold, and says what that is, "" for nothing; may be nil.
 	Release func() string
 }

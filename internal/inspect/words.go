@@ -147,6 +147,10 @@ func peerOf(p *bgp.PeerStatus) *caracalv1.Peer {
 		LastError: p.LastError, Received: uint32(max(p.Received, 0)), Advertised: uint32(max(p.Advertised, 0)),
 		EndOfRib: p.EndOfRIB, Restarting: p.Restarting,
 	}
+	if b := p.Path; b != nil {
+		m.Bfd = &caracalv1.BFD{State: b.State, Since: timeOf(b.Since), Interval: durationpb.New(b.Interval), Detection: durationpb.New(b.Detection),
+			Diagnostic: b.Diag, RemoteDiagnostic: b.RemoteDiag, Downs: uint32(max(b.Downs, 0)), Error: b.Err}
+	}
 	if p.RestartTime > 0 {
 		m.RestartTime = durationpb.New(p.RestartTime)
 	}

@@ -39,6 +39,8 @@ type world struct {
 	lookup  func(netip.Addr) (kernel.Answer, error)
 	resync  func(context.Context) error
 	release string
+	planBGP func(string) (bgp.Config, []cluster.Problem, error)
+	diffBGP func(string, string, []string) (bgp.Difference, []cluster.Problem, error)
 
 	mu       sync.Mutex
 	info     StatusInfo
@@ -60,6 +62,10 @@ func (w *world) sources() Sources {
 			return w.lookup(a)
 		},
 		Release: func() string { return w.release },
+		PlanBGP: func(node string) (bgp.Config, []cluster.Problem, error) { return w.planBGP(node) },
+		DiffBGP: func(node, manifests string, deletions []string) (bgp.Difference, []cluster.Problem, error) {
+			return w.diffBGP(node, manifests, deletions)
+		},
 		Resync: func(ctx context.Context) error {
 			if w.resync == nil {
 				return nil

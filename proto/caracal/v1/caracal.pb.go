@@ -1433,7 +1433,9 @@ type Peer struct {
 	// The peer is gone and its paths are kept (RFC 4724).
 	Restarting bool `protobuf:"varint,15,opt,name=restarting,proto3" json:"restarting,omitempty"`
 	// How long its paths are kept.
-	RestartTime   *durationpb.Duration `protobuf:"bytes,16,opt,name=restart_time,json=restartTime,proto3" json:"restart_time,omitempty"`
+	RestartTime *durationpb.Duration `protobuf:"bytes,16,opt,name=restart_time,json=restartTime,proto3" json:"restart_time,omitempty"`
+	// BFD with the peer (RFC 5880), unset where there is none.
+	Bfd           *BFD `protobuf:"bytes,17,opt,name=bfd,proto3" json:"bfd,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1580,6 +1582,119 @@ func (x *Peer) GetRestartTime() *durationpb.Duration {
 	return nil
 }
 
+func (x *Peer) GetBfd() *BFD {
+	if x != nil {
+		return x.Bfd
+	}
+	return nil
+}
+
+// BFD is how the path to a peer is.
+type BFD struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// AdminDown, Down, Init or Up, and since when.
+	State string                 `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
+	Since *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
+	// Between two packets of ours, and without one of the peer's after which the path is dead.
+	Interval  *durationpb.Duration `protobuf:"bytes,3,opt,name=interval,proto3" json:"interval,omitempty"`
+	Detection *durationpb.Duration `protobuf:"bytes,4,opt,name=detection,proto3" json:"detection,omitempty"`
+	// Why it last left Up: ours and the peer's (RFC 5880 section 4.1).
+	Diagnostic       string `protobuf:"bytes,5,opt,name=diagnostic,proto3" json:"diagnostic,omitempty"`
+	RemoteDiagnostic string `protobuf:"bytes,6,opt,name=remote_diagnostic,json=remoteDiagnostic,proto3" json:"remote_diagnostic,omitempty"`
+	// How often it left Up.
+	Downs uint32 `protobuf:"varint,7,opt,name=downs,proto3" json:"downs,omitempty"`
+	// Why packets cannot be sent or received.
+	Error         string `protobuf:"bytes,8,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BFD) Reset() {
+	*x = BFD{}
+	mi := &file_caracal_v1_caracal_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BFD) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BFD) ProtoMessage() {}
+
+func (x *BFD) ProtoReflect() protoreflect.Message {
+	mi := &file_caracal_v1_caracal_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BFD.ProtoReflect.Descriptor instead.
+func (*BFD) Descriptor() ([]byte, []int) {
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *BFD) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *BFD) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *BFD) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+func (x *BFD) GetDetection() *durationpb.Duration {
+	if x != nil {
+		return x.Detection
+	}
+	return nil
+}
+
+func (x *BFD) GetDiagnostic() string {
+	if x != nil {
+		return x.Diagnostic
+	}
+	return ""
+}
+
+func (x *BFD) GetRemoteDiagnostic() string {
+	if x != nil {
+		return x.RemoteDiagnostic
+	}
+	return ""
+}
+
+func (x *BFD) GetDowns() uint32 {
+	if x != nil {
+		return x.Downs
+	}
+	return 0
+}
+
+func (x *BFD) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 type ListVTEPsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1588,7 +1703,7 @@ type ListVTEPsRequest struct {
 
 func (x *ListVTEPsRequest) Reset() {
 	*x = ListVTEPsRequest{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[16]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1600,7 +1715,7 @@ func (x *ListVTEPsRequest) String() string {
 func (*ListVTEPsRequest) ProtoMessage() {}
 
 func (x *ListVTEPsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[16]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1613,7 +1728,7 @@ func (x *ListVTEPsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVTEPsRequest.ProtoReflect.Descriptor instead.
 func (*ListVTEPsRequest) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{16}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{17}
 }
 
 type ListVTEPsResponse struct {
@@ -1625,7 +1740,7 @@ type ListVTEPsResponse struct {
 
 func (x *ListVTEPsResponse) Reset() {
 	*x = ListVTEPsResponse{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[17]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1637,7 +1752,7 @@ func (x *ListVTEPsResponse) String() string {
 func (*ListVTEPsResponse) ProtoMessage() {}
 
 func (x *ListVTEPsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[17]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1650,7 +1765,7 @@ func (x *ListVTEPsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVTEPsResponse.ProtoReflect.Descriptor instead.
 func (*ListVTEPsResponse) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{17}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListVTEPsResponse) GetVteps() []*VTEP {
@@ -1683,7 +1798,7 @@ type VTEP struct {
 
 func (x *VTEP) Reset() {
 	*x = VTEP{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[18]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1695,7 +1810,7 @@ func (x *VTEP) String() string {
 func (*VTEP) ProtoMessage() {}
 
 func (x *VTEP) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[18]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1708,7 +1823,7 @@ func (x *VTEP) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VTEP.ProtoReflect.Descriptor instead.
 func (*VTEP) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{18}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *VTEP) GetNode() string {
@@ -1775,7 +1890,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[19]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1787,7 +1902,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[19]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1800,7 +1915,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{19}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{20}
 }
 
 type GetStatusResponse struct {
@@ -1825,7 +1940,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[20]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1837,7 +1952,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[20]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1850,7 +1965,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{20}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetStatusResponse) GetNode() string {
@@ -1928,7 +2043,7 @@ type Readiness struct {
 
 func (x *Readiness) Reset() {
 	*x = Readiness{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[21]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1940,7 +2055,7 @@ func (x *Readiness) String() string {
 func (*Readiness) ProtoMessage() {}
 
 func (x *Readiness) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[21]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1953,7 +2068,7 @@ func (x *Readiness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Readiness.ProtoReflect.Descriptor instead.
 func (*Readiness) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{21}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Readiness) GetReady() bool {
@@ -1984,7 +2099,7 @@ type Source struct {
 
 func (x *Source) Reset() {
 	*x = Source{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[22]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1996,7 +2111,7 @@ func (x *Source) String() string {
 func (*Source) ProtoMessage() {}
 
 func (x *Source) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[22]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2009,7 +2124,7 @@ func (x *Source) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Source.ProtoReflect.Descriptor instead.
 func (*Source) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{22}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Source) GetName() string {
@@ -2051,7 +2166,7 @@ type RouteCount struct {
 
 func (x *RouteCount) Reset() {
 	*x = RouteCount{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[23]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2063,7 +2178,7 @@ func (x *RouteCount) String() string {
 func (*RouteCount) ProtoMessage() {}
 
 func (x *RouteCount) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[23]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2076,7 +2191,7 @@ func (x *RouteCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteCount.ProtoReflect.Descriptor instead.
 func (*RouteCount) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{23}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RouteCount) GetOwner() string {
@@ -2121,7 +2236,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[24]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2133,7 +2248,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[24]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2146,7 +2261,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{24}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Device) GetName() string {
@@ -2230,7 +2345,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[25]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2242,7 +2357,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[25]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2255,7 +2370,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{25}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Problem) GetObject() string {
@@ -2293,6 +2408,469 @@ func (x *Problem) GetLine() uint32 {
 	return 0
 }
 
+type PlanBGPRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the node, empty for our own. Of other nodes the addresses of borrowed blocks are not known here.
+	Node          string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanBGPRequest) Reset() {
+	*x = PlanBGPRequest{}
+	mi := &file_caracal_v1_caracal_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanBGPRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanBGPRequest) ProtoMessage() {}
+
+func (x *PlanBGPRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_caracal_v1_caracal_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanBGPRequest.ProtoReflect.Descriptor instead.
+func (*PlanBGPRequest) Descriptor() ([]byte, []int) {
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *PlanBGPRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+type PlanBGPResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Lines         []*ConfigLine          `protobuf:"bytes,2,rep,name=lines,proto3" json:"lines,omitempty"`
+	Problems      []*Problem             `protobuf:"bytes,3,rep,name=problems,proto3" json:"problems,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanBGPResponse) Reset() {
+	*x = PlanBGPResponse{}
+	mi := &file_caracal_v1_caracal_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanBGPResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanBGPResponse) ProtoMessage() {}
+
+func (x *PlanBGPResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_caracal_v1_caracal_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanBGPResponse.ProtoReflect.Descriptor instead.
+func (*PlanBGPResponse) Descriptor() ([]byte, []int) {
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *PlanBGPResponse) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *PlanBGPResponse) GetLines() []*ConfigLine {
+	if x != nil {
+		return x.Lines
+	}
+	return nil
+}
+
+func (x *PlanBGPResponse) GetProblems() []*Problem {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
+}
+
+// ConfigLine is one line of a configuration written as YAML.
+type ConfigLine struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// With its indentation.
+	Text string `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
+	// Object and field it comes from, empty for a line that only groups others.
+	Source        string `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfigLine) Reset() {
+	*x = ConfigLine{}
+	mi := &file_caracal_v1_caracal_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfigLine) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfigLine) ProtoMessage() {}
+
+func (x *ConfigLine) ProtoReflect() protoreflect.Message {
+	mi := &file_caracal_v1_caracal_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfigLine.ProtoReflect.Descriptor instead.
+func (*ConfigLine) Descriptor() ([]byte, []int) {
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ConfigLine) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *ConfigLine) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+type DiffBGPRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// YAML, one or many documents.
+	Manifests string `protobuf:"bytes,2,opt,name=manifests,proto3" json:"manifests,omitempty"`
+	// "BGPPeer/rack1-tor".
+	Deletions     []string `protobuf:"bytes,3,rep,name=deletions,proto3" json:"deletions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffBGPRequest) Reset() {
+	*x = DiffBGPRequest{}
+	mi := &file_caracal_v1_caracal_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffBGPRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffBGPRequest) ProtoMessage() {}
+
+func (x *DiffBGPRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_caracal_v1_caracal_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffBGPRequest.ProtoReflect.Descriptor instead.
+func (*DiffBGPRequest) Descriptor() ([]byte, []int) {
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *DiffBGPRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *DiffBGPRequest) GetManifests() string {
+	if x != nil {
+		return x.Manifests
+	}
+	return ""
+}
+
+func (x *DiffBGPRequest) GetDeletions() []string {
+	if x != nil {
+		return x.Deletions
+	}
+	return nil
+}
+
+type DiffBGPResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// What of the node itself changes, for which every session is begun anew.
+	Restart []string `protobuf:"bytes,2,rep,name=restart,proto3" json:"restart,omitempty"`
+	// Sessions by name: new, gone, reset, and those that stay up with other rules.
+	Added   []string         `protobuf:"bytes,3,rep,name=added,proto3" json:"added,omitempty"`
+	Removed []string         `protobuf:"bytes,4,rep,name=removed,proto3" json:"removed,omitempty"`
+	Reset_  []*SessionChange `protobuf:"bytes,5,rep,name=reset,proto3" json:"reset,omitempty"`
+	Refresh []*SessionChange `protobuf:"bytes,6,rep,name=refresh,proto3" json:"refresh,omitempty"`
+	// Prefixes announced that were not, and no more.
+	Appear []string      `protobuf:"bytes,7,rep,name=appear,proto3" json:"appear,omitempty"`
+	Vanish []string      `protobuf:"bytes,8,rep,name=vanish,proto3" json:"vanish,omitempty"`
+	Peers  []*PeerChange `protobuf:"bytes,9,rep,name=peers,proto3" json:"peers,omitempty"`
+	// Of the manifests, and what the plan says of the result.
+	Problems      []*Problem `protobuf:"bytes,10,rep,name=problems,proto3" json:"problems,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiffBGPResponse) Reset() {
+	*x = DiffBGPResponse{}
+	mi := &file_caracal_v1_caracal_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiffBGPResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiffBGPResponse) ProtoMessage() {}
+
+func (x *DiffBGPResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_caracal_v1_caracal_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiffBGPResponse.ProtoReflect.Descriptor instead.
+func (*DiffBGPResponse) Descriptor() ([]byte, []int) {
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *DiffBGPResponse) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *DiffBGPResponse) GetRestart() []string {
+	if x != nil {
+		return x.Restart
+	}
+	return nil
+}
+
+func (x *DiffBGPResponse) GetAdded() []string {
+	if x != nil {
+		return x.Added
+	}
+	return nil
+}
+
+func (x *DiffBGPResponse) GetRemoved() []string {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
+}
+
+func (x *DiffBGPResponse) GetReset_() []*SessionChange {
+	if x != nil {
+		return x.Reset_
+	}
+	return nil
+}
+
+func (x *DiffBGPResponse) GetRefresh() []*SessionChange {
+	if x != nil {
+		return x.Refresh
+	}
+	return nil
+}
+
+func (x *DiffBGPResponse) GetAppear() []string {
+	if x != nil {
+		return x.Appear
+	}
+	return nil
+}
+
+func (x *DiffBGPResponse) GetVanish() []string {
+	if x != nil {
+		return x.Vanish
+	}
+	return nil
+}
+
+func (x *DiffBGPResponse) GetPeers() []*PeerChange {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+func (x *DiffBGPResponse) GetProblems() []*Problem {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
+}
+
+type SessionChange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Peer          string                 `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
+	Why           []string               `protobuf:"bytes,2,rep,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionChange) Reset() {
+	*x = SessionChange{}
+	mi := &file_caracal_v1_caracal_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionChange) ProtoMessage() {}
+
+func (x *SessionChange) ProtoReflect() protoreflect.Message {
+	mi := &file_caracal_v1_caracal_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionChange.ProtoReflect.Descriptor instead.
+func (*SessionChange) Descriptor() ([]byte, []int) {
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *SessionChange) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *SessionChange) GetWhy() []string {
+	if x != nil {
+		return x.Why
+	}
+	return nil
+}
+
+// PeerChange is what of our own is sent to one peer otherwise than before.
+type PeerChange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Peer          string                 `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
+	Appear        []string               `protobuf:"bytes,2,rep,name=appear,proto3" json:"appear,omitempty"`
+	Vanish        []string               `protobuf:"bytes,3,rep,name=vanish,proto3" json:"vanish,omitempty"`
+	Changed       []string               `protobuf:"bytes,4,rep,name=changed,proto3" json:"changed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerChange) Reset() {
+	*x = PeerChange{}
+	mi := &file_caracal_v1_caracal_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerChange) ProtoMessage() {}
+
+func (x *PeerChange) ProtoReflect() protoreflect.Message {
+	mi := &file_caracal_v1_caracal_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerChange.ProtoReflect.Descriptor instead.
+func (*PeerChange) Descriptor() ([]byte, []int) {
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *PeerChange) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *PeerChange) GetAppear() []string {
+	if x != nil {
+		return x.Appear
+	}
+	return nil
+}
+
+func (x *PeerChange) GetVanish() []string {
+	if x != nil {
+		return x.Vanish
+	}
+	return nil
+}
+
+func (x *PeerChange) GetChanged() []string {
+	if x != nil {
+		return x.Changed
+	}
+	return nil
+}
+
 type ReleaseRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2301,7 +2879,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[26]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2313,7 +2891,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[26]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2326,7 +2904,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{26}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{34}
 }
 
 type ReleaseResponse struct {
@@ -2339,7 +2917,7 @@ type ReleaseResponse struct {
 
 func (x *ReleaseResponse) Reset() {
 	*x = ReleaseResponse{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[27]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2351,7 +2929,7 @@ func (x *ReleaseResponse) String() string {
 func (*ReleaseResponse) ProtoMessage() {}
 
 func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[27]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2364,7 +2942,7 @@ func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{27}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ReleaseResponse) GetReleased() string {
@@ -2382,7 +2960,7 @@ type ResyncRequest struct {
 
 func (x *ResyncRequest) Reset() {
 	*x = ResyncRequest{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[28]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2394,7 +2972,7 @@ func (x *ResyncRequest) String() string {
 func (*ResyncRequest) ProtoMessage() {}
 
 func (x *ResyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[28]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2407,7 +2985,7 @@ func (x *ResyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResyncRequest.ProtoReflect.Descriptor instead.
 func (*ResyncRequest) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{28}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{36}
 }
 
 type ResyncResponse struct {
@@ -2419,7 +2997,7 @@ type ResyncResponse struct {
 
 func (x *ResyncResponse) Reset() {
 	*x = ResyncResponse{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[29]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2431,7 +3009,7 @@ func (x *ResyncResponse) String() string {
 func (*ResyncResponse) ProtoMessage() {}
 
 func (x *ResyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[29]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2444,7 +3022,7 @@ func (x *ResyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResyncResponse.ProtoReflect.Descriptor instead.
 func (*ResyncResponse) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{29}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ResyncResponse) GetTook() *durationpb.Duration {
@@ -2542,7 +3120,7 @@ const file_caracal_v1_caracal_proto_rawDesc = "" +
 	"\x04text\x18\x02 \x01(\tR\x04text\"\x18\n" +
 	"\x10ListPeersRequestJ\x04\b\x01\x10\x06\";\n" +
 	"\x11ListPeersResponse\x12&\n" +
-	"\x05peers\x18\x01 \x03(\v2\x10.caracal.v1.PeerR\x05peers\"\x84\x04\n" +
+	"\x05peers\x18\x01 \x03(\v2\x10.caracal.v1.PeerR\x05peers\"\xa7\x04\n" +
 	"\x04Peer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
@@ -2566,7 +3144,19 @@ const file_caracal_v1_caracal_proto_rawDesc = "" +
 	"\n" +
 	"restarting\x18\x0f \x01(\bR\n" +
 	"restarting\x12<\n" +
-	"\frestart_time\x18\x10 \x01(\v2\x19.google.protobuf.DurationR\vrestartTimeJ\x04\b\x14\x10\x1e\"\x18\n" +
+	"\frestart_time\x18\x10 \x01(\v2\x19.google.protobuf.DurationR\vrestartTime\x12!\n" +
+	"\x03bfd\x18\x11 \x01(\v2\x0f.caracal.v1.BFDR\x03bfdJ\x04\b\x14\x10\x1e\"\xb6\x02\n" +
+	"\x03BFD\x12\x14\n" +
+	"\x05state\x18\x01 \x01(\tR\x05state\x120\n" +
+	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x125\n" +
+	"\binterval\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\binterval\x127\n" +
+	"\tdetection\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\tdetection\x12\x1e\n" +
+	"\n" +
+	"diagnostic\x18\x05 \x01(\tR\n" +
+	"diagnostic\x12+\n" +
+	"\x11remote_diagnostic\x18\x06 \x01(\tR\x10remoteDiagnostic\x12\x14\n" +
+	"\x05downs\x18\a \x01(\rR\x05downs\x12\x14\n" +
+	"\x05error\x18\b \x01(\tR\x05error\"\x18\n" +
 	"\x10ListVTEPsRequestJ\x04\b\x01\x10\x06\";\n" +
 	"\x11ListVTEPsResponse\x12&\n" +
 	"\x05vteps\x18\x01 \x03(\v2\x10.caracal.v1.VTEPR\x05vteps\"\xdc\x01\n" +
@@ -2620,7 +3210,42 @@ const file_caracal_v1_caracal_proto_rawDesc = "" +
 	"\x05field\x18\x02 \x01(\tR\x05field\x12\x12\n" +
 	"\x04text\x18\x03 \x01(\tR\x04text\x12\x12\n" +
 	"\x04file\x18\x04 \x01(\tR\x04file\x12\x12\n" +
-	"\x04line\x18\x05 \x01(\rR\x04line\"\x10\n" +
+	"\x04line\x18\x05 \x01(\rR\x04line\"$\n" +
+	"\x0ePlanBGPRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\"\x84\x01\n" +
+	"\x0fPlanBGPResponse\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12,\n" +
+	"\x05lines\x18\x02 \x03(\v2\x16.caracal.v1.ConfigLineR\x05lines\x12/\n" +
+	"\bproblems\x18\x03 \x03(\v2\x13.caracal.v1.ProblemR\bproblems\"8\n" +
+	"\n" +
+	"ConfigLine\x12\x12\n" +
+	"\x04text\x18\x01 \x01(\tR\x04text\x12\x16\n" +
+	"\x06source\x18\x02 \x01(\tR\x06source\"`\n" +
+	"\x0eDiffBGPRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1c\n" +
+	"\tmanifests\x18\x02 \x01(\tR\tmanifests\x12\x1c\n" +
+	"\tdeletions\x18\x03 \x03(\tR\tdeletions\"\xe4\x02\n" +
+	"\x0fDiffBGPResponse\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
+	"\arestart\x18\x02 \x03(\tR\arestart\x12\x14\n" +
+	"\x05added\x18\x03 \x03(\tR\x05added\x12\x18\n" +
+	"\aremoved\x18\x04 \x03(\tR\aremoved\x12/\n" +
+	"\x05reset\x18\x05 \x03(\v2\x19.caracal.v1.SessionChangeR\x05reset\x123\n" +
+	"\arefresh\x18\x06 \x03(\v2\x19.caracal.v1.SessionChangeR\arefresh\x12\x16\n" +
+	"\x06appear\x18\a \x03(\tR\x06appear\x12\x16\n" +
+	"\x06vanish\x18\b \x03(\tR\x06vanish\x12,\n" +
+	"\x05peers\x18\t \x03(\v2\x16.caracal.v1.PeerChangeR\x05peers\x12/\n" +
+	"\bproblems\x18\n" +
+	" \x03(\v2\x13.caracal.v1.ProblemR\bproblems\"5\n" +
+	"\rSessionChange\x12\x12\n" +
+	"\x04peer\x18\x01 \x01(\tR\x04peer\x12\x10\n" +
+	"\x03why\x18\x02 \x03(\tR\x03why\"j\n" +
+	"\n" +
+	"PeerChange\x12\x12\n" +
+	"\x04peer\x18\x01 \x01(\tR\x04peer\x12\x16\n" +
+	"\x06appear\x18\x02 \x03(\tR\x06appear\x12\x16\n" +
+	"\x06vanish\x18\x03 \x03(\tR\x06vanish\x12\x18\n" +
+	"\achanged\x18\x04 \x03(\tR\achanged\"\x10\n" +
 	"\x0eReleaseRequest\"-\n" +
 	"\x0fReleaseResponse\x12\x1a\n" +
 	"\breleased\x18\x01 \x01(\tR\breleased\"\x15\n" +
@@ -2664,7 +3289,7 @@ const file_caracal_v1_caracal_proto_rawDesc = "" +
 	"\x14SESSION_STATE_ACTIVE\x10\x03\x12\x1b\n" +
 	"\x17SESSION_STATE_OPEN_SENT\x10\x04\x12\x1e\n" +
 	"\x1aSESSION_STATE_OPEN_CONFIRM\x10\x05\x12\x1d\n" +
-	"\x19SESSION_STATE_ESTABLISHED\x10\x062\xd3\x03\n" +
+	"\x19SESSION_STATE_ESTABLISHED\x10\x062\xdb\x04\n" +
 	"\n" +
 	"Inspection\x12H\n" +
 	"\tGetStatus\x12\x1c.caracal.v1.GetStatusRequest\x1a\x1d.caracal.v1.GetStatusResponse\x12M\n" +
@@ -2673,7 +3298,9 @@ const file_caracal_v1_caracal_proto_rawDesc = "" +
 	"\vWatchRoutes\x12\x1e.caracal.v1.WatchRoutesRequest\x1a\x1f.caracal.v1.WatchRoutesResponse0\x01\x12B\n" +
 	"\aExplain\x12\x1a.caracal.v1.ExplainRequest\x1a\x1b.caracal.v1.ExplainResponse\x12J\n" +
 	"\tListPeers\x12\x1c.caracal.v1.ListPeersRequest\x1a\x1d.caracal.v1.ListPeersResponse0\x01\x12J\n" +
-	"\tListVTEPs\x12\x1c.caracal.v1.ListVTEPsRequest\x1a\x1d.caracal.v1.ListVTEPsResponse0\x012\x8e\x01\n" +
+	"\tListVTEPs\x12\x1c.caracal.v1.ListVTEPsRequest\x1a\x1d.caracal.v1.ListVTEPsResponse0\x01\x12B\n" +
+	"\aPlanBGP\x12\x1a.caracal.v1.PlanBGPRequest\x1a\x1b.caracal.v1.PlanBGPResponse\x12B\n" +
+	"\aDiffBGP\x12\x1a.caracal.v1.DiffBGPRequest\x1a\x1b.caracal.v1.DiffBGPResponse2\x8e\x01\n" +
 	"\aControl\x12?\n" +
 	"\x06Resync\x12\x19.caracal.v1.ResyncRequest\x1a\x1a.caracal.v1.ResyncResponse\x12B\n" +
 	"\aRelease\x12\x1a.caracal.v1.ReleaseRequest\x1a\x1b.caracal.v1.ReleaseResponseB;Z9github.com/caracal-net/caracal/proto/caracal/v1;caracalv1b\x06proto3"
@@ -2691,7 +3318,7 @@ func file_caracal_v1_caracal_proto_rawDescGZIP() []byte {
 }
 
 var file_caracal_v1_caracal_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_caracal_v1_caracal_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_caracal_v1_caracal_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_caracal_v1_caracal_proto_goTypes = []any{
 	(Family)(0),                   // 0: caracal.v1.Family
 	(RouteState)(0),               // 1: caracal.v1.RouteState
@@ -2716,29 +3343,37 @@ var file_caracal_v1_caracal_proto_goTypes = []any{
 	(*ListPeersRequest)(nil),      // 20: caracal.v1.ListPeersRequest
 	(*ListPeersResponse)(nil),     // 21: caracal.v1.ListPeersResponse
 	(*Peer)(nil),                  // 22: caracal.v1.Peer
-	(*ListVTEPsRequest)(nil),      // 23: caracal.v1.ListVTEPsRequest
-	(*ListVTEPsResponse)(nil),     // 24: caracal.v1.ListVTEPsResponse
-	(*VTEP)(nil),                  // 25: caracal.v1.VTEP
-	(*GetStatusRequest)(nil),      // 26: caracal.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),     // 27: caracal.v1.GetStatusResponse
-	(*Readiness)(nil),             // 28: caracal.v1.Readiness
-	(*Source)(nil),                // 29: caracal.v1.Source
-	(*RouteCount)(nil),            // 30: caracal.v1.RouteCount
-	(*Device)(nil),                // 31: caracal.v1.Device
-	(*Problem)(nil),               // 32: caracal.v1.Problem
-	(*ReleaseRequest)(nil),        // 33: caracal.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),       // 34: caracal.v1.ReleaseResponse
-	(*ResyncRequest)(nil),         // 35: caracal.v1.ResyncRequest
-	(*ResyncResponse)(nil),        // 36: caracal.v1.ResyncResponse
-	(*timestamppb.Timestamp)(nil), // 37: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 38: google.protobuf.Duration
+	(*BFD)(nil),                   // 23: caracal.v1.BFD
+	(*ListVTEPsRequest)(nil),      // 24: caracal.v1.ListVTEPsRequest
+	(*ListVTEPsResponse)(nil),     // 25: caracal.v1.ListVTEPsResponse
+	(*VTEP)(nil),                  // 26: caracal.v1.VTEP
+	(*GetStatusRequest)(nil),      // 27: caracal.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),     // 28: caracal.v1.GetStatusResponse
+	(*Readiness)(nil),             // 29: caracal.v1.Readiness
+	(*Source)(nil),                // 30: caracal.v1.Source
+	(*RouteCount)(nil),            // 31: caracal.v1.RouteCount
+	(*Device)(nil),                // 32: caracal.v1.Device
+	(*Problem)(nil),               // 33: caracal.v1.Problem
+	(*PlanBGPRequest)(nil),        // 34: caracal.v1.PlanBGPRequest
+	(*PlanBGPResponse)(nil),       // 35: caracal.v1.PlanBGPResponse
+	(*ConfigLine)(nil),            // 36: caracal.v1.ConfigLine
+	(*DiffBGPRequest)(nil),        // 37: caracal.v1.DiffBGPRequest
+	(*DiffBGPResponse)(nil),       // 38: caracal.v1.DiffBGPResponse
+	(*SessionChange)(nil),         // 39: caracal.v1.SessionChange
+	(*PeerChange)(nil),            // 40: caracal.v1.PeerChange
+	(*ReleaseRequest)(nil),        // 41: caracal.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),       // 42: caracal.v1.ReleaseResponse
+	(*ResyncRequest)(nil),         // 43: caracal.v1.ResyncRequest
+	(*ResyncResponse)(nil),        // 44: caracal.v1.ResyncResponse
+	(*timestamppb.Timestamp)(nil), // 45: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 46: google.protobuf.Duration
 }
 var file_caracal_v1_caracal_proto_depIdxs = []int32{
 	1,  // 0: caracal.v1.Route.state:type_name -> caracal.v1.RouteState
 	8,  // 1: caracal.v1.Route.reason:type_name -> caracal.v1.Reason
 	2,  // 2: caracal.v1.Route.type:type_name -> caracal.v1.RouteType
 	7,  // 3: caracal.v1.Route.next_hops:type_name -> caracal.v1.NextHop
-	37, // 4: caracal.v1.Route.since:type_name -> google.protobuf.Timestamp
+	45, // 4: caracal.v1.Route.since:type_name -> google.protobuf.Timestamp
 	1,  // 5: caracal.v1.RouteFilter.states:type_name -> caracal.v1.RouteState
 	0,  // 6: caracal.v1.RouteFilter.family:type_name -> caracal.v1.Family
 	10, // 7: caracal.v1.ListRoutesRequest.filter:type_name -> caracal.v1.RouteFilter
@@ -2754,41 +3389,55 @@ var file_caracal_v1_caracal_proto_depIdxs = []int32{
 	3,  // 17: caracal.v1.Verdict.level:type_name -> caracal.v1.Level
 	22, // 18: caracal.v1.ListPeersResponse.peers:type_name -> caracal.v1.Peer
 	4,  // 19: caracal.v1.Peer.state:type_name -> caracal.v1.SessionState
-	37, // 20: caracal.v1.Peer.since:type_name -> google.protobuf.Timestamp
-	38, // 21: caracal.v1.Peer.restart_time:type_name -> google.protobuf.Duration
-	25, // 22: caracal.v1.ListVTEPsResponse.vteps:type_name -> caracal.v1.VTEP
-	0,  // 23: caracal.v1.VTEP.family:type_name -> caracal.v1.Family
-	37, // 24: caracal.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
-	28, // 25: caracal.v1.GetStatusResponse.readiness:type_name -> caracal.v1.Readiness
-	29, // 26: caracal.v1.GetStatusResponse.sources:type_name -> caracal.v1.Source
-	30, // 27: caracal.v1.GetStatusResponse.counts:type_name -> caracal.v1.RouteCount
-	31, // 28: caracal.v1.GetStatusResponse.devices:type_name -> caracal.v1.Device
-	32, // 29: caracal.v1.GetStatusResponse.problems:type_name -> caracal.v1.Problem
-	37, // 30: caracal.v1.Source.since:type_name -> google.protobuf.Timestamp
-	1,  // 31: caracal.v1.RouteCount.state:type_name -> caracal.v1.RouteState
-	1,  // 32: caracal.v1.Device.state:type_name -> caracal.v1.RouteState
-	38, // 33: caracal.v1.ResyncResponse.took:type_name -> google.protobuf.Duration
-	26, // 34: caracal.v1.Inspection.GetStatus:input_type -> caracal.v1.GetStatusRequest
-	11, // 35: caracal.v1.Inspection.ListRoutes:input_type -> caracal.v1.ListRoutesRequest
-	13, // 36: caracal.v1.Inspection.WatchRoutes:input_type -> caracal.v1.WatchRoutesRequest
-	16, // 37: caracal.v1.Inspection.Explain:input_type -> caracal.v1.ExplainRequest
-	20, // 38: caracal.v1.Inspection.ListPeers:input_type -> caracal.v1.ListPeersRequest
-	23, // 39: caracal.v1.Inspection.ListVTEPs:input_type -> caracal.v1.ListVTEPsRequest
-	35, // 40: caracal.v1.Control.Resync:input_type -> caracal.v1.ResyncRequest
-	33, // 41: caracal.v1.Control.Release:input_type -> caracal.v1.ReleaseRequest
-	27, // 42: caracal.v1.Inspection.GetStatus:output_type -> caracal.v1.GetStatusResponse
-	12, // 43: caracal.v1.Inspection.ListRoutes:output_type -> caracal.v1.ListRoutesResponse
-	14, // 44: caracal.v1.Inspection.WatchRoutes:output_type -> caracal.v1.WatchRoutesResponse
-	17, // 45: caracal.v1.Inspection.Explain:output_type -> caracal.v1.ExplainResponse
-	21, // 46: caracal.v1.Inspection.ListPeers:output_type -> caracal.v1.ListPeersResponse
-	24, // 47: caracal.v1.Inspection.ListVTEPs:output_type -> caracal.v1.ListVTEPsResponse
-	36, // 48: caracal.v1.Control.Resync:output_type -> caracal.v1.ResyncResponse
-	34, // 49: caracal.v1.Control.Release:output_type -> caracal.v1.ReleaseResponse
-	42, // [42:50] is the sub-list for method output_type
-	34, // [34:42] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	45, // 20: caracal.v1.Peer.since:type_name -> google.protobuf.Timestamp
+	46, // 21: caracal.v1.Peer.restart_time:type_name -> google.protobuf.Duration
+	23, // 22: caracal.v1.Peer.bfd:type_name -> caracal.v1.BFD
+	45, // 23: caracal.v1.BFD.since:type_name -> google.protobuf.Timestamp
+	46, // 24: caracal.v1.BFD.interval:type_name -> google.protobuf.Duration
+	46, // 25: caracal.v1.BFD.detection:type_name -> google.protobuf.Duration
+	26, // 26: caracal.v1.ListVTEPsResponse.vteps:type_name -> caracal.v1.VTEP
+	0,  // 27: caracal.v1.VTEP.family:type_name -> caracal.v1.Family
+	45, // 28: caracal.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
+	29, // 29: caracal.v1.GetStatusResponse.readiness:type_name -> caracal.v1.Readiness
+	30, // 30: caracal.v1.GetStatusResponse.sources:type_name -> caracal.v1.Source
+	31, // 31: caracal.v1.GetStatusResponse.counts:type_name -> caracal.v1.RouteCount
+	32, // 32: caracal.v1.GetStatusResponse.devices:type_name -> caracal.v1.Device
+	33, // 33: caracal.v1.GetStatusResponse.problems:type_name -> caracal.v1.Problem
+	45, // 34: caracal.v1.Source.since:type_name -> google.protobuf.Timestamp
+	1,  // 35: caracal.v1.RouteCount.state:type_name -> caracal.v1.RouteState
+	1,  // 36: caracal.v1.Device.state:type_name -> caracal.v1.RouteState
+	36, // 37: caracal.v1.PlanBGPResponse.lines:type_name -> caracal.v1.ConfigLine
+	33, // 38: caracal.v1.PlanBGPResponse.problems:type_name -> caracal.v1.Problem
+	39, // 39: caracal.v1.DiffBGPResponse.reset:type_name -> caracal.v1.SessionChange
+	39, // 40: caracal.v1.DiffBGPResponse.refresh:type_name -> caracal.v1.SessionChange
+	40, // 41: caracal.v1.DiffBGPResponse.peers:type_name -> caracal.v1.PeerChange
+	33, // 42: caracal.v1.DiffBGPResponse.problems:type_name -> caracal.v1.Problem
+	46, // 43: caracal.v1.ResyncResponse.took:type_name -> google.protobuf.Duration
+	27, // 44: caracal.v1.Inspection.GetStatus:input_type -> caracal.v1.GetStatusRequest
+	11, // 45: caracal.v1.Inspection.ListRoutes:input_type -> caracal.v1.ListRoutesRequest
+	13, // 46: caracal.v1.Inspection.WatchRoutes:input_type -> caracal.v1.WatchRoutesRequest
+	16, // 47: caracal.v1.Inspection.Explain:input_type -> caracal.v1.ExplainRequest
+	20, // 48: caracal.v1.Inspection.ListPeers:input_type -> caracal.v1.ListPeersRequest
+	24, // 49: caracal.v1.Inspection.ListVTEPs:input_type -> caracal.v1.ListVTEPsRequest
+	34, // 50: caracal.v1.Inspection.PlanBGP:input_type -> caracal.v1.PlanBGPRequest
+	37, // 51: caracal.v1.Inspection.DiffBGP:input_type -> caracal.v1.DiffBGPRequest
+	43, // 52: caracal.v1.Control.Resync:input_type -> caracal.v1.ResyncRequest
+	41, // 53: caracal.v1.Control.Release:input_type -> caracal.v1.ReleaseRequest
+	28, // 54: caracal.v1.Inspection.GetStatus:output_type -> caracal.v1.GetStatusResponse
+	12, // 55: caracal.v1.Inspection.ListRoutes:output_type -> caracal.v1.ListRoutesResponse
+	14, // 56: caracal.v1.Inspection.WatchRoutes:output_type -> caracal.v1.WatchRoutesResponse
+	17, // 57: caracal.v1.Inspection.Explain:output_type -> caracal.v1.ExplainResponse
+	21, // 58: caracal.v1.Inspection.ListPeers:output_type -> caracal.v1.ListPeersResponse
+	25, // 59: caracal.v1.Inspection.ListVTEPs:output_type -> caracal.v1.ListVTEPsResponse
+	35, // 60: caracal.v1.Inspection.PlanBGP:output_type -> caracal.v1.PlanBGPResponse
+	38, // 61: caracal.v1.Inspection.DiffBGP:output_type -> caracal.v1.DiffBGPResponse
+	44, // 62: caracal.v1.Control.Resync:output_type -> caracal.v1.ResyncResponse
+	42, // 63: caracal.v1.Control.Release:output_type -> caracal.v1.ReleaseResponse
+	54, // [54:64] is the sub-list for method output_type
+	44, // [44:54] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_caracal_v1_caracal_proto_init() }
@@ -2802,7 +3451,7 @@ func file_caracal_v1_caracal_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_caracal_v1_caracal_proto_rawDesc), len(file_caracal_v1_caracal_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   30,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

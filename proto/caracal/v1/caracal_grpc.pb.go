@@ -32,6 +32,8 @@ const (
 	Inspection_Explain_FullMethodName     = "/caracal.v1.Inspection/Explain"
 	Inspection_ListPeers_FullMethodName   = "/caracal.v1.Inspection/ListPeers"
 	Inspection_ListVTEPs_FullMethodName   = "/caracal.v1.Inspection/ListVTEPs"
+	Inspection_PlanBGP_FullMethodName     = "/caracal.v1.Inspection/PlanBGP"
+	Inspection_DiffBGP_FullMethodName     = "/caracal.v1.Inspection/DiffBGP"
 )
 
 // InspectionClient is the client API for Inspection service.
@@ -52,6 +54,10 @@ type InspectionClient interface {
 	ListPeers(ctx context.Context, in *ListPeersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListPeersResponse], error)
 	// ListVTEPs streams the VXLAN tunnel endpoints of the cluster, sorted by node and family.
 	ListVTEPs(ctx context.Context, in *ListVTEPsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListVTEPsResponse], error)
+	// PlanBGP says what the BGP configuration of a node of the cluster is, each line with the resource it comes from.
+	PlanBGP(ctx context.Context, in *PlanBGPRequest, opts ...grpc.CallOption) (*PlanBGPResponse, error)
+	// DiffBGP says what changed resources would do to a node's BGP; it changes nothing.
+	DiffBGP(ctx context.Context, in *DiffBGPRequest, opts ...grpc.CallOption) (*DiffBGPResponse, error)
 }
 
 type inspectionClient struct {
@@ -158,6 +164,26 @@ func (c *inspectionClient) ListVTEPs(ctx context.Context, in *ListVTEPsRequest, 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Inspection_ListVTEPsClient = grpc.ServerStreamingClient[ListVTEPsResponse]
 
+func (c *inspectionClient) PlanBGP(ctx context.Context, in *PlanBGPRequest, opts ...grpc.CallOption) (*PlanBGPResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PlanBGPResponse)
+	err := c.cc.Invoke(ctx, Inspection_PlanBGP_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *inspectionClient) DiffBGP(ctx context.Context, in *DiffBGPRequest, opts ...grpc.CallOption) (*DiffBGPResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DiffBGPResponse)
+	err := c.cc.Invoke(ctx, Inspection_DiffBGP_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // InspectionServer is the server API for Inspection service.
 // All implementations must embed UnimplementedInspectionServer
 // for forward compatibility.
@@ -176,6 +202,10 @@ type InspectionServer interface {
 	ListPeers(*ListPeersRequest, grpc.ServerStreamingServer[ListPeersResponse]) error
 	// ListVTEPs streams the VXLAN tunnel endpoints of the cluster, sorted by node and family.
 	ListVTEPs(*ListVTEPsRequest, grpc.ServerStreamingServer[ListVTEPsResponse]) error
+	// PlanBGP says what the BGP configuration of a node of the cluster is, each line with the resource it comes from.
+	PlanBGP(context.Context, *PlanBGPRequest) (*PlanBGPResponse, error)
+	// DiffBGP says what changed resources would do to a node's BGP; it changes nothing.
+	DiffBGP(context.Context, *DiffBGPRequest) (*DiffBGPResponse, error)
 	mustEmbedUnimplementedInspectionServer()
 }
 
@@ -203,6 +233,12 @@ func (UnimplementedInspectionServer) ListPeers(*ListPeersRequest, grpc.ServerStr
 }
 func (UnimplementedInspectionServer) ListVTEPs(*ListVTEPsRequest, grpc.ServerStreamingServer[ListVTEPsResponse]) error {
 	return status.Error(codes.Unimplemented, "method ListVTEPs not implemented")
+}
+func (UnimplementedInspectionServer) PlanBGP(context.Context, *PlanBGPRequest) (*PlanBGPResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PlanBGP not implemented")
+}
+func (UnimplementedInspectionServer) DiffBGP(context.Context, *DiffBGPRequest) (*DiffBGPResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DiffBGP not implemented")
 }
 func (UnimplementedInspectionServer) mustEmbedUnimplementedInspectionServer() {}
 func (UnimplementedInspectionServer) testEmbeddedByValue()                    {}
@@ -305,6 +341,42 @@ func _Inspection_ListVTEPs_Handler(srv interface{}, stream grpc.ServerStream) er
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Inspection_ListVTEPsServer = grpc.ServerStreamingServer[ListVTEPsResponse]
 
+func _Inspection_PlanBGP_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PlanBGPRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(InspectionServer).PlanBGP(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Inspection_PlanBGP_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(InspectionServer).PlanBGP(ctx, req.(*PlanBGPRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Inspection_DiffBGP_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DiffBGPRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(InspectionServer).DiffBGP(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Inspection_DiffBGP_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(InspectionServer).DiffBGP(ctx, req.(*DiffBGPRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Inspection_ServiceDesc is the grpc.ServiceDesc for Inspection service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -319,6 +391,14 @@ var Inspection_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Explain",
 			Handler:    _Inspection_Explain_Handler,
+		},
+		{
+			MethodName: "PlanBGP",
+			Handler:    _Inspection_PlanBGP_Handler,
+		},
+		{
+			MethodName: "DiffBGP",
+			Handler:    _Inspection_DiffBGP_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

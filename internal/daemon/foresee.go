@@ -1,0 +1,67 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/caracal-net/caracal/bgp"
+	"github.com/caracal-net/caracal/internal/cluster"
+	"github.com/caracal-net/caracal/internal/datastore"
+	"github.com/caracal-net/caracal/routes"
+)
+
+var errNoState = errors.New("the datastore has not been read yet")
+
+// planBGP returns the BGP configuration of a node of the cluster, with the sources of its values.
+func (d *daemon) planBGP(node string) (bgp.Config, []cluster.Problem, error) {
+	st, err := d.known(node)
+	if err != nil {
+		return bgp.Config{}, nil, err
+	}
+	cfg, problems := d.explained(node).Plan(st, node, d.hostOf(node))
+	return cfg, problems, nil
+}
+
+// diffBGP returns what changed resources would do to a node's BGP.
+func (d *daemon) diffBGP(node, manifests string, deletions []string) (bgp.Difference, []cluster.Problem, error) {
+	st, err := d.known(node)
+	if err != nil {
+		return bgp.Difference{}, nil, err
+	}
+	next, problems, err := datastore.Overlay(st, manifests, deletions)
+	if err != nil {
+		return bgp.Difference{}, nil, err
+	}
+	before, _ := d.explained(node).Plan(st, node, d.hostOf(node))
+	after, more := d.explained(node).Plan(next, node, d.hostOf(node))
+	return bgp.Diff(&before, &after), append(problems, more...), nil
+}
+
+// known returns the State, if a node is in it.
+func (d *daemon) known(node string) (*cluster.State, error) {
+	st := d.controller.View().state
+	if st == nil {
+		return nil, errNoState
+	}
+	if st.Node(node) == nil {
+		return nil, fmt.Errorf("the datastore has no node %q", node)
+	}
+	return st, nil
+}
+
+// explained is the planner of a node. The environment's router id is only ours.
+func (d *daemon) explained(node string) *bgp.Planner {
+	p := &bgp.Planner{Match: matchSelector, Explain: true}
+	if node == d.cfg.Node && d.cfg.Settings != nil {
+		p.RouterID, p.HashRouterID = d.cfg.Settings.RouterID.Addr, d.cfg.Settings.RouterID.Hash
+	}
+	return p
+}
+
+// hostOf is the picture of the host where the node is ours.
+func (d *daemon) hostOf(node string) *routes.Host {
+	if node != d.cfg.Node {
+		return nil
+	}
+	return d.controller.host()
+}

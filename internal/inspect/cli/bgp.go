@@ -1,0 +1,90 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+
+	"github.com/caracal-net/caracal/internal/inspect"
+	caracalv1 "github.com/caracal-net/caracal/proto/caracal/v1"
+)
+
+// bgp is the branch of commands about what BGP is configured to do.
+func (c *command) bgp() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "bgp",
+		Short: "What BGP is configured to do on any node, and what a change would do",
+		Args:  exactly(),
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(c.bgpPlan(), c.bgpDiff())
+	return cmd
+}
+
+func (c *command) bgpPlan() *cobra.Command {
+	req := &caracalv1.PlanBGPRequest{}
+	cmd := &cobra.Command{
+		Use:   "plan",
+		Short: "The BGP configuration of a node as YAML, each line with the resource it comes from",
+		Args:  exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
+				m, err := caracalv1.NewInspectionClient(conn).PlanBGP(ctx, req)
+				if err != nil {
+					return err
+				}
+				if c.output == "yaml" { // the configuration is YAML by itself
+					c.output = "table"
+				}
+				return c.write(m, func(r inspect.Renderer, w io.Writer) error { return r.PlanBGP(w, m) })
+			})
+		},
+	}
+	cmd.Flags().StringVar(&req.Node, "node", "", "node of the cluster; default this one")
+	return c.answers(cmd)
+}
+
+func (c *command) bgpDiff() *cobra.Command {
+	var file string
+	var check bool
+	req := &caracalv1.DiffBGPRequest{}
+	cmd := &cobra.Command{
+		Use:   "diff [-f FILE] [--delete KIND/NAME]...",
+		Short: "Which sessions would reset and which prefixes appear or vanish on a node if resources were changed; nothing is applied",
+		Args:  exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if file == "" && len(req.Deletions) == 0 {
+				return usageError{errors.New("name a file with -f, - for standard input, or what to delete with --delete")}
+			}
+			if file != "" {
+				text, err := readFile(file, cmd.InOrStdin())
+				if err != nil {
+					return err
+				}
+				req.Manifests = string(text)
+			}
+			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
+				m, err := caracalv1.NewInspectionClient(conn).DiffBGP(ctx, req)
+				if err != nil {
+					return err
+				}
+				if err := c.write(m, func(r inspect.Renderer, w io.Writer) error { return r.DiffBGP(w, m) }); err != nil {
+					return err
+				}
+				if check && len(m.GetRestart())+len(m.GetReset_())+len(m.GetRemoved())+len(m.GetVanish()) > 0 {
+					return errCheck
+				}
+				return nil
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&file, "filename", "f", "", "file with changed resources, - for standard input")
+	f.StringArrayVar(&req.Deletions, "delete", nil, "an object that would be gone, as BGPPeer/rack1-tor; may be repeated")
+	f.StringVar(&req.Node, "node", "", "node of the cluster; default this one")
+	f.BoolVar(&check, "check", false, "exit with 1 if a session would end or a prefix vanish")
+	return c.answers(cmd)
+}

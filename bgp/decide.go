@@ -237,7 +237,10 @@ func (r *Routes) findWay(st *cluster.State, self *cluster.Node, h *routes.Host, 
 		if enc, _ := pool.Encapsulation(); enc == cluster.IPIP {
 			return r.tunnelled(w, st, self, h, pool, gw)
 		}
-		w.rule = RuleNoEncap
+		if w.rule = RuleNoEncap; r.left != "" {
+			w.refused = r.left
+			return w
+		}
 	} else {
 		w.rule = RuleOutside
 	}

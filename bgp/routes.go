@@ -35,7 +35,8 @@ type Routes struct {
 	host    *routes.Host
 	whole   bool // the next Change is a whole one
 
-	rerouted bool // reach changed since the last Plan
+	left     string // why pools without encapsulation are not ours
+	rerouted bool   // reach changed since the last Plan
 }
 
 // spareForwards is how much of what Routes shares may be out of use before it is made anew.
@@ -63,6 +64,16 @@ func (r *Routes) reset() {
 	r.ways = make(map[wayKey]*way)
 	r.shared = make(map[forwardKey]*forward)
 	r.st, r.host, r.whole = nil, nil, true
+}
+
+// LeaveNoEncap says why pools without encapsulation are left to another program; "" = they are ours.
+func (r *Routes) LeaveNoEncap(why string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.left != why {
+		r.left = why
+		r.reset()
+	}
 }
 
 // Forget drops every learned path, for a Speaker that has been stopped for good.

@@ -12,8 +12,8 @@ import (
 
 // Cleanup removes from the host what is ours by the rules of ownership: routes of protocol 202 in table main, the VXLAN
 // devices with what is on them, and the IPv4 addresses of tunl0, which stays, as it belongs to its module. It remembers nothing and
-// needs nothing but the kernel. What cannot be removed does not keep the rest from going; the error names all of it.
-func Cleanup(ctx context.Context, k kernel.Kernel, log *slog.Logger) error {
+// needs nothing but the kernel. Beside a Felix the devices with its names stay. What cannot be removed does not keep the rest from going; the error names all of it.
+func Cleanup(ctx context.Context, k kernel.Kernel, besideFelix bool, log *slog.Logger) error {
 	if log == nil {
 		log = slog.Default()
 	}
@@ -29,17 +29,17 @@ func Cleanup(ctx context.Context, k kernel.Kernel, log *slog.Logger) error {
 	if err != nil {
 		return errors.Join(append(errs, fmt.Errorf("list links: %w", err))...)
 	}
-	tunl0 := 0
+	tunl0, policy := 0, ownership{beside: besideFelix}
 	for i := range links {
 		switch l := &links[i]; {
-		case removable(l):
+		case policy.removable(l):
 			err := k.DeleteLink(ctx, l.Index)
 			if err != nil && !errors.Is(err, kernel.ErrNoDevice) {
 				errs = append(errs, fmt.Errorf("delete device %s: %w", l.Name, err))
 				continue
 			}
 			log.Info("device removed", logDevice, l.Name)
-		case l.Name == DeviceIPIP && l.Kind == "ipip":
+		case l.Name == DeviceIPIP && l.Kind == "ipip" && !besideFelix: // Felix keeps its address there too
 			tunl0 = l.Index
 		}
 	}

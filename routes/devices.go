@@ -306,8 +306,9 @@ func (p *Programmer) removeLeftovers(ctx context.Context) {
 	for _, name := range tunnels {
 		l, d := p.links.named(name), p.devices[name]
 		switch {
+		case p.policy.beside && (name == DeviceVXLAN || name == DeviceVXLAN6 || name == DeviceIPIP && d == nil): // Felix's, with its addresses
 		case l == nil || d != nil && (l.Kind != d.link.Kind || d.made != 0 && d.made != l.Index):
-		case d == nil && removable(l):
+		case d == nil && p.policy.removable(l):
 			p.log.Info("device is removed: nobody wants it", logDevice, name)
 			p.removed(name, p.kernel.DeleteLink(ctx, l.Index))
 		default:

@@ -21,7 +21,8 @@ type foreignTable struct {
 	// table is the picture's table. It is shared with the pictures given out and only ever replaced.
 	table     *bart.Table[[]HostRoute]
 	workloads map[netip.Prefix]struct{}
-	wMoved    bool // workloads changed since the last picture
+	felix     map[netip.Prefix]struct{} // to other nodes
+	wMoved    bool                      // workloads or felix changed since the last picture
 }
 
 // foreignRoute is a route of another program. IPv4 allows several under one key ("ip route append"), IPv6 several that differ
@@ -39,6 +40,7 @@ func newForeignTable() foreignTable {
 	return foreignTable{
 		byKey: map[kernel.RouteKey]*foreignRoute{}, hops: map[int]int{}, dirty: map[kernel.RouteKey]struct{}{},
 		table: new(bart.Table[[]HostRoute]), workloads: map[netip.Prefix]struct{}{},
+		felix: map[netip.Prefix]struct{}{},
 	}
 }
 
@@ -237,6 +239,7 @@ func (t *foreignTable) picture(nameOf func(int) string) {
 // hostRoutes is what the picture shows for one destination: the other metrics as before, this key's routes anew.
 func (t *foreignTable) hostRoutes(k kernel.RouteKey, old []HostRoute, nameOf func(int) string) []HostRoute {
 	fresh := make([]HostRoute, 0, len(old)+1)
+	t.keep(t.felix, k.Dst, t.isFelix(k, nameOf))
 	for _, r := range old {
 		if r.Metric != k.Metric {
 			fresh = append(fresh, r)
@@ -253,13 +256,34 @@ func (t *foreignTable) hostRoutes(k kernel.RouteKey, old []HostRoute, nameOf fun
 	}
 	slices.SortStableFunc(fresh, func(a, b HostRoute) int { return cmp.Compare(a.Metric, b.Metric) })
 	workload := slices.ContainsFunc(fresh, func(r HostRoute) bool { return isWorkload(&r) })
-	if _, was := t.workloads[k.Dst]; was != workload {
-		t.wMoved = true
-		if workload {
-			t.workloads[k.Dst] = struct{}{}
-		} else {
-			delete(t.workloads, k.Dst)
+	t.keep(t.workloads, k.Dst, workload)
+	return fresh
+}
+
+// keep puts a destination into a set, or takes it out.
+func (t *foreignTable) keep(set map[netip.Prefix]struct{}, dst netip.Prefix, in bool) {
+	if _, was := set[dst]; was == in {
+		return
+	}
+	t.wMoved = true
+	if in {
+		set[dst] = struct{}{}
+	} else {
+		delete(set, dst)
+	}
+}
+
+// isFelix reports whether a route under a key is one that Felix makes to another node: protocol 80 through a gateway, or protocol 3
+// on one of its VXLAN devices (Felix: DefaultRouteProto, deviceRouteProtocol).
+func (t *foreignTable) isFelix(k kernel.RouteKey, nameOf func(int) string) bool {
+	for f := t.byKey[k]; f != nil; f = f.next {
+		if len(f.hops) == 0 || !f.hops[0].Gateway.IsValid() {
+			continue
+		}
+		name := nameOf(f.hops[0].Link)
+		if f.protocol == kernel.ProtoFelix || f.protocol == kernel.ProtoBoot && (name == DeviceVXLAN || name == DeviceVXLAN6) {
+			return true
 		}
 	}
-	return fresh
+	return false
 }

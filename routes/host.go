@@ -18,15 +18,23 @@ const (
 	DeviceIPIP   = "tunl0"
 )
 
+// The VXLAN devices beside a Felix, which takes vxlan.calico and vxlan-v6.calico for its own: it deletes them where it does not
+// program VXLAN itself, and every route through them (Felix vxlan_mgr.go, main_route_table_policy.go). Nodes do not
+// see each other's device names.
+const (
+	DeviceBesideVXLAN  = "vxlan.caracal"
+	DeviceBesideVXLAN6 = "vxlan-v6.caracal"
+)
+
 // tunnels are all of them.
-var tunnels = [...]string{DeviceVXLAN, DeviceVXLAN6, DeviceIPIP}
+var tunnels = [...]string{DeviceVXLAN, DeviceVXLAN6, DeviceBesideVXLAN, DeviceBesideVXLAN6, DeviceIPIP}
 
 // workloadPrefix begins the names of workload interfaces (FelixConfiguration interfacePrefix, default "cali").
 const workloadPrefix = "cali"
 
 // isTunnel reports whether a device name is one of ours.
 func isTunnel(name string) bool {
-	return name == DeviceVXLAN || name == DeviceVXLAN6 || name == DeviceIPIP
+	return slices.Contains(tunnels[:], name)
 }
 
 // HostRoute is a route of table main that is not ours, as Host.Resolve sees it.

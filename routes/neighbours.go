@@ -217,7 +217,7 @@ func (p *Programmer) decideNeighbour(k neighbourKey) {
 // neighbourEvent folds an event into the mirror.
 func (p *Programmer) neighbourEvent(n *kernel.Neighbour, deleted bool) {
 	l := p.links.byIndex[n.Link]
-	if l == nil || !removable(l) {
+	if l == nil || !p.policy.removable(l) {
 		return
 	}
 	t := &p.neighbours

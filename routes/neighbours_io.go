@@ -16,7 +16,7 @@ func (p *Programmer) readNeighbours(ctx context.Context) {
 		if !d.wanted || d.due.After(p.now) {
 			continue
 		}
-		if l == nil || !l.Up || !removable(l) {
+		if l == nil || !l.Up || !p.policy.removable(l) {
 			d.wanted = false // asked for again when it comes up
 			continue
 		}

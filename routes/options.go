@@ -16,6 +16,8 @@ type Options struct {
 	ResyncInterval time.Duration
 	// Adopt says whose leftovers are taken over as if they were ours.
 	Adopt Adoption
+	// BesideFelix says that a Felix runs on this host: the devices with its names are not touched.
+	BesideFelix bool
 }
 
 // DefaultResyncInterval is a safety net only: drift is repaired from events (Felix's routeRefreshInterval is 90 s and

@@ -20,7 +20,8 @@ type Adoption struct {
 
 // ownership is the policy that tells our routes from those of others, for a process that remembers nothing.
 type ownership struct {
-	adopt Adoption
+	adopt  Adoption
+	beside bool // a Felix runs: the devices with its names are its own
 }
 
 // ours reports whether a route of table main is ours to replace and to delete. linkName names interfaces by index.
@@ -67,6 +68,12 @@ func toWorkload(r *kernel.Route, linkName func(int) string) bool {
 
 // removable reports whether a device is one of ours that may be deleted when nobody wants it: known by its name and its kind, so
 // that no other program's device of that name is touched. tunl0 comes with the ipip module and is only emptied.
-func removable(l *kernel.Link) bool {
-	return l.Kind == "vxlan" && (l.Name == DeviceVXLAN || l.Name == DeviceVXLAN6)
+func (o ownership) removable(l *kernel.Link) bool {
+	switch l.Name {
+	case DeviceVXLAN, DeviceVXLAN6:
+		return l.Kind == "vxlan" && !o.beside
+	case DeviceBesideVXLAN, DeviceBesideVXLAN6:
+		return l.Kind == "vxlan"
+	}
+	return false
 }

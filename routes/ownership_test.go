@@ -48,7 +48,7 @@ func TestOwnership(t *testing.T) {
 			adopt Adoption
 			want  bool
 		}{{Adoption{}, c.plain}, {Adoption{BIRD: true}, c.birds}, {Adoption{Felix: true}, c.felixes}, {Adoption{true, true}, c.birds || c.felixes}} {
-			if got := (ownership{o.adopt}).ours(&c.r, names); got != o.want {
+			if got := (ownership{adopt: o.adopt}).ours(&c.r, names); got != o.want {
 				t.Errorf("%s with %+v: ours is %v, want %v", c.what, o.adopt, got, o.want)
 			}
 		}
@@ -108,7 +108,7 @@ func TestCleanup(t *testing.T) {
 		r.ready(set)
 		r.wantOurs(append(vxlanRoutes(2, 3), direct("2001:db8:1::/64", "2001:db8::7"))...)
 		r.stop()
-		r.must(Cleanup(r.t.Context(), r.k, nil))
+		r.must(Cleanup(r.t.Context(), r.k, false, nil))
 		r.wantOurs()
 		if r.device(DeviceVXLAN) != nil || r.device(DeviceIPIP) == nil || !r.device(DeviceIPIP).Up {
 			t.Error("vxlan.calico must go, tunl0 must stay")
@@ -123,6 +123,6 @@ func TestCleanup(t *testing.T) {
 		if n := len(r.routes(func(k *kernel.Route) bool { return k.Protocol == kernel.ProtoStatic })); n != 1 {
 			t.Errorf("%d foreign routes, want 1", n)
 		}
-		r.must(Cleanup(r.t.Context(), r.k, nil)) // again, with nothing to do
+		r.must(Cleanup(r.t.Context(), r.k, false, nil)) // again, with nothing to do
 	})
 }

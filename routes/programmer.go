@@ -92,7 +92,7 @@ func New(o Options) *Programmer {
 		o.Log = slog.Default()
 	}
 	p := &Programmer{
-		kernel: o.Kernel, muted: o.Kernel.MutesAdds(), log: o.Log, interval: o.ResyncInterval, policy: ownership{o.Adopt},
+		kernel: o.Kernel, muted: o.Kernel.MutesAdds(), log: o.Log, interval: o.ResyncInterval, policy: ownership{o.Adopt, o.BesideFelix},
 		inbox:  inbox{ring: make(chan struct{}, 1)},
 		owners: []Owner{""}, ranks: map[Owner]uint8{"": 0}, turn: []uint8{0}, counts: make([][outcomes]int, 1),
 		forms: newForms(), shapes: newShapes(),

@@ -32,14 +32,16 @@ func (p *Programmer) publish() {
 	if !changed {
 		return
 	}
-	workloads := []netip.Prefix(nil)
+	workloads, felix := []netip.Prefix(nil), []netip.Prefix(nil)
 	if p.host != nil && !p.foreign.wMoved {
-		workloads = p.host.Workloads
+		workloads, felix = p.host.Workloads, p.host.Felix
 	} else {
 		workloads = slices.SortedFunc(maps.Keys(p.foreign.workloads), netip.Prefix.Compare)
+		felix = slices.SortedFunc(maps.Keys(p.foreign.felix), netip.Prefix.Compare)
 		p.foreign.wMoved = false
 	}
 	p.host = newHost(interfaces, workloads, p.foreign.table)
+	p.host.Felix = felix
 	if p.onHost != nil {
 		host := p.host
 		p.mu.Unlock()

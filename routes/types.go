@@ -155,6 +155,8 @@ type Host struct {
 	Interfaces []Interface
 	// Workloads are host routes of others to workload interfaces (cali*), sorted: what the CNI plugin or Felix made.
 	Workloads []netip.Prefix
+	// Felix are destinations at other nodes to which a Felix has made routes, sorted. It runs, or has left them behind.
+	Felix []netip.Prefix
 	// foreign routes of table main by destination, lowest metric first, for Resolve.
 	table  *bart.Table[[]HostRoute]
 	byAddr map[netip.Addr]int32

@@ -8,8 +8,11 @@ import (
 	"github.com/caracal-net/caracal/routes"
 )
 
-// deviceOf names the devices by family.
-var deviceOf = [2]string{routes.DeviceVXLAN, routes.DeviceVXLAN6}
+// deviceOf names the devices by family: without a Felix beside us, and with one.
+var deviceOf = map[bool][2]string{
+	false: {routes.DeviceVXLAN, routes.DeviceVXLAN6},
+	true:  {routes.DeviceBesideVXLAN, routes.DeviceBesideVXLAN6},
+}
 
 // overhead is what a packet grows by, in bytes: the outer IPv4 (20) or IPv6 (40) header, UDP (8), VXLAN (8, RFC 7348 section 5)
 // and the inner Ethernet header (14).
@@ -20,11 +23,13 @@ var overhead = [2]int{50, 70}
 type ground struct {
 	node    string
 	backend cluster.Backend
+	felix   Felix
 	fam     [2]footing
 }
 
 // footing is the ground of one family.
 type footing struct {
+	device string       // its name
 	used   bool         // a VXLAN pool of this family is in effect
 	self   netip.Prefix // our own address and subnet
 	parent string       // the interface that holds it
@@ -41,7 +46,7 @@ type footing struct {
 
 // survey reads the ground. r must be up to date.
 func survey(node string, in *Input, r *roll) ground {
-	g := ground{node: node, backend: in.Backend}
+	g := ground{node: node, backend: in.Backend, felix: in.Felix}
 	switch g.backend {
 	case cluster.BackendVXLAN, cluster.BackendNone:
 	default:
@@ -72,7 +77,12 @@ func index(f cluster.Family) int {
 func (t *footing) read(node string, i int, in *Input, r *roll) {
 	f, felix := families[i], in.State.Felix()
 	t.src = [2]netip.Addr{felix.RouteSource4, felix.RouteSource6}[i]
+	t.device = deviceOf[in.Felix.Beside][i]
 	t.findParent(node, f, in)
+	if left := in.Felix.Left[i]; left != "" && t.used {
+		t.noDevice = left
+		return
+	}
 	if !t.used {
 		t.noDevice = fmt.Sprintf("no %v pool with VXLAN is in effect", f)
 		return
@@ -136,7 +146,7 @@ func (g *ground) links() []routes.Link {
 			continue
 		}
 		out = append(out, routes.Link{
-			Name: deviceOf[i], Kind: "vxlan", MTU: t.mtu, MAC: t.mac,
+			Name: t.device, Kind: "vxlan", MTU: t.mtu, MAC: t.mac,
 			Addresses: []netip.Prefix{netip.PrefixFrom(t.addr, t.addr.BitLen())},
 			VXLAN:     &routes.VXLAN{VNI: t.vni, Port: t.port, Parent: t.parent, Local: t.self.Addr()},
 		})

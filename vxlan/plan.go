@@ -13,6 +13,16 @@ type Input struct {
 	State   *cluster.State
 	Host    *routes.Host
 	Backend cluster.Backend // in effect; "" is read as bird
+	Felix   Felix
+}
+
+// Felix is what a Felix on this host means for the plan. The zero value is that there is none.
+type Felix struct {
+	Beside bool // our devices have names of their own
+	// Left says for each family, IPv4 first, why its VXLAN pools are left to Felix; "" = they are ours.
+	Left [2]string
+	// NoEncap says the same of pools without encapsulation, which matters under backend vxlan.
+	NoEncap string
 }
 
 // Output is one plan. VTEPs and Problems are whole lists, shared with later plans where they stay the same, and must not be
@@ -93,7 +103,7 @@ func (p *Planner) planStep(in *Input) {
 	d := cluster.Diff(p.state, in.State)
 	was := p.roll.update(d.Nodes)
 	before, ground := p.ground, p.ground
-	if _, self := was[p.node]; self || in.Host != p.host || in.Backend != p.backend || len(d.Pools) > 0 || d.Felix {
+	if _, self := was[p.node]; self || in.Host != p.host || in.Backend != p.backend || in.Felix != p.ground.felix || len(d.Pools) > 0 || d.Felix {
 		ground = survey(p.node, in, p.roll)
 	}
 	if ground.backend != before.backend {

@@ -39,7 +39,7 @@ func (p *Planner) report(m *member, i int) {
 		return
 	}
 	v := VTEP{
-		Node: m.name, Family: families[i], Addr: e.addr, MAC: e.mac, NodeAddr: e.host, Device: deviceOf[i],
+		Node: m.name, Family: families[i], Addr: e.addr, MAC: e.mac, NodeAddr: e.host, Device: t.device,
 		Local: m.name == p.node, Condition: InUse,
 	}
 	switch {

@@ -309,7 +309,7 @@ func (g *ground) l2(m *member, i int) (entries [2]routes.Neighbour, ok bool) {
 	if !e.whole() || e.winner != "" || e.host == g.fam[i].self.Addr() {
 		return entries, false
 	}
-	device := deviceOf[i]
+	device := g.fam[i].device
 	return [2]routes.Neighbour{
 		{Device: device, Addr: e.addr, MAC: e.mac},
 		{Device: device, FDB: true, Addr: e.host, MAC: e.mac},

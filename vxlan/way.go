@@ -66,7 +66,10 @@ func (g *ground) find(m *member, pool *cluster.Pool, u use) *way {
 	if pool != nil {
 		i = index(cluster.FamilyOf(pool.CIDR.Addr()))
 	}
-	if m.name == g.node {
+	if left := g.left(pool, i); left != "" {
+		w.route.Type, w.route.Unroutable = routes.Unicast, left
+		w.reason.Rule = "left to Felix"
+	} else if m.name == g.node {
 		w.route.Type = routes.Blackhole
 		w.reason.Rule = "own block: drop what no workload's own route takes"
 	} else {
@@ -81,6 +84,20 @@ func (g *ground) find(m *member, pool *cluster.Pool, u use) *way {
 	}
 	w.route.Reason = &w.reason
 	return w
+}
+
+// left says why a pool is left to Felix, "" where it is ours. Its own block is left too: the blackhole is Felix's as well.
+func (g *ground) left(pool *cluster.Pool, i int) string {
+	if pool == nil {
+		return ""
+	}
+	switch enc, _ := pool.Encapsulation(); enc {
+	case cluster.VXLAN:
+		return g.felix.Left[i]
+	case cluster.NoEncapsulation:
+		return g.felix.NoEncap
+	}
+	return ""
 }
 
 // choose applies the pool's mode (the plan's table of modes) to a remote node.
@@ -143,13 +160,13 @@ func (g *ground) lead(w *way, m *member, i int, c chosen) {
 	case w.use == tunnelAddr:
 		// The address is on the far side of the tunnel itself: no gateway, and on IPv4 link scope. IPv6 knows no scope
 		// and the kernel would read another one back.
-		w.hop[0] = routes.NextHop{Device: deviceOf[i]}
+		w.hop[0] = routes.NextHop{Device: t.device}
 		if i == 0 {
 			w.route.Scope = routes.ScopeLink
 		}
 		w.route.MTU = uint32(t.mtu)
 	default:
-		w.hop[0] = routes.NextHop{Gateway: e.addr, Device: deviceOf[i], Onlink: true}
+		w.hop[0] = routes.NextHop{Gateway: e.addr, Device: t.device, Onlink: true}
 		w.route.MTU = uint32(t.mtu)
 	}
 	w.route.NextHops = w.hop[:]

@@ -58,6 +58,7 @@ func runCommand() *cobra.Command {
 	f.StringVar(&cfg.Snapshot, "snapshot", os.Getenv(daemon.EnvSnapshot), "file that keeps the cluster's state for a start without the datastore, or none; default "+
 		daemon.EnvSnapshot+", with kubernetes "+daemon.DefaultSnapshot)
 	f.StringVar(&cfg.ProcSys, "proc-sys", os.Getenv(daemon.EnvProcSys), "where sysctls are written, if not in /proc/sys; default "+daemon.EnvProcSys)
+	f.BoolVar(&cfg.Felix, "beside-felix", os.Getenv(daemon.EnvBesideFelix) == "true", "a Felix runs on this host: leave it what is its own; default "+daemon.EnvBesideFelix)
 	f.StringVar(&backend, "backend", os.Getenv(daemon.EnvBackend), "bird, vxlan or none, until the ConfigMap calico-config says otherwise; default "+daemon.EnvBackend)
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -111,7 +112,8 @@ func healthCommand() *cobra.Command {
 }
 
 func cleanupCommand() *cobra.Command {
-	return &cobra.Command{
+	beside := false
+	cmd := &cobra.Command{
 		Use:   "cleanup",
 		Short: "Remove every route, device and address of ours from this host; stop the daemon first",
 		Args:  cobra.NoArgs,
@@ -120,9 +122,11 @@ func cleanupCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return daemon.Cleanup(cmd.Context(), log)
+			return daemon.Cleanup(cmd.Context(), beside, log)
 		},
 	}
+	cmd.Flags().BoolVar(&beside, "beside-felix", os.Getenv(daemon.EnvBesideFelix) == "true", "leave the devices of a Felix; default "+daemon.EnvBesideFelix)
+	return cmd
 }
 
 func versionCommand() *cobra.Command {

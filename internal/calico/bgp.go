@@ -47,6 +47,7 @@ func (o *BGPConfiguration) Config() (*cluster.BGPConfig, []cluster.Problem) {
 	conf.BindNodeIP = c.oneOf("spec.bindMode", s.BindMode, "None", "NodeIP") == "NodeIP"
 	conf.NormalPriority4 = uint32(c.number("spec.ipv4NormalRoutePriority", s.IPv4NormalRoutePriority, int(def.NormalPriority4), 1, maxPriority))
 	conf.NormalPriority6 = uint32(c.number("spec.ipv6NormalRoutePriority", s.IPv6NormalRoutePriority, int(def.NormalPriority6), 1, maxPriority))
+	conf.Programs = programs(s.ProgramClusterRoutes, def.Programs)
 	conf.Advertisements = c.advertisements(s)
 	c.meshSettings(s, &conf)
 	c.services(s, &conf)
@@ -93,7 +94,7 @@ func (c *check) ignored(s *BGPConfigurationSpec, conf *cluster.BGPConfig) {
 // onlyChecked tells of wrong values in fields that nothing here depends on, as Calico's API would.
 func (c *check) onlyChecked(s *BGPConfigurationSpec) {
 	c.logSeverity(s)
-	c.oneOf("spec.programClusterRoutes", s.ProgramClusterRoutes, "EnabledNoEncapOnly", "EnabledIPIPOnly", "Enabled", "Disabled")
+	c.oneOf("spec.programClusterRoutes", s.ProgramClusterRoutes, clusterRoutes()...)
 	c.addr("spec.localWorkloadPeeringIPV4", s.LocalWorkloadPeeringIPV4, cluster.IPv4)
 	c.addr("spec.localWorkloadPeeringIPV6", s.LocalWorkloadPeeringIPV6, cluster.IPv6)
 }

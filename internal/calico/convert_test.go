@@ -109,6 +109,7 @@ func TestExamples(t *testing.T) {
 			ASN: 65546, KeepNextHop: true, MaxRestartTime: time.Minute, TTLSecurity: 1, NoSource: true},
 		"BGPPeer reflectors": &cluster.BGPPeer{Name: "reflectors", NodeSelector: "all()", PeerSelector: "route-reflector == 'true'"},
 		"FelixConfiguration default": &cluster.FelixConfig{VXLANMTU: 1430, VXLANMTUv6: 1410, IPIPMTU: 1400, VXLANPort: 4790, VXLANVNI: 4097,
+			IPv6Off: true, Programs: cluster.ClusterRoutes{IPIP: true},
 			RouteSource4: netip.MustParseAddr("198.51.100.11")},
 		"ConfigMap calico-config": cluster.BackendBird,
 		"IPAMBlock 10-20-7-0-30": &cluster.Block{CIDR: netip.MustParsePrefix("10.20.7.0/30"), Node: "west-1",

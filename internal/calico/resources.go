@@ -93,8 +93,7 @@ type BGPConfigurationSpec struct {
 	ServiceLoadBalancerIPs         []CIDRBlock `yaml:"serviceLoadBalancerIPs,omitempty" json:"serviceLoadBalancerIPs,omitempty"`
 	ServiceLoadBalancerAggregation string      `yaml:"serviceLoadBalancerAggregation,omitempty" json:"serviceLoadBalancerAggregation,omitempty"` // Enabled, Disabled
 
-	// Read only to check them: BIRD's logging, what Felix does for workload peers, and who programs which pools (here
-	// always Caracal).
+	// Read only to check them: BIRD's logging, what Felix does for workload peers. ProgramClusterRoutes matters beside a Felix.
 	LogSeverityScreen        string `yaml:"logSeverityScreen,omitempty" json:"logSeverityScreen,omitempty"`
 	LocalWorkloadPeeringIPV4 string `yaml:"localWorkloadPeeringIPV4,omitempty" json:"localWorkloadPeeringIPV4,omitempty"`
 	LocalWorkloadPeeringIPV6 string `yaml:"localWorkloadPeeringIPV6,omitempty" json:"localWorkloadPeeringIPV6,omitempty"`
@@ -174,6 +173,10 @@ type FelixConfigurationSpec struct {
 	VXLANVNI                     *int   `yaml:"vxlanVNI,omitempty" json:"vxlanVNI,omitempty"`
 	DeviceRouteSourceAddress     string `yaml:"deviceRouteSourceAddress,omitempty" json:"deviceRouteSourceAddress,omitempty"`
 	DeviceRouteSourceAddressIPv6 string `yaml:"deviceRouteSourceAddressIPv6,omitempty" json:"deviceRouteSourceAddressIPv6,omitempty"`
+	// What Felix programs, which matters beside one. Unset vxlanEnabled is by the pools.
+	VXLANEnabled         *bool  `yaml:"vxlanEnabled,omitempty" json:"vxlanEnabled,omitempty"`
+	IPv6Support          *bool  `yaml:"ipv6Support,omitempty" json:"ipv6Support,omitempty"`
+	ProgramClusterRoutes string `yaml:"programClusterRoutes,omitempty" json:"programClusterRoutes,omitempty"`
 	// MTUIfacePattern is the pattern of the interfaces whose MTU bounds that of workloads; empty = Felix' default.
 	MTUIfacePattern string `yaml:"mtuIfacePattern,omitempty" json:"mtuIfacePattern,omitempty"`
 }

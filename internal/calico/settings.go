@@ -22,7 +22,11 @@ func (o *FelixConfiguration) Config() (*cluster.FelixConfig, []cluster.Problem) 
 	}
 	c := newCheck(o)
 	s, def := &o.Spec, cluster.DefaultFelix()
+	c.oneOf("spec.programClusterRoutes", s.ProgramClusterRoutes, clusterRoutes()...)
 	return &cluster.FelixConfig{
+		VXLANOff:     s.VXLANEnabled != nil && !*s.VXLANEnabled,
+		IPv6Off:      s.IPv6Support != nil && !*s.IPv6Support,
+		Programs:     programs(s.ProgramClusterRoutes, def.Programs),
 		VXLANMTU:     c.mtu("spec.vxlanMTU", s.VXLANMTU, minMTU4),
 		VXLANMTUv6:   c.mtu("spec.vxlanMTUV6", s.VXLANMTUV6, minMTU6),
 		IPIPMTU:      c.mtu("spec.ipipMTU", s.IPIPMTU, minMTU4),
@@ -31,6 +35,26 @@ func (o *FelixConfiguration) Config() (*cluster.FelixConfig, []cluster.Problem) 
 		RouteSource4: c.addr("spec.deviceRouteSourceAddress", s.DeviceRouteSourceAddress, cluster.IPv4),
 		RouteSource6: c.addr("spec.deviceRouteSourceAddressIPv6", s.DeviceRouteSourceAddressIPv6, cluster.IPv6),
 	}, c.problems
+}
+
+// clusterRoutes are the values of programClusterRoutes, of both resources that have it.
+func clusterRoutes() []string {
+	return []string{"EnabledNoEncapOnly", "EnabledIPIPOnly", "Enabled", "Disabled"}
+}
+
+// programs reads programClusterRoutes; what is unset or unknown is the default, which differs between the two resources.
+func programs(value string, otherwise cluster.ClusterRoutes) cluster.ClusterRoutes {
+	switch value {
+	case "Enabled":
+		return cluster.ClusterRoutes{IPIP: true, NoEncap: true}
+	case "Disabled":
+		return cluster.ClusterRoutes{}
+	case "EnabledIPIPOnly":
+		return cluster.ClusterRoutes{IPIP: true}
+	case "EnabledNoEncapOnly":
+		return cluster.ClusterRoutes{NoEncap: true}
+	}
+	return otherwise
 }
 
 // mtu reads a number of bytes; 0 leaves the choice to whoever makes the device.

@@ -33,6 +33,8 @@ type BGPConfig struct {
 	ServiceClusterIPs, ServiceExternalIPs, ServiceLoadBalancerIPs []netip.Prefix
 	// MeshBFD is for the sessions of the node-to-node mesh.
 	MeshBFD BFD
+	// Programs is what BIRD, in whose place we are, programs beside a Felix (programClusterRoutes).
+	Programs ClusterRoutes
 	// NoServiceAggregation: serviceLoadBalancerAggregation is Disabled, so single addresses are announced.
 	NoServiceAggregation bool
 }
@@ -221,5 +223,5 @@ func equalBGP(a, b *BGPConfig) bool {
 		EqualAdvertisements(a.Advertisements, b.Advertisements) && maps.EqualFunc(a.NodeAdvertisements, b.NodeAdvertisements, EqualAdvertisements) &&
 		slices.Equal(a.IgnoredInterfaces, b.IgnoredInterfaces) && slices.Equal(a.ServiceClusterIPs, b.ServiceClusterIPs) &&
 		slices.Equal(a.ServiceExternalIPs, b.ServiceExternalIPs) && slices.Equal(a.ServiceLoadBalancerIPs, b.ServiceLoadBalancerIPs) &&
-		a.NoServiceAggregation == b.NoServiceAggregation
+		a.NoServiceAggregation == b.NoServiceAggregation && a.Programs == b.Programs
 }

@@ -19,12 +19,15 @@ func DefaultBGP() BGPConfig {
 		MeshMaxRestartTime: 120 * time.Second,
 		NormalPriority4:    1024,
 		NormalPriority6:    1024,
+		Programs:           ClusterRoutes{NoEncap: true},
 	}
 }
 
 // DefaultFelix returns the settings of a cluster that has no FelixConfiguration: VNI 4096, the IANA VXLAN port, every MTU
 // from the underlay.
-func DefaultFelix() FelixConfig { return FelixConfig{VXLANPort: 4789, VXLANVNI: 4096} }
+func DefaultFelix() FelixConfig {
+	return FelixConfig{VXLANPort: 4789, VXLANVNI: 4096, Programs: ClusterRoutes{IPIP: true}}
+}
 
 // claim is the key of an Affinity.
 type claim struct {

@@ -200,4 +200,11 @@ type FelixConfig struct {
 	VXLANPort                     uint16
 	VXLANVNI                      uint32
 	RouteSource4, RouteSource6    netip.Addr // deviceRouteSourceAddress(IPv6)
+	// What a Felix beside us programs: not IPv4 VXLAN pools with VXLANOff (vxlanEnabled: false), nothing of IPv6 with IPv6Off
+	// (ipv6Support: false), and Programs (programClusterRoutes) of the other pools.
+	VXLANOff, IPv6Off bool
+	Programs          ClusterRoutes
 }
+
+// ClusterRoutes are the pools whose routes one program makes (programClusterRoutes).
+type ClusterRoutes struct{ IPIP, NoEncap bool }

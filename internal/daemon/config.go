@@ -16,6 +16,7 @@ type Config struct {
 	Socket    string          // unix socket of the gRPC services
 	Snapshot  string          // file that keeps the cluster's state for a start without the datastore; empty = none
 	ProcSys   string          // where sysctls are written; empty = /proc/sys
+	Felix     bool            // a Felix runs on this host and keeps what it programs
 	Backend   cluster.Backend // used until the datastore names one
 	// Rails are the safety rails; the zero value stands for DefaultRails.
 	Rails Rails
@@ -33,6 +34,7 @@ const (
 	EnvDatastore     = "CARACAL_DATASTORE"
 	EnvSocket        = "CARACAL_SOCKET"
 	EnvSnapshot      = "CARACAL_SNAPSHOT"
+	EnvBesideFelix   = "CARACAL_BESIDE_FELIX"
 	EnvProcSys       = "CARACAL_PROC_SYS" // ours: the DaemonSet mounts the host's /proc/sys/net below it
 )
 

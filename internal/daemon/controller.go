@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -35,10 +36,12 @@ type controller struct {
 	node     string
 	fallback cluster.Backend // until the datastore names one
 	routerID startup.RouterID
-	log      *slog.Logger
-	prog     programmer
-	speakers speakers
-	wake     chan struct{}
+	// besideFelix: a Felix runs on this host.
+	besideFelix bool
+	log         *slog.Logger
+	prog        programmer
+	speakers    speakers
+	wake        chan struct{}
 
 	mu   sync.Mutex // guards what follows
 	in   inbox
@@ -49,6 +52,7 @@ type controller struct {
 	again   *time.Timer     // asks the rails again
 	planned cluster.Backend // backend the last plan was made for, "" before the first
 	partial bool            // a plan from a part of the datastore was made
+	share   share           // what is left to Felix
 	vxlan   *vxlan.Planner
 	learned *bgp.Routes
 	config  *bgp.Config // last one given to the Speaker
@@ -78,12 +82,14 @@ type view struct {
 }
 
 func newController(node string, fallback cluster.Backend, log *slog.Logger, prog programmer, speakers speakers) *controller {
-	return &controller{
+	c := &controller{
 		node: node, fallback: fallback, log: log, prog: prog, speakers: speakers,
 		wake:  make(chan struct{}, 1),
 		rails: rails{Rails: DefaultRails()},
-		vxlan: vxlan.NewPlanner(node), learned: bgp.NewRoutes(node, ipip.NextHop),
+		vxlan: vxlan.NewPlanner(node),
 	}
+	c.learned = bgp.NewRoutes(node, c.tunnel)
+	return c
 }
 
 // String names the task.
@@ -165,6 +171,7 @@ func (c *controller) plan(in inbox) {
 	if v.backend != c.planned {
 		c.changeBackend(v.backend, &in)
 	}
+	c.divide(in, &v)
 	switch v.backend {
 	case cluster.BackendNone:
 	case cluster.BackendVXLAN:
@@ -281,7 +288,8 @@ func (c *controller) planPartial(in inbox, v *view) {
 		c.partial = true
 		c.prog.Expect(routes.OwnerVXLAN, routes.OwnerIPIP, routes.OwnerBGP)
 	}
-	out := c.vxlan.Plan(vxlan.Input{State: st, Host: in.host, Backend: v.backend})
+	c.share, _ = divide(st, c.besideFelix)
+	out := c.vxlan.Plan(vxlan.Input{State: st, Host: in.host, Backend: v.backend, Felix: c.share.vxlan})
 	c.prog.Apply(routes.OwnerVXLAN, out.Change)
 	v.vteps = out.VTEPs
 	v.problems = append(v.problems, out.Problems...)
@@ -310,7 +318,7 @@ func (c *controller) changeBackend(to cluster.Backend, in *inbox) {
 	c.in.learned, c.in.bgpInSync = nil, false
 	c.mu.Unlock()
 	in.bgpInSync = false
-	c.learned = bgp.NewRoutes(c.node, ipip.NextHop)
+	c.learned = bgp.NewRoutes(c.node, c.tunnel)
 	c.prog.Expect(routes.OwnerVXLAN, routes.OwnerIPIP, routes.OwnerBGP)
 	if to == cluster.BackendBird {
 		return
@@ -327,7 +335,7 @@ func (c *controller) changeBackend(to cluster.Backend, in *inbox) {
 }
 
 func (c *controller) planVXLAN(in inbox, v *view) {
-	out := c.vxlan.Plan(vxlan.Input{State: in.update.State, Host: in.host, Backend: v.backend})
+	out := c.vxlan.Plan(vxlan.Input{State: in.update.State, Host: in.host, Backend: v.backend, Felix: c.share.vxlan})
 	c.prog.Apply(routes.OwnerVXLAN, out.Change)
 	c.settled(in, routes.OwnerVXLAN)
 	v.vteps = out.VTEPs
@@ -338,6 +346,9 @@ func (c *controller) planBGP(in inbox, v *view) {
 	st := in.update.State
 	links := []routes.Link{}
 	link, problems := ipip.Device(st, c.node, in.host)
+	if c.share.ipip != "" {
+		link, problems = nil, nil // Felix keeps tunl0
+	}
 	if link != nil {
 		links = append(links, *link)
 	}
@@ -352,6 +363,7 @@ func (c *controller) planBGP(in inbox, v *view) {
 		c.speakers.Set(&cfg)
 	}
 	c.learned.Reach(cfg.Reach)
+	c.learned.LeaveNoEncap(c.share.vxlan.NoEncap)
 	c.prog.Apply(routes.OwnerBGP, c.learned.Plan(st, in.host))
 	if in.bgpInSync {
 		c.settled(in, routes.OwnerBGP)
@@ -363,6 +375,27 @@ func (c *controller) settled(in inbox, owner routes.Owner) {
 	if in.update.InSync {
 		c.prog.InSync(owner)
 	}
+}
+
+// divide works out what is left to a Felix.
+func (c *controller) divide(in inbox, v *view) {
+	share, problems := divide(in.update.State, c.besideFelix)
+	if share.ipip != c.share.ipip {
+		c.learned.Reset()
+	}
+	c.share = share
+	v.problems = append(v.problems, problems...)
+	if v.backend != cluster.BackendNone {
+		v.problems = append(v.problems, rival(in.update.State, in.host, &share)...)
+	}
+}
+
+// tunnel is the way through IPIP, unless that is left to Felix.
+func (c *controller) tunnel(st *cluster.State, self *cluster.Node, h *routes.Host, pool *cluster.Pool, gw netip.Addr) (routes.NextHop, uint32, string, error) {
+	if c.share.ipip != "" {
+		return routes.NextHop{}, 0, "left to Felix", errors.New(c.share.ipip)
+	}
+	return ipip.NextHop(st, self, h, pool, gw)
 }
 
 // matchSelector evaluates a Calico selector; bgp does not know their grammar.

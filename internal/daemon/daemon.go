@@ -95,7 +95,8 @@ func (d *daemon) open(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, d.kernel.Close())
 	}
-	d.programmer = routes.New(routes.Options{Kernel: d.kernel, Log: d.log, ResyncInterval: routes.DefaultResyncInterval})
+	d.programmer = routes.New(routes.Options{Kernel: d.kernel, Log: d.log, ResyncInterval: routes.DefaultResyncInterval,
+		BesideFelix: d.cfg.Felix})
 	d.engine = newEngine(d.log, func(ev bgp.Events) (bgp.Speaker, error) {
 		s, err := gobgp.New(gobgp.Options{Log: d.log, Events: ev, Restarting: restarting})
 		if err != nil {
@@ -115,6 +116,7 @@ func (d *daemon) open(ctx context.Context) error {
 	if d.cfg.Rails != (Rails{}) {
 		d.controller.rails.Rails = d.cfg.Rails
 	}
+	d.controller.besideFelix = d.cfg.Felix
 	if d.cfg.Settings != nil {
 		d.controller.routerID = d.cfg.Settings.RouterID
 	}
@@ -220,14 +222,14 @@ func holdsRoutes(ctx context.Context, k kernel.Kernel) (bool, error) {
 	return false, nil
 }
 
-// Cleanup removes everything of ours from the calling process's network namespace.
-func Cleanup(ctx context.Context, log *slog.Logger) (err error) {
+// Cleanup removes everything of ours from the calling process's network namespace. Beside a Felix its devices stay.
+func Cleanup(ctx context.Context, besideFelix bool, log *slog.Logger) (err error) {
 	k, err := kernel.Open(kernel.Options{})
 	if err != nil {
 		return fmt.Errorf("open netlink: %w; cleanup needs CAP_NET_ADMIN", err)
 	}
 	defer func() { err = errors.Join(err, k.Close()) }()
-	return routes.Cleanup(ctx, k, log)
+	return routes.Cleanup(ctx, k, besideFelix, log)
 }
 
 // Version returns the version that was built: the module's, or the revision's of a build inside a checkout.

@@ -136,16 +136,24 @@ func (p *pod) start(t *testing.T) (stop func() time.Duration) {
 // probe runs a probe's command in the container.
 func (p *pod) probe(t *testing.T, probe *corev1.Probe) error {
 	t.Helper()
-	cmd := p.command(t, probe.Exec.Command)
+	out, err := p.output(t, probe.Exec.Command...)
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
+}
+
+// output runs a command in the container and returns what it wrote.
+func (p *pod) output(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	cmd := p.command(t, args)
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := p.ns.Start(cmd); err != nil {
-		return err
+		return "", err
 	}
-	if err := cmd.Wait(); err != nil {
-		return fmt.Errorf("%w: %s", err, out.String())
-	}
-	return nil
+	err := cmd.Wait()
+	return out.String(), err
 }
 
 // becomePod is the child: it makes the container around itself and becomes its process. It does not return.

@@ -100,6 +100,75 @@ func TestPod(t *testing.T) {
 	}
 }
 
+// felix is a cluster of Calico's with the settings of docs/beside-felix.md.
+const felix = `
+apiVersion: crd.projectcalico.org/v1
+kind: FelixConfiguration
+metadata: {name: default}
+spec: {vxlanEnabled: false, programClusterRoutes: Disabled}
+---
+apiVersion: crd.projectcalico.org/v1
+kind: BGPConfiguration
+metadata: {name: default}
+spec: {programClusterRoutes: Enabled}
+---
+apiVersion: crd.projectcalico.org/v1
+kind: IPPool
+metadata: {name: default-ipv4-ippool}
+spec: {cidr: 192.168.0.0/16, blockSize: 26, vxlanMode: Always, ipipMode: Never}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: calico-config, namespace: kube-system}
+data: {calico_backend: vxlan}
+`
+
+// TestPodBesideFelix: the overlay's daemon programs what the settings give it through devices of its own, and touches nothing of Felix's.
+func TestPodBesideFelix(t *testing.T) {
+	need.Root(t)
+	objects := render(t, "beside-felix")
+	server := kubetest.Start(t)
+	server.InstallCRDs(t, kubetest.Classic)
+	server.Apply(t, felix)
+	apply(t, server, objects)
+	server.Apply(t, local)
+	server.Apply(t, fmt.Sprintf(remote, strings.Repeat("null,", 64)))
+	ns := hostNetwork(t)
+	for _, line := range []string{"link add vxlan.calico type vxlan id 77 dstport 4790 dev eth0", "addr add 192.168.7.7/32 dev vxlan.calico", "link set vxlan.calico up",
+		"route add 192.168.9.64/26 via 192.0.2.7 dev eth0 proto 80"} {
+		if _, err := ns.Run("ip", strings.Fields(line)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before, err := ns.Run("ip", "-4", "-d", "addr", "show", "dev", "vxlan.calico")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.Relay(t, ns)
+	spec := podOf(t, objects)
+	p := newPod(t, ns, spec, programs(t), variables(t, server, &objects), account(t, server))
+	stop := p.start(t)
+	kubetest.Eventually(t, "ready", func() error { return p.probe(t, spec.Containers[0].ReadinessProbe) })
+	kubetest.Eventually(t, "route through our device", func() error {
+		out, err := ns.Run("ip", "route", "show", "192.168.9.0/26")
+		if err == nil && !strings.Contains(out, "dev vxlan.caracal proto 202") {
+			err = fmt.Errorf("%q", out)
+		}
+		return err
+	})
+	status, err := p.output(t, "/caracal", "status")
+	if err != nil || !strings.Contains(status, "1 routes of Felix") || !strings.Contains(status, "vxlanEnabled: false") {
+		t.Errorf("the other programmer is not told: %v\n%s", err, status)
+	}
+	stop()
+	if after, err := ns.Run("ip", "-4", "-d", "addr", "show", "dev", "vxlan.calico"); err != nil || after != before {
+		t.Errorf("Felix's device was %s, is %s, %v", before, after, err)
+	}
+	if out, err := ns.Run("ip", "route", "show", "proto", "80"); err != nil || !strings.Contains(out, "192.168.9.64/26") {
+		t.Errorf("Felix's route is gone: %q, %v", out, err)
+	}
+}
+
 // TestPodIsReallyConfined: what the container does not have, a process in it cannot do, so that TestPod says something.
 func TestPodIsReallyConfined(t *testing.T) {
 	need.Root(t)
@@ -113,14 +182,8 @@ func TestPodIsReallyConfined(t *testing.T) {
 		}
 		p := newPod(t, ns, podOf(t, render(t, "alone")), programs(t), nil, nil)
 		p.child.Caps = c.caps
-		cmd := p.command(t, []string{"/caracald", "cleanup"})
-		var out strings.Builder
-		cmd.Stdout, cmd.Stderr = &out, &out
-		if err := ns.Start(cmd); err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Wait(); (err == nil) != c.want {
-			t.Errorf("with capabilities %v the route was removed: %v: %s", c.caps, err, out.String())
+		if out, err := p.output(t, "/caracald", "cleanup"); (err == nil) != c.want {
+			t.Errorf("with capabilities %v the route was removed: %v: %s", c.caps, err, out)
 		}
 	}
 }

@@ -54,7 +54,7 @@ func (p *Programmer) arbitrateDevices() {
 
 // touchDevices says that something changed that our devices may depend on. One that the kernel refused is tried again soon.
 func (p *Programmer) touchDevices() {
-	p.devicesDirty, p.leftoversDirty = true, true
+	p.devicesDirty, p.leftoversDirty, p.settings.dirty = true, true, true
 	for _, d := range p.devices {
 		if soon := d.tried.Add(wakeSpacing); d.outcome == failed && d.due.After(soon) {
 			d.due = soon

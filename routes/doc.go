@@ -33,6 +33,9 @@
 // event says that it is gone. Taking over what BIRD (protocol 12 on tunl0) and Felix (80; 3 on VXLAN devices) left behind is a
 // policy of its own (Adoption), off by default.
 //
+// Settings: forwarding of the namespace, and forwarding and reverse path filter of our tunnel devices (settings.go). Those of other interfaces
+// are only looked at.
+//
 // New routes are written exclusively (NLM_F_EXCL). Only where the mirror shows a route of ours, and no foreign one, under
 // the key is it replaced. The kernel cannot be told what to replace: a foreign program that takes one of our keys in the
 // microseconds between its event and our replacement of that very route is overwritten. Nothing short of a gap in

@@ -31,6 +31,8 @@ func (p *Programmer) applyEvent(e *kernel.Event) {
 		}
 	case kernel.EventRoute:
 		p.routeEvent(e)
+	case kernel.EventSysctl:
+		p.settings.event(&e.Netconf, e.Deleted)
 	case kernel.EventNeighbour:
 		p.neighbourEvent(&e.Neighbour, e.Deleted)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/caracal-net/caracal/internal/kernel"
 )
@@ -80,6 +81,16 @@ func (a *auditedKernel) DeleteAddress(ctx context.Context, x kernel.Address) err
 func (a *auditedKernel) SetLink(ctx context.Context, index, mtu int, mac [6]byte, up bool) error {
 	a.mine("set link", index)
 	return a.Kernel.SetLink(ctx, index, mtu, mac, up)
+}
+
+// WriteSysctl holds that only what is ours is set.
+func (a *auditedKernel) WriteSysctl(ctx context.Context, name kernel.Sysctl, value int) error {
+	if device := strings.Split(string(name), "/"); name != kernel.SysctlIPForward && name != kernel.SysctlIPv6Forward && !isTunnel(device[3]) {
+		a.w.audit.mu.Lock()
+		a.w.audit.breach("%s set to %d", name, value)
+		a.w.audit.mu.Unlock()
+	}
+	return a.Kernel.WriteSysctl(ctx, name, value)
 }
 
 func (a *auditedKernel) mine(what string, index int) {

@@ -14,6 +14,9 @@ type Options struct {
 	// ResyncInterval is the mean time between full reads of the kernel when nothing seems wrong; 0 means never. Each
 	// turn varies by a tenth, so that the nodes of a cluster do not work in step. Daemon default: DefaultResyncInterval.
 	ResyncInterval time.Duration
+	// Settings: forwarding of the namespace, once something of the family is wanted, and forwarding and reverse path filter of our tunnel devices
+	// are kept as routing needs them.
+	Settings bool
 	// Adopt says whose leftovers are taken over as if they were ours.
 	Adopt Adoption
 	// BesideFelix says that a Felix runs on this host: the devices with its names are not touched.
@@ -37,6 +40,8 @@ const (
 	logReason    = "reason"
 	logAttempts  = "attempts"
 	logPart      = "part"
+	logSetting   = "setting"
+	logValue     = "value"
 )
 
 // The pace of the Programmer. None of these delays a first attempt.

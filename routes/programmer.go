@@ -69,6 +69,7 @@ type Programmer struct {
 	leftoversDirty bool             // the same for removals; stays set while the gate is closed
 	leftoversDue   time.Time        // a removal that failed is tried again
 	neighbours     neighbourTable
+	settings       settings
 
 	alarms  alarms
 	writes  writes
@@ -101,7 +102,7 @@ func New(o Options) *Programmer {
 		links:    newLinkTable(),
 		foreign:  newForeignTable(),
 		suspects: map[*routeEntry]suspect{}, failing: map[*routeEntry]struct{}{},
-		devices: map[string]*device{}, linkWishes: map[uint8][]Link{}, neighbours: newNeighbourTable(),
+		devices: map[string]*device{}, linkWishes: map[uint8][]Link{}, neighbours: newNeighbourTable(), settings: newSettings(o.Settings),
 		watchers: map[*watcher]struct{}{},
 	}
 	for _, owner := range []Owner{OwnerVXLAN, OwnerIPIP, OwnerBGP} {
@@ -241,6 +242,7 @@ func (p *Programmer) pass(ctx context.Context) {
 	p.settleSuspects()
 	p.bindShapes()
 	p.reconcileDevices(ctx)
+	p.keepSettings(ctx)
 	p.writeNeighbours(ctx)
 	p.wakeRefused()
 	p.writeUpdates(ctx)
@@ -255,7 +257,7 @@ func (p *Programmer) pass(ctx context.Context) {
 // busy reports whether the next pass has work that waits for nothing.
 func (p *Programmer) busy() bool {
 	held := p.writes.held(p.now)
-	if p.reads.due(p.now) || p.relink || p.devicesDirty && p.devicesKnown() || !held && p.routes.Updates() > 0 || p.neighbours.busy(false) {
+	if p.reads.due(p.now) || p.settings.busy(p.now) || p.relink || p.devicesDirty && p.devicesKnown() || !held && p.routes.Updates() > 0 || p.neighbours.busy(false) {
 		return true
 	}
 	return p.mayDelete() && (!held && p.routes.Deletions() > 0 || p.neighbours.busy(true) || p.leftoversDirty && p.reads.complete())

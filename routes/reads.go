@@ -91,6 +91,7 @@ func (p *Programmer) readEverything(why string) {
 		p.reads.state[i].wanted, p.reads.state[i].due = true, time.Time{}
 	}
 	p.neighbours.rereadAll()
+	p.settings.wanted, p.settings.due = true, time.Time{}
 	p.reads.err = nil
 }
 

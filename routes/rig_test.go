@@ -75,7 +75,7 @@ func (r *rig) must(err error) {
 // start makes a Programmer and runs it until the rig stops or another is started.
 func (r *rig) start(o Options) {
 	r.stop()
-	o.Kernel = r.k
+	o.Kernel, o.Settings = r.k, true
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}

@@ -35,6 +35,7 @@ func scenarios() []scenario {
 		{"gateway unreachable until an address comes", gatewayUnreachable},
 		{"last address goes", lastAddressGoes},
 		{"preferred source goes", sourceGoes},
+		{"settings changed by another", settingsChanged},
 		{"foreign route goes with its interface", foreignGoesWithItsInterface},
 		{"MTU of a route follows its interface", routeMTUFollows},
 		{"parent interface comes late", parentLate},

@@ -134,6 +134,7 @@ func (p *Programmer) want(rank uint8, r *Route) {
 		return
 	}
 	moved := w.shape != s
+	p.settings.need(family(e.Key()))
 	w.shape, w.reason = s, r.Reason
 	p.tell(e, rank)
 	if moved {

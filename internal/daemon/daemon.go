@@ -96,7 +96,7 @@ func (d *daemon) open(ctx context.Context) error {
 		return errors.Join(err, d.kernel.Close())
 	}
 	d.programmer = routes.New(routes.Options{Kernel: d.kernel, Log: d.log, ResyncInterval: routes.DefaultResyncInterval,
-		BesideFelix: d.cfg.Felix})
+		BesideFelix: d.cfg.Felix, Settings: true})
 	d.engine = newEngine(d.log, func(ev bgp.Events) (bgp.Speaker, error) {
 		s, err := gobgp.New(gobgp.Options{Log: d.log, Events: ev, Restarting: restarting})
 		if err != nil {

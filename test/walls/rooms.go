@@ -19,6 +19,7 @@ func Rooms() []Room {
 		{"bgp/gobgp", []string{"bgp"}},
 		{"ipip", words},
 		{"vxlan", words},
+		{"workload", []string{"internal/cluster", "internal/kernel", "routes"}},
 		{"routes", []string{"internal/kernel", "internal/delta"}},
 		{"proto/...", nil},
 		{"internal/cluster", nil},

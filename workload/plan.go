@@ -1,0 +1,142 @@
+package workload
+
+import (
+	"cmp"
+	"crypto/sha1"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/caracal-net/caracal/internal/cluster"
+	"github.com/caracal-net/caracal/internal/kernel"
+	"github.com/caracal-net/caracal/routes"
+)
+
+// Owner is the owner of the routes.
+const Owner routes.Owner = "workload"
+
+// RuleOwn is why a route is wanted, as routes.Reason.Rule shows it.
+const RuleOwn = "workload of this node: to its interface"
+
+// Endpoint is a workload of this node that has its own network.
+type Endpoint struct {
+	Namespace, Pod string
+	// Addrs are its addresses of both families (status.podIPs).
+	Addrs []netip.Addr
+	// Ended says that its containers have ended (phase Succeeded or Failed): its addresses may be another's by now.
+	Ended bool
+}
+
+// Interface returns the name of the endpoint's interface on the host.
+func (e *Endpoint) Interface() string {
+	sum := sha1.Sum([]byte(e.Namespace + "." + e.Pod))
+	return prefix + hex.EncodeToString(sum[:])[:digits]
+}
+
+// The name of an interface: Calico's prefix, and as many digits as the kernel leaves room for (IFNAMSIZ 16, the closing zero included).
+const (
+	prefix = "cali"
+	digits = 11
+)
+
+// Setting is a sysctl of one interface.
+type Setting struct {
+	Name  kernel.Sysctl
+	Value int
+}
+
+// Output is one plan.
+type Output struct {
+	Change   routes.Change // whole, of Owner
+	Settings []Setting     // of the interfaces that are there, in the order in which they are to be written
+	Problems []cluster.Problem
+}
+
+// Plan works out what the endpoints need.
+func Plan(endpoints []Endpoint, h *routes.Host) Output {
+	endpoints = slices.Clone(endpoints)
+	slices.SortFunc(endpoints, func(a, b Endpoint) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Pod, b.Pod))
+	})
+	out := Output{Change: routes.Change{Whole: true}}
+	holders := map[netip.Addr]*Endpoint{}
+	for i := range endpoints {
+		e := &endpoints[i]
+		if e.Ended {
+			continue
+		}
+		families := [2]bool{}
+		for _, a := range e.Addrs {
+			a = a.Unmap()
+			if why := refused(e, a, holders, h); why != "" {
+				out.Problems = append(out.Problems, cluster.Problem{Object: "Pod " + e.Namespace + "/" + e.Pod, Field: "status.podIPs", Text: why})
+				continue
+			}
+			if holders[a] != nil {
+				continue // twice in the list of one endpoint
+			}
+			holders[a] = e
+			families[index(a)] = true
+			out.Change.Routes = append(out.Change.Routes, e.route(a))
+		}
+		if there(h, e.Interface()) {
+			out.Settings = append(out.Settings, settings(e.Interface(), families)...)
+		}
+	}
+	return out
+}
+
+// refused says why an endpoint gets no route for an address, "" if it does.
+func refused(e *Endpoint, a netip.Addr, holders map[netip.Addr]*Endpoint, h *routes.Host) string {
+	if !a.IsValid() || a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast() {
+		return fmt.Sprintf("%v is no address of a workload", a)
+	}
+	if h.ByAddr(a) != nil {
+		return fmt.Sprintf("%v is this host's own address: a pod of the host's network needs no route", a)
+	}
+	if other := holders[a]; other != nil && other != e {
+		return fmt.Sprintf("%v is also the address of Pod %s/%s, which has the route; delete one of the two", a, other.Namespace, other.Pod)
+	}
+	return ""
+}
+
+func (e *Endpoint) route(a netip.Addr) routes.Route {
+	r := routes.Route{
+		Dst: netip.PrefixFrom(a, a.BitLen()), Type: routes.Unicast, NextHops: []routes.NextHop{{Device: e.Interface()}},
+		Reason: &routes.Reason{Rule: RuleOwn, Source: "Pod " + e.Namespace + "/" + e.Pod},
+	}
+	if a.Is4() { // IPv6 knows no scope, and the kernel would read another one back
+		r.Scope = routes.ScopeLink
+	}
+	return r
+}
+
+func index(a netip.Addr) int {
+	if a.Is4() {
+		return 0
+	}
+	return 1
+}
+
+func there(h *routes.Host, name string) bool {
+	return slices.ContainsFunc(h.Interfaces, func(i routes.Interface) bool { return i.Name == name })
+}
+
+// settings are those of Felix and of the CNI plugin (configureProcSysForInterface, configureSysctls). The host answers all of the
+// workload's ARP and ND requests itself, at once, because the workload's gateway is an address that nobody has.
+func settings(device string, families [2]bool) (list []Setting) {
+	v4, v6 := kernel.Sysctl("net/ipv4/conf/"+device+"/"), kernel.Sysctl("net/ipv6/conf/"+device+"/")
+	if families[0] {
+		list = append(list,
+			Setting{kernel.DeviceRPFilter(device), kernel.RPFilterStrict},
+			Setting{v4 + "route_localnet", 1}, // for NAT to services of the host's loopback
+			Setting{kernel.Sysctl("net/ipv4/neigh/" + device + "/proxy_delay"), 0},
+			Setting{v4 + "proxy_arp", 1},
+			Setting{kernel.DeviceForward(device, false), 1})
+	}
+	if families[1] {
+		list = append(list, Setting{v6 + "disable_ipv6", 0}, Setting{v6 + "proxy_ndp", 1}, Setting{kernel.DeviceForward(device, true), 1})
+	}
+	return list
+}

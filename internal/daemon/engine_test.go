@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -111,24 +112,26 @@ func TestEngineOffAndOnAtOnceIsANewSpeaker(t *testing.T) {
 
 func TestEngineRetriesWithBackOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var tries []time.Time
+		var tries, freed atomic.Int32
 		taken := errors.New("listen on port 179: address already in use")
-		fail := taken
 		e, speakers, stop := runEngine(t, bgp.Events{Learned: func([]bgp.Learned) {}}, func() error {
-			tries = append(tries, time.Now())
-			return fail
+			if tries.Add(1); freed.Load() > 0 {
+				return nil
+			}
+			return taken
 		})
 		defer stop()
 		e.Set(&bgp.Config{ASN: 64512})
 		time.Sleep(10 * time.Second)
-		if len(tries) != 4 { // at once, then after 1, 2 and 4 seconds
-			t.Fatalf("%d tries in 10 s, want 4", len(tries))
+		if n := tries.Load(); n != 4 { // at once, then after 1, 2 and 4 seconds
+			t.Fatalf("%d tries in 10 s, want 4", n)
 		}
 		if _, err := e.Status(); !errors.Is(err, taken) {
 			t.Fatalf("status says %v, want why it failed", err)
 		}
-		fail = nil
+		freed.Store(1)
 		time.Sleep(10 * time.Second)
+		synctest.Wait()
 		if _, err := e.Status(); err != nil || len(*speakers) != 1 {
 			t.Fatalf("after the port was freed: %d Speakers, %v", len(*speakers), err)
 		}

@@ -59,6 +59,9 @@
 // The model check (model_test.go) holds all this against random desired sets, other programs and failures: seeds are printed, CARACAL_TEST_SEED
 // replays one, `make soak` goes on.
 //
+// One thing is left as it is: an IPv4 multipath route keeps a next hop dead whose interface, though up, lost its last IPv4 address, until it gets another
+// one. Written over, the kernel finds the old next hops again, dead as they are; only a deletion would help, at the price of the living ones.
+//
 // # When things fail
 //
 // Every operation succeeds or fails alone. EEXIST: read what is there. ESRCH on a delete: done. ENODEV, ENETDOWN: NoDevice, until

@@ -20,14 +20,15 @@ import (
 func TestModelOnTheKernel(t *testing.T) {
 	eachSeed(t, 25, func(t *testing.T, seed uint64) {
 		r, ns := onKernelNamespace(t)
-		l := listen(t, ns)
 		w := newWorld(r, seed)
-		l.w = w
+		l := listen(t, ns, w)
 		l.learn()
 		w.k = &shakyKernel{Kernel: r.k, w: w, rng: rand.New(rand.NewPCG(seed, 1))}
 		w.settled, w.silent = l.settled, l.forget
 		w.play(5, 25)
 		w.stop()
+		w.audit.mu.Lock()
+		defer w.audit.mu.Unlock()
 		if l.heard == 0 && w.p.Stats().Writes > 0 {
 			t.Fatalf("the listener has heard nothing of %d writes: nothing was shown", w.p.Stats().Writes)
 		}
@@ -103,9 +104,9 @@ type replayed struct {
 // marker is a route that nobody else writes.
 var marker = netip.MustParsePrefix("198.18.7.7/32")
 
-func listen(t *testing.T, ns netns.NS) *listener {
+func listen(t *testing.T, ns netns.NS, w *world) *listener {
 	t.Helper()
-	l := &listener{t: t, table: map[kernel.RouteKey]*replayed{}, markers: make(chan uint32, 16)}
+	l := &listener{t: t, w: w, table: map[kernel.RouteKey]*replayed{}, markers: make(chan uint32, 16)}
 	err := ns.Do(func() (err error) {
 		if l.fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE); err != nil {
 			return err
@@ -172,9 +173,13 @@ func (l *listener) mark(k kernel.Kernel) uint32 {
 
 // learn finds out the port of the other program: all others are the Programmer's.
 func (l *listener) learn() {
-	if l.far = l.mark(l.w.far); l.far == l.mark(l.w.k) {
-		l.t.Fatalf("both write with port %d", l.far)
+	far := l.mark(l.w.far)
+	if far == l.mark(l.w.k) {
+		l.t.Fatalf("both write with port %d", far)
 	}
+	l.w.audit.mu.Lock()
+	defer l.w.audit.mu.Unlock()
+	l.far = far
 }
 
 // settled is called whenever all is quiet: the listener hears everything up to now.
@@ -190,7 +195,7 @@ func (l *listener) message(m *syscall.NetlinkMessage) {
 		l.markers <- m.Header.Pid
 		return
 	}
-	if table != kernel.TableMain || l.w == nil {
+	if table != kernel.TableMain {
 		return
 	}
 	protocol, deleted := kernel.Protocol(m.Data[5]), m.Header.Type == unix.RTM_DELROUTE

@@ -83,10 +83,15 @@
 // notification of our repair, some 20 µs in the middle and 0.1 ms at p99 (BenchmarkHostile); a full audit a minute of 100,000 routes
 // 0.06 % of a core (BenchmarkAudit).
 //
+// # The flight recorder
+//
+// What was asked, decided, written, refused and noticed is kept in rings of fixed size (history.go), with the cause of each: an owner's
+// Change, another program's doing, a read. History tells it of one prefix; Latencies how long it took from a wish to the
+// kernel. Two records of 64 bytes are what a new route costs.
+//
 // # Left for later
 //
-// Kernel nexthop objects (a form is the natural holder of their ids), a flight recorder (written, refuse, observed and decide are its four
-// places).
+// Kernel nexthop objects (a form is the natural holder of their ids).
 //
 // Linux semantics are those of net/ipv4/fib_trie.c, net/ipv6/ip6_fib.c and drivers/net/vxlan of 6.x. The contract between nodes is
 // Calico's (Felix dataplane, reference in docs). Deviations from Felix: it deletes by destination and metric whatever the

@@ -144,6 +144,9 @@ func (p *Programmer) undone(e *routeEntry, f *form, how string) {
 	if e.Same() && e.Desired() != nil && f != e.Desired() {
 		p.fought(e, how)
 	}
+	if f != e.Actual() {
+		p.notice(e, f, how)
+	}
 	p.setActual(e, f)
 }
 

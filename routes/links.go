@@ -136,6 +136,7 @@ func (p *Programmer) linkGone(index int) {
 // while one of them is up. IPv6 tells of each but of a multipath route whose last next hop dies. It may as well stay, dead, and
 // come back with the interface, where its living next hops were deleted just before; that is for a read to say.
 func (p *Programmer) linkDown(index int, gone bool) {
+	p.recorder.because(p.now, "an interface went down or away")
 	dropped := func(v6 bool, hops []kernel.NextHop) bool {
 		if !slices.ContainsFunc(hops, func(h kernel.NextHop) bool { return h.Link == index }) {
 			return false
@@ -185,6 +186,8 @@ func (p *Programmer) dropActual(gone func(kernel.RouteKey, *form) bool) {
 		}
 		if e := p.routes.At(i); e.Actual() != nil && gone(e.Key(), e.Actual()) {
 			e.Note.echoes = 0
+			e.Note.cause = p.recorder.now
+			p.note(e, e.Note.owner, noticed, nil, "the kernel drops it without an event")
 			p.setActual(e, nil)
 		}
 	}

@@ -103,6 +103,9 @@ func (p *Programmer) setOutcome(e *routeEntry, w *wish, o outcome) {
 	p.counts[w.owner][w.outcome]--
 	p.counts[w.owner][o]++
 	p.news.changed(p, e, w, o)
+	if o >= noDevice && o != failed { // the others are told by what is written and refused
+		p.recorder.note(record{at: p.now.UnixNano(), key: e.Key(), cause: p.recorder.now, owner: w.owner, what: settled, outcome: o})
+	}
 	w.outcome, w.since = o, p.now.UnixMilli()
 	p.tell(e, w.owner)
 }
@@ -143,6 +146,7 @@ func (p *Programmer) refuse(e *routeEntry, err error) {
 	t.due = p.now.Add(backoff(retryFirst, retryMost, t.attempts))
 	p.failing[e] = struct{}{}
 	p.stats.Refused++
+	p.note(e, e.Note.owner, refused, nil, t.detail)
 	p.arm(e, t)
 	p.settle(e)
 }

@@ -71,11 +71,12 @@ type Programmer struct {
 	neighbours     neighbourTable
 	settings       settings
 
-	alarms  alarms
-	writes  writes
-	flight  chan error // the batch is with the kernel, and this brings the end; nil = it is not
-	resyncs []chan error
-	syncs   []chan error
+	recorder recorder
+	alarms   alarms
+	writes   writes
+	flight   chan error // the batch is with the kernel, and this brings the end; nil = it is not
+	resyncs  []chan error
+	syncs    []chan error
 
 	// What readers see.
 	hostDirty bool

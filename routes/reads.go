@@ -238,7 +238,12 @@ func (p *Programmer) dumpRoutes(ctx context.Context, v6 bool) error {
 			p.forget(e)
 		default:
 			if e.Same() {
+				if missing == 0 {
+					p.recorder.because(p.now, "the kernel was read, and routes were missing")
+				}
 				missing++
+				e.Note.cause = p.recorder.now
+				p.note(e, e.Note.owner, noticed, nil, "it was missing")
 			}
 			e.Note.echoes = 0
 			p.setActual(e, nil)

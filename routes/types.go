@@ -110,6 +110,8 @@ type Change struct {
 	WithdrawNeighbours []Neighbour
 	// Links is the owner's whole set of devices; nil leaves the devices as they are, empty withdraws all of them.
 	Links []Link
+	// Cause is why, for History: "datastore revision 812".
+	Cause string
 }
 
 // Outcome is the state of one desired route; the same words in gRPC, logs and metrics.

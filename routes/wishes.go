@@ -27,6 +27,7 @@ type routeNote struct {
 	repairs  uint8    // how many repairs in a row
 	dump     uint8    // generation of the dump that saw it last
 	echoes   uint8    // writes that succeeded and whose echoes have not come, but are to come
+	cause    uint32   // of what is wanted or was noticed last, for the recorder
 	mute     bool     // the last write was one that has no echo
 	joined   bool     // next hops of another program have joined ours (IPv6)
 	doubt    bool     // the event that it is gone may be older than our last add, of which nothing is told
@@ -81,6 +82,9 @@ func (n *routeNote) winner() *wish {
 // applyChange works one step of an owner into the wishes.
 func (p *Programmer) applyChange(ctx context.Context, owner Owner, c *Change) {
 	rank := p.rank(owner)
+	if c.Whole || len(c.Routes) > 0 || len(c.Withdraw) > 0 {
+		p.recorder.apply(p.now, owner, c.Cause)
+	}
 	p.applyNeighbours(rank, c)
 	if c.Links != nil {
 		p.linkWishes[rank] = c.Links
@@ -138,6 +142,8 @@ func (p *Programmer) want(rank uint8, r *Route) {
 	w.shape, w.reason = s, r.Reason
 	p.tell(e, rank)
 	if moved {
+		e.Note.cause = p.recorder.now
+		p.note(e, rank, asked, s.form, s.unroutable)
 		p.decide(e)
 	}
 }
@@ -190,6 +196,8 @@ func (p *Programmer) withdraw(e *routeEntry, rank uint8) {
 	}
 	p.uncount(w)
 	p.tell(e, rank)
+	n.cause = p.recorder.now
+	p.note(e, rank, withdrawn, nil, "")
 	switch {
 	case w != &n.wish:
 		*n.others = slices.DeleteFunc(*n.others, func(o wish) bool { return o.owner == rank })

@@ -231,6 +231,7 @@ func (p *Programmer) record(b *writeBatch, err error) {
 // written records a write that succeeded: the kernel holds f.
 func (p *Programmer) written(e *routeEntry, f *form) {
 	p.stats.Writes++
+	p.done(e, f)
 	p.clearTrouble(e)
 	p.setActual(e, f)
 }

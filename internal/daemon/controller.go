@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -50,6 +51,8 @@ type controller struct {
 	// Owned by Run's goroutine.
 	rails   rails
 	again   *time.Timer     // asks the rails again
+	why     string          // of this plan, for the history of routes
+	seen    inbox           // of the plan before
 	planned cluster.Backend // backend the last plan was made for, "" before the first
 	partial bool            // a plan from a part of the datastore was made
 	share   share           // what is left to Felix
@@ -154,6 +157,7 @@ func (c *controller) plan(in inbox) {
 		in.bgpInSync = false // a Speaker that is not wanted has nothing to say
 	}
 	c.judge(&in)
+	c.because(&in)
 	v := view{held: c.rails.held, state: in.update.State, inSync: in.update.InSync, storeErr: in.update.Err, stale: in.update.Stale, backend: c.backend(in.update.State)}
 	if in.host == nil || !in.update.InSync && !usable(&in.update, v.backend) {
 		c.planPartial(in, &v)
@@ -183,6 +187,22 @@ func (c *controller) plan(in inbox) {
 	v.planned = true
 	v.bgpDone = v.backend != cluster.BackendBird || in.bgpInSync
 	c.show(v)
+}
+
+// because says what of the inbox is new since the plan before.
+func (c *controller) because(in *inbox) {
+	var why []string
+	if in.update.State != c.seen.update.State {
+		why = append(why, fmt.Sprintf("datastore revision %d", in.update.State.Revision()))
+	}
+	if n := len(in.learned); n > 0 {
+		why = append(why, fmt.Sprintf("%d prefixes from BGP", n))
+	}
+	if in.host != c.seen.host {
+		why = append(why, "the host changed")
+	}
+	c.why = strings.Join(why, ", ")
+	c.seen = inbox{update: in.update, host: in.host}
 }
 
 // judge puts what the rails let through in the place of what the datastore says.
@@ -336,6 +356,7 @@ func (c *controller) changeBackend(to cluster.Backend, in *inbox) {
 
 func (c *controller) planVXLAN(in inbox, v *view) {
 	out := c.vxlan.Plan(vxlan.Input{State: in.update.State, Host: in.host, Backend: v.backend, Felix: c.share.vxlan})
+	out.Change.Cause = c.why
 	c.prog.Apply(routes.OwnerVXLAN, out.Change)
 	c.settled(in, routes.OwnerVXLAN)
 	v.vteps = out.VTEPs
@@ -364,7 +385,9 @@ func (c *controller) planBGP(in inbox, v *view) {
 	}
 	c.learned.Reach(cfg.Reach)
 	c.learned.LeaveNoEncap(c.share.vxlan.NoEncap)
-	c.prog.Apply(routes.OwnerBGP, c.learned.Plan(st, in.host))
+	change := c.learned.Plan(st, in.host)
+	change.Cause = c.why
+	c.prog.Apply(routes.OwnerBGP, change)
 	if in.bgpInSync {
 		c.settled(in, routes.OwnerBGP)
 	}

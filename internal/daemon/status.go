@@ -27,10 +27,12 @@ func (d *daemon) sources() inspect.Sources {
 		WatchRoutes: func(ctx context.Context, changed func([]routes.Status)) {
 			_ = d.programmer.Watch(ctx, changed) // it ends with ctx and has no other reason to
 		},
-		Lookup:  d.programmer.Lookup,
-		Resync:  d.programmer.Resync,
-		PlanBGP: d.planBGP,
-		DiffBGP: d.diffBGP,
+		Lookup:    d.programmer.Lookup,
+		Resync:    d.programmer.Resync,
+		History:   d.programmer.History,
+		Latencies: d.programmer.Latencies,
+		PlanBGP:   d.planBGP,
+		DiffBGP:   d.diffBGP,
 		Release: func() string {
 			if h := d.controller.Release(); h != nil {
 				return h.String()

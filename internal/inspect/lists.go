@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/caracal-net/caracal/bgp"
 	"github.com/caracal-net/caracal/internal/cluster"
@@ -124,6 +125,15 @@ func (s *Server) GetStatus(context.Context, *caracalv1.GetStatusRequest) (*carac
 		Node: s.src.Node, Backend: string(s.src.Backend()), Version: info.Version, Started: timeOf(info.Started),
 		Readiness: &caracalv1.Readiness{Ready: info.Ready, WaitingFor: info.WaitingFor},
 		Counts:    countsOf(s.src.Counts()),
+	}
+	if s.src.Latencies != nil {
+		for _, b := range s.src.Latencies() {
+			l := &caracalv1.LatencyBucket{Count: b.Count}
+			if b.Upto > 0 {
+				l.Upto = durationpb.New(b.Upto)
+			}
+			m.Latencies = append(m.Latencies, l)
+		}
 	}
 	for _, src := range info.Sources {
 		m.Sources = append(m.Sources, &caracalv1.Source{Name: src.Name, InSync: src.InSync, Since: timeOf(src.Since), Detail: src.Detail})

@@ -35,6 +35,9 @@ type Sources struct {
 	Lookup func(ctx context.Context, dst netip.Addr) (kernel.Answer, error)
 	// Resync makes the route programmer read the kernel back, and returns when it has repaired what differed.
 	Resync func(ctx context.Context) error
+	// History returns what is remembered of the routes to a prefix, and Latencies how long programming took; may be nil.
+	History   func(netip.Prefix) []routes.HistoryEvent
+	Latencies func() []routes.Bucket
 	// PlanBGP returns what the BGP configuration of a node of the cluster is, with the sources of each value; the error names a node that is not
 	// there. May be nil.
 	PlanBGP func(node string) (bgp.Config, []cluster.Problem, error)

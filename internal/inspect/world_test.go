@@ -39,6 +39,7 @@ type world struct {
 	lookup  func(netip.Addr) (kernel.Answer, error)
 	resync  func(context.Context) error
 	release string
+	history func(netip.Prefix) []routes.HistoryEvent
 	planBGP func(string) (bgp.Config, []cluster.Problem, error)
 	diffBGP func(string, string, []string) (bgp.Difference, []cluster.Problem, error)
 
@@ -62,6 +63,7 @@ func (w *world) sources() Sources {
 			return w.lookup(a)
 		},
 		Release: func() string { return w.release },
+		History: func(dst netip.Prefix) []routes.HistoryEvent { return w.history(dst) },
 		PlanBGP: func(node string) (bgp.Config, []cluster.Problem, error) { return w.planBGP(node) },
 		DiffBGP: func(node, manifests string, deletions []string) (bgp.Difference, []cluster.Problem, error) {
 			return w.diffBGP(node, manifests, deletions)

@@ -118,6 +118,28 @@ func (c *command) vteps() *cobra.Command {
 	})
 }
 
+func (c *command) history() *cobra.Command {
+	return c.answers(&cobra.Command{
+		Use:   "history PREFIX",
+		Short: "What was asked, decided and written of the route to a prefix, and why",
+		Args:  exactly("PREFIX"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
+				m, err := caracalv1.NewInspectionClient(conn).History(ctx, &caracalv1.HistoryRequest{Prefix: args[0]})
+				if err != nil {
+					return err
+				}
+				return c.write(m, func(r inspect.Renderer, w io.Writer) error {
+					if len(m.GetEvents()) == 0 {
+						return c.none("nothing is remembered of " + m.GetPrefix())
+					}
+					return r.History(w, m)
+				})
+			})
+		},
+	})
+}
+
 func (c *command) resync() *cobra.Command {
 	return c.answers(&cobra.Command{
 		Use:   "resync",

@@ -1933,7 +1933,9 @@ type GetStatusResponse struct {
 	// The devices that are wanted.
 	Devices []*Device `protobuf:"bytes,8,rep,name=devices,proto3" json:"devices,omitempty"`
 	// Objects that cannot be used as written, and what to do about each.
-	Problems      []*Problem `protobuf:"bytes,9,rep,name=problems,proto3" json:"problems,omitempty"`
+	Problems []*Problem `protobuf:"bytes,9,rep,name=problems,proto3" json:"problems,omitempty"`
+	// How long it took from an owner's wish until the kernel held a route as asked, since the start.
+	Latencies     []*LatencyBucket `protobuf:"bytes,10,rep,name=latencies,proto3" json:"latencies,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2031,6 +2033,66 @@ func (x *GetStatusResponse) GetProblems() []*Problem {
 	return nil
 }
 
+func (x *GetStatusResponse) GetLatencies() []*LatencyBucket {
+	if x != nil {
+		return x.Latencies
+	}
+	return nil
+}
+
+// LatencyBucket counts routes that took longer than the bucket before and no longer than upto; unset upto is no limit.
+type LatencyBucket struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Upto          *durationpb.Duration   `protobuf:"bytes,1,opt,name=upto,proto3" json:"upto,omitempty"`
+	Count         uint64                 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LatencyBucket) Reset() {
+	*x = LatencyBucket{}
+	mi := &file_caracal_v1_caracal_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LatencyBucket) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LatencyBucket) ProtoMessage() {}
+
+func (x *LatencyBucket) ProtoReflect() protoreflect.Message {
+	mi := &file_caracal_v1_caracal_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LatencyBucket.ProtoReflect.Descriptor instead.
+func (*LatencyBucket) Descriptor() ([]byte, []int) {
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *LatencyBucket) GetUpto() *durationpb.Duration {
+	if x != nil {
+		return x.Upto
+	}
+	return nil
+}
+
+func (x *LatencyBucket) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
 // Readiness says whether the node does all it is asked to do.
 type Readiness struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2043,7 +2105,7 @@ type Readiness struct {
 
 func (x *Readiness) Reset() {
 	*x = Readiness{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[22]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2055,7 +2117,7 @@ func (x *Readiness) String() string {
 func (*Readiness) ProtoMessage() {}
 
 func (x *Readiness) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[22]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2068,7 +2130,7 @@ func (x *Readiness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Readiness.ProtoReflect.Descriptor instead.
 func (*Readiness) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{22}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Readiness) GetReady() bool {
@@ -2099,7 +2161,7 @@ type Source struct {
 
 func (x *Source) Reset() {
 	*x = Source{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[23]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2111,7 +2173,7 @@ func (x *Source) String() string {
 func (*Source) ProtoMessage() {}
 
 func (x *Source) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[23]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2124,7 +2186,7 @@ func (x *Source) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Source.ProtoReflect.Descriptor instead.
 func (*Source) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{23}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Source) GetName() string {
@@ -2166,7 +2228,7 @@ type RouteCount struct {
 
 func (x *RouteCount) Reset() {
 	*x = RouteCount{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[24]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2178,7 +2240,7 @@ func (x *RouteCount) String() string {
 func (*RouteCount) ProtoMessage() {}
 
 func (x *RouteCount) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[24]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2191,7 +2253,7 @@ func (x *RouteCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteCount.ProtoReflect.Descriptor instead.
 func (*RouteCount) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{24}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RouteCount) GetOwner() string {
@@ -2236,7 +2298,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[25]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2248,7 +2310,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[25]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2261,7 +2323,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{25}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Device) GetName() string {
@@ -2345,7 +2407,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[26]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2357,7 +2419,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[26]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2370,7 +2432,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{26}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Problem) GetObject() string {
@@ -2408,6 +2470,217 @@ func (x *Problem) GetLine() uint32 {
 	return 0
 }
 
+type HistoryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "10.1.2.0/26"; an address alone is its host route.
+	Prefix        string `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryRequest) Reset() {
+	*x = HistoryRequest{}
+	mi := &file_caracal_v1_caracal_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryRequest) ProtoMessage() {}
+
+func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_caracal_v1_caracal_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
+func (*HistoryRequest) Descriptor() ([]byte, []int) {
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *HistoryRequest) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+type HistoryResponse struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Prefix string                 `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// Oldest first.
+	Events        []*HistoryEvent `protobuf:"bytes,2,rep,name=events,proto3" json:"events,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryResponse) Reset() {
+	*x = HistoryResponse{}
+	mi := &file_caracal_v1_caracal_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryResponse) ProtoMessage() {}
+
+func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_caracal_v1_caracal_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
+func (*HistoryResponse) Descriptor() ([]byte, []int) {
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *HistoryResponse) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *HistoryResponse) GetEvents() []*HistoryEvent {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+// HistoryEvent is one thing that happened to a route.
+type HistoryEvent struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Time   *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	Owner  string                 `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
+	Metric uint32                 `protobuf:"varint,3,opt,name=metric,proto3" json:"metric,omitempty"`
+	// asked, withdrawn, outcome, written, deleted, refused, "changed by another".
+	What string `protobuf:"bytes,4,opt,name=what,proto3" json:"what,omitempty"`
+	// The outcome, or the kernel's words.
+	Detail string `protobuf:"bytes,5,opt,name=detail,proto3" json:"detail,omitempty"`
+	// The route as ip(8) prints it, where the event is about one.
+	KernelRoute string `protobuf:"bytes,6,opt,name=kernel_route,json=kernelRoute,proto3" json:"kernel_route,omitempty"`
+	// Why; events of one cause have one cause_id. Empty when it is no longer remembered.
+	Cause         string                 `protobuf:"bytes,7,opt,name=cause,proto3" json:"cause,omitempty"`
+	CauseId       uint32                 `protobuf:"varint,8,opt,name=cause_id,json=causeId,proto3" json:"cause_id,omitempty"`
+	CauseTime     *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=cause_time,json=causeTime,proto3" json:"cause_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryEvent) Reset() {
+	*x = HistoryEvent{}
+	mi := &file_caracal_v1_caracal_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryEvent) ProtoMessage() {}
+
+func (x *HistoryEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_caracal_v1_caracal_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryEvent.ProtoReflect.Descriptor instead.
+func (*HistoryEvent) Descriptor() ([]byte, []int) {
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *HistoryEvent) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *HistoryEvent) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *HistoryEvent) GetMetric() uint32 {
+	if x != nil {
+		return x.Metric
+	}
+	return 0
+}
+
+func (x *HistoryEvent) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *HistoryEvent) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *HistoryEvent) GetKernelRoute() string {
+	if x != nil {
+		return x.KernelRoute
+	}
+	return ""
+}
+
+func (x *HistoryEvent) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
+}
+
+func (x *HistoryEvent) GetCauseId() uint32 {
+	if x != nil {
+		return x.CauseId
+	}
+	return 0
+}
+
+func (x *HistoryEvent) GetCauseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CauseTime
+	}
+	return nil
+}
+
 type PlanBGPRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the node, empty for our own. Of other nodes the addresses of borrowed blocks are not known here.
@@ -2418,7 +2691,7 @@ type PlanBGPRequest struct {
 
 func (x *PlanBGPRequest) Reset() {
 	*x = PlanBGPRequest{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[27]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2430,7 +2703,7 @@ func (x *PlanBGPRequest) String() string {
 func (*PlanBGPRequest) ProtoMessage() {}
 
 func (x *PlanBGPRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[27]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2443,7 +2716,7 @@ func (x *PlanBGPRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanBGPRequest.ProtoReflect.Descriptor instead.
 func (*PlanBGPRequest) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{27}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PlanBGPRequest) GetNode() string {
@@ -2464,7 +2737,7 @@ type PlanBGPResponse struct {
 
 func (x *PlanBGPResponse) Reset() {
 	*x = PlanBGPResponse{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[28]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2476,7 +2749,7 @@ func (x *PlanBGPResponse) String() string {
 func (*PlanBGPResponse) ProtoMessage() {}
 
 func (x *PlanBGPResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[28]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2489,7 +2762,7 @@ func (x *PlanBGPResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanBGPResponse.ProtoReflect.Descriptor instead.
 func (*PlanBGPResponse) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{28}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *PlanBGPResponse) GetNode() string {
@@ -2526,7 +2799,7 @@ type ConfigLine struct {
 
 func (x *ConfigLine) Reset() {
 	*x = ConfigLine{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[29]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2538,7 +2811,7 @@ func (x *ConfigLine) String() string {
 func (*ConfigLine) ProtoMessage() {}
 
 func (x *ConfigLine) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[29]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2551,7 +2824,7 @@ func (x *ConfigLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigLine.ProtoReflect.Descriptor instead.
 func (*ConfigLine) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{29}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ConfigLine) GetText() string {
@@ -2581,7 +2854,7 @@ type DiffBGPRequest struct {
 
 func (x *DiffBGPRequest) Reset() {
 	*x = DiffBGPRequest{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[30]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2593,7 +2866,7 @@ func (x *DiffBGPRequest) String() string {
 func (*DiffBGPRequest) ProtoMessage() {}
 
 func (x *DiffBGPRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[30]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2606,7 +2879,7 @@ func (x *DiffBGPRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffBGPRequest.ProtoReflect.Descriptor instead.
 func (*DiffBGPRequest) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{30}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DiffBGPRequest) GetNode() string {
@@ -2652,7 +2925,7 @@ type DiffBGPResponse struct {
 
 func (x *DiffBGPResponse) Reset() {
 	*x = DiffBGPResponse{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[31]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2664,7 +2937,7 @@ func (x *DiffBGPResponse) String() string {
 func (*DiffBGPResponse) ProtoMessage() {}
 
 func (x *DiffBGPResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[31]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2677,7 +2950,7 @@ func (x *DiffBGPResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffBGPResponse.ProtoReflect.Descriptor instead.
 func (*DiffBGPResponse) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{31}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *DiffBGPResponse) GetNode() string {
@@ -2760,7 +3033,7 @@ type SessionChange struct {
 
 func (x *SessionChange) Reset() {
 	*x = SessionChange{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[32]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2772,7 +3045,7 @@ func (x *SessionChange) String() string {
 func (*SessionChange) ProtoMessage() {}
 
 func (x *SessionChange) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[32]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2785,7 +3058,7 @@ func (x *SessionChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionChange.ProtoReflect.Descriptor instead.
 func (*SessionChange) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{32}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SessionChange) GetPeer() string {
@@ -2815,7 +3088,7 @@ type PeerChange struct {
 
 func (x *PeerChange) Reset() {
 	*x = PeerChange{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[33]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2827,7 +3100,7 @@ func (x *PeerChange) String() string {
 func (*PeerChange) ProtoMessage() {}
 
 func (x *PeerChange) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[33]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2840,7 +3113,7 @@ func (x *PeerChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerChange.ProtoReflect.Descriptor instead.
 func (*PeerChange) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{33}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *PeerChange) GetPeer() string {
@@ -2879,7 +3152,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[34]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2891,7 +3164,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[34]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2904,7 +3177,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{34}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{38}
 }
 
 type ReleaseResponse struct {
@@ -2917,7 +3190,7 @@ type ReleaseResponse struct {
 
 func (x *ReleaseResponse) Reset() {
 	*x = ReleaseResponse{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[35]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2929,7 +3202,7 @@ func (x *ReleaseResponse) String() string {
 func (*ReleaseResponse) ProtoMessage() {}
 
 func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[35]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2942,7 +3215,7 @@ func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{35}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ReleaseResponse) GetReleased() string {
@@ -2960,7 +3233,7 @@ type ResyncRequest struct {
 
 func (x *ResyncRequest) Reset() {
 	*x = ResyncRequest{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[36]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2972,7 +3245,7 @@ func (x *ResyncRequest) String() string {
 func (*ResyncRequest) ProtoMessage() {}
 
 func (x *ResyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[36]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2985,7 +3258,7 @@ func (x *ResyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResyncRequest.ProtoReflect.Descriptor instead.
 func (*ResyncRequest) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{36}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{40}
 }
 
 type ResyncResponse struct {
@@ -2997,7 +3270,7 @@ type ResyncResponse struct {
 
 func (x *ResyncResponse) Reset() {
 	*x = ResyncResponse{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[37]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3009,7 +3282,7 @@ func (x *ResyncResponse) String() string {
 func (*ResyncResponse) ProtoMessage() {}
 
 func (x *ResyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[37]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3022,7 +3295,7 @@ func (x *ResyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResyncResponse.ProtoReflect.Descriptor instead.
 func (*ResyncResponse) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{37}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ResyncResponse) GetTook() *durationpb.Duration {
@@ -3170,7 +3443,7 @@ const file_caracal_v1_caracal_proto_rawDesc = "" +
 	"\x05local\x18\a \x01(\bR\x05local\x12\x18\n" +
 	"\aproblem\x18\b \x01(\tR\aproblemJ\x04\b\n" +
 	"\x10\x0f\"\x12\n" +
-	"\x10GetStatusRequest\"\x89\x03\n" +
+	"\x10GetStatusRequest\"\xc2\x03\n" +
 	"\x11GetStatusResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\abackend\x18\x02 \x01(\tR\abackend\x12\x18\n" +
@@ -3180,7 +3453,12 @@ const file_caracal_v1_caracal_proto_rawDesc = "" +
 	"\asources\x18\x06 \x03(\v2\x12.caracal.v1.SourceR\asources\x12.\n" +
 	"\x06counts\x18\a \x03(\v2\x16.caracal.v1.RouteCountR\x06counts\x12,\n" +
 	"\adevices\x18\b \x03(\v2\x12.caracal.v1.DeviceR\adevices\x12/\n" +
-	"\bproblems\x18\t \x03(\v2\x13.caracal.v1.ProblemR\bproblemsJ\x04\b\x14\x10\x1e\"B\n" +
+	"\bproblems\x18\t \x03(\v2\x13.caracal.v1.ProblemR\bproblems\x127\n" +
+	"\tlatencies\x18\n" +
+	" \x03(\v2\x19.caracal.v1.LatencyBucketR\tlatenciesJ\x04\b\x14\x10\x1e\"T\n" +
+	"\rLatencyBucket\x12-\n" +
+	"\x04upto\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x04upto\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x04R\x05count\"B\n" +
 	"\tReadiness\x12\x14\n" +
 	"\x05ready\x18\x01 \x01(\bR\x05ready\x12\x1f\n" +
 	"\vwaiting_for\x18\x02 \x03(\tR\n" +
@@ -3210,7 +3488,23 @@ const file_caracal_v1_caracal_proto_rawDesc = "" +
 	"\x05field\x18\x02 \x01(\tR\x05field\x12\x12\n" +
 	"\x04text\x18\x03 \x01(\tR\x04text\x12\x12\n" +
 	"\x04file\x18\x04 \x01(\tR\x04file\x12\x12\n" +
-	"\x04line\x18\x05 \x01(\rR\x04line\"$\n" +
+	"\x04line\x18\x05 \x01(\rR\x04line\"(\n" +
+	"\x0eHistoryRequest\x12\x16\n" +
+	"\x06prefix\x18\x01 \x01(\tR\x06prefix\"[\n" +
+	"\x0fHistoryResponse\x12\x16\n" +
+	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x120\n" +
+	"\x06events\x18\x02 \x03(\v2\x18.caracal.v1.HistoryEventR\x06events\"\xa7\x02\n" +
+	"\fHistoryEvent\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
+	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x16\n" +
+	"\x06metric\x18\x03 \x01(\rR\x06metric\x12\x12\n" +
+	"\x04what\x18\x04 \x01(\tR\x04what\x12\x16\n" +
+	"\x06detail\x18\x05 \x01(\tR\x06detail\x12!\n" +
+	"\fkernel_route\x18\x06 \x01(\tR\vkernelRoute\x12\x14\n" +
+	"\x05cause\x18\a \x01(\tR\x05cause\x12\x19\n" +
+	"\bcause_id\x18\b \x01(\rR\acauseId\x129\n" +
+	"\n" +
+	"cause_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tcauseTime\"$\n" +
 	"\x0ePlanBGPRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\"\x84\x01\n" +
 	"\x0fPlanBGPResponse\x12\x12\n" +
@@ -3289,7 +3583,7 @@ const file_caracal_v1_caracal_proto_rawDesc = "" +
 	"\x14SESSION_STATE_ACTIVE\x10\x03\x12\x1b\n" +
 	"\x17SESSION_STATE_OPEN_SENT\x10\x04\x12\x1e\n" +
 	"\x1aSESSION_STATE_OPEN_CONFIRM\x10\x05\x12\x1d\n" +
-	"\x19SESSION_STATE_ESTABLISHED\x10\x062\xdb\x04\n" +
+	"\x19SESSION_STATE_ESTABLISHED\x10\x062\x9f\x05\n" +
 	"\n" +
 	"Inspection\x12H\n" +
 	"\tGetStatus\x12\x1c.caracal.v1.GetStatusRequest\x1a\x1d.caracal.v1.GetStatusResponse\x12M\n" +
@@ -3299,6 +3593,7 @@ const file_caracal_v1_caracal_proto_rawDesc = "" +
 	"\aExplain\x12\x1a.caracal.v1.ExplainRequest\x1a\x1b.caracal.v1.ExplainResponse\x12J\n" +
 	"\tListPeers\x12\x1c.caracal.v1.ListPeersRequest\x1a\x1d.caracal.v1.ListPeersResponse0\x01\x12J\n" +
 	"\tListVTEPs\x12\x1c.caracal.v1.ListVTEPsRequest\x1a\x1d.caracal.v1.ListVTEPsResponse0\x01\x12B\n" +
+	"\aHistory\x12\x1a.caracal.v1.HistoryRequest\x1a\x1b.caracal.v1.HistoryResponse\x12B\n" +
 	"\aPlanBGP\x12\x1a.caracal.v1.PlanBGPRequest\x1a\x1b.caracal.v1.PlanBGPResponse\x12B\n" +
 	"\aDiffBGP\x12\x1a.caracal.v1.DiffBGPRequest\x1a\x1b.caracal.v1.DiffBGPResponse2\x8e\x01\n" +
 	"\aControl\x12?\n" +
@@ -3318,7 +3613,7 @@ func file_caracal_v1_caracal_proto_rawDescGZIP() []byte {
 }
 
 var file_caracal_v1_caracal_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_caracal_v1_caracal_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_caracal_v1_caracal_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_caracal_v1_caracal_proto_goTypes = []any{
 	(Family)(0),                   // 0: caracal.v1.Family
 	(RouteState)(0),               // 1: caracal.v1.RouteState
@@ -3349,31 +3644,35 @@ var file_caracal_v1_caracal_proto_goTypes = []any{
 	(*VTEP)(nil),                  // 26: caracal.v1.VTEP
 	(*GetStatusRequest)(nil),      // 27: caracal.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 28: caracal.v1.GetStatusResponse
-	(*Readiness)(nil),             // 29: caracal.v1.Readiness
-	(*Source)(nil),                // 30: caracal.v1.Source
-	(*RouteCount)(nil),            // 31: caracal.v1.RouteCount
-	(*Device)(nil),                // 32: caracal.v1.Device
-	(*Problem)(nil),               // 33: caracal.v1.Problem
-	(*PlanBGPRequest)(nil),        // 34: caracal.v1.PlanBGPRequest
-	(*PlanBGPResponse)(nil),       // 35: caracal.v1.PlanBGPResponse
-	(*ConfigLine)(nil),            // 36: caracal.v1.ConfigLine
-	(*DiffBGPRequest)(nil),        // 37: caracal.v1.DiffBGPRequest
-	(*DiffBGPResponse)(nil),       // 38: caracal.v1.DiffBGPResponse
-	(*SessionChange)(nil),         // 39: caracal.v1.SessionChange
-	(*PeerChange)(nil),            // 40: caracal.v1.PeerChange
-	(*ReleaseRequest)(nil),        // 41: caracal.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),       // 42: caracal.v1.ReleaseResponse
-	(*ResyncRequest)(nil),         // 43: caracal.v1.ResyncRequest
-	(*ResyncResponse)(nil),        // 44: caracal.v1.ResyncResponse
-	(*timestamppb.Timestamp)(nil), // 45: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 46: google.protobuf.Duration
+	(*LatencyBucket)(nil),         // 29: caracal.v1.LatencyBucket
+	(*Readiness)(nil),             // 30: caracal.v1.Readiness
+	(*Source)(nil),                // 31: caracal.v1.Source
+	(*RouteCount)(nil),            // 32: caracal.v1.RouteCount
+	(*Device)(nil),                // 33: caracal.v1.Device
+	(*Problem)(nil),               // 34: caracal.v1.Problem
+	(*HistoryRequest)(nil),        // 35: caracal.v1.HistoryRequest
+	(*HistoryResponse)(nil),       // 36: caracal.v1.HistoryResponse
+	(*HistoryEvent)(nil),          // 37: caracal.v1.HistoryEvent
+	(*PlanBGPRequest)(nil),        // 38: caracal.v1.PlanBGPRequest
+	(*PlanBGPResponse)(nil),       // 39: caracal.v1.PlanBGPResponse
+	(*ConfigLine)(nil),            // 40: caracal.v1.ConfigLine
+	(*DiffBGPRequest)(nil),        // 41: caracal.v1.DiffBGPRequest
+	(*DiffBGPResponse)(nil),       // 42: caracal.v1.DiffBGPResponse
+	(*SessionChange)(nil),         // 43: caracal.v1.SessionChange
+	(*PeerChange)(nil),            // 44: caracal.v1.PeerChange
+	(*ReleaseRequest)(nil),        // 45: caracal.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),       // 46: caracal.v1.ReleaseResponse
+	(*ResyncRequest)(nil),         // 47: caracal.v1.ResyncRequest
+	(*ResyncResponse)(nil),        // 48: caracal.v1.ResyncResponse
+	(*timestamppb.Timestamp)(nil), // 49: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 50: google.protobuf.Duration
 }
 var file_caracal_v1_caracal_proto_depIdxs = []int32{
 	1,  // 0: caracal.v1.Route.state:type_name -> caracal.v1.RouteState
 	8,  // 1: caracal.v1.Route.reason:type_name -> caracal.v1.Reason
 	2,  // 2: caracal.v1.Route.type:type_name -> caracal.v1.RouteType
 	7,  // 3: caracal.v1.Route.next_hops:type_name -> caracal.v1.NextHop
-	45, // 4: caracal.v1.Route.since:type_name -> google.protobuf.Timestamp
+	49, // 4: caracal.v1.Route.since:type_name -> google.protobuf.Timestamp
 	1,  // 5: caracal.v1.RouteFilter.states:type_name -> caracal.v1.RouteState
 	0,  // 6: caracal.v1.RouteFilter.family:type_name -> caracal.v1.Family
 	10, // 7: caracal.v1.ListRoutesRequest.filter:type_name -> caracal.v1.RouteFilter
@@ -3389,55 +3688,62 @@ var file_caracal_v1_caracal_proto_depIdxs = []int32{
 	3,  // 17: caracal.v1.Verdict.level:type_name -> caracal.v1.Level
 	22, // 18: caracal.v1.ListPeersResponse.peers:type_name -> caracal.v1.Peer
 	4,  // 19: caracal.v1.Peer.state:type_name -> caracal.v1.SessionState
-	45, // 20: caracal.v1.Peer.since:type_name -> google.protobuf.Timestamp
-	46, // 21: caracal.v1.Peer.restart_time:type_name -> google.protobuf.Duration
+	49, // 20: caracal.v1.Peer.since:type_name -> google.protobuf.Timestamp
+	50, // 21: caracal.v1.Peer.restart_time:type_name -> google.protobuf.Duration
 	23, // 22: caracal.v1.Peer.bfd:type_name -> caracal.v1.BFD
-	45, // 23: caracal.v1.BFD.since:type_name -> google.protobuf.Timestamp
-	46, // 24: caracal.v1.BFD.interval:type_name -> google.protobuf.Duration
-	46, // 25: caracal.v1.BFD.detection:type_name -> google.protobuf.Duration
+	49, // 23: caracal.v1.BFD.since:type_name -> google.protobuf.Timestamp
+	50, // 24: caracal.v1.BFD.interval:type_name -> google.protobuf.Duration
+	50, // 25: caracal.v1.BFD.detection:type_name -> google.protobuf.Duration
 	26, // 26: caracal.v1.ListVTEPsResponse.vteps:type_name -> caracal.v1.VTEP
 	0,  // 27: caracal.v1.VTEP.family:type_name -> caracal.v1.Family
-	45, // 28: caracal.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
-	29, // 29: caracal.v1.GetStatusResponse.readiness:type_name -> caracal.v1.Readiness
-	30, // 30: caracal.v1.GetStatusResponse.sources:type_name -> caracal.v1.Source
-	31, // 31: caracal.v1.GetStatusResponse.counts:type_name -> caracal.v1.RouteCount
-	32, // 32: caracal.v1.GetStatusResponse.devices:type_name -> caracal.v1.Device
-	33, // 33: caracal.v1.GetStatusResponse.problems:type_name -> caracal.v1.Problem
-	45, // 34: caracal.v1.Source.since:type_name -> google.protobuf.Timestamp
-	1,  // 35: caracal.v1.RouteCount.state:type_name -> caracal.v1.RouteState
-	1,  // 36: caracal.v1.Device.state:type_name -> caracal.v1.RouteState
-	36, // 37: caracal.v1.PlanBGPResponse.lines:type_name -> caracal.v1.ConfigLine
-	33, // 38: caracal.v1.PlanBGPResponse.problems:type_name -> caracal.v1.Problem
-	39, // 39: caracal.v1.DiffBGPResponse.reset:type_name -> caracal.v1.SessionChange
-	39, // 40: caracal.v1.DiffBGPResponse.refresh:type_name -> caracal.v1.SessionChange
-	40, // 41: caracal.v1.DiffBGPResponse.peers:type_name -> caracal.v1.PeerChange
-	33, // 42: caracal.v1.DiffBGPResponse.problems:type_name -> caracal.v1.Problem
-	46, // 43: caracal.v1.ResyncResponse.took:type_name -> google.protobuf.Duration
-	27, // 44: caracal.v1.Inspection.GetStatus:input_type -> caracal.v1.GetStatusRequest
-	11, // 45: caracal.v1.Inspection.ListRoutes:input_type -> caracal.v1.ListRoutesRequest
-	13, // 46: caracal.v1.Inspection.WatchRoutes:input_type -> caracal.v1.WatchRoutesRequest
-	16, // 47: caracal.v1.Inspection.Explain:input_type -> caracal.v1.ExplainRequest
-	20, // 48: caracal.v1.Inspection.ListPeers:input_type -> caracal.v1.ListPeersRequest
-	24, // 49: caracal.v1.Inspection.ListVTEPs:input_type -> caracal.v1.ListVTEPsRequest
-	34, // 50: caracal.v1.Inspection.PlanBGP:input_type -> caracal.v1.PlanBGPRequest
-	37, // 51: caracal.v1.Inspection.DiffBGP:input_type -> caracal.v1.DiffBGPRequest
-	43, // 52: caracal.v1.Control.Resync:input_type -> caracal.v1.ResyncRequest
-	41, // 53: caracal.v1.Control.Release:input_type -> caracal.v1.ReleaseRequest
-	28, // 54: caracal.v1.Inspection.GetStatus:output_type -> caracal.v1.GetStatusResponse
-	12, // 55: caracal.v1.Inspection.ListRoutes:output_type -> caracal.v1.ListRoutesResponse
-	14, // 56: caracal.v1.Inspection.WatchRoutes:output_type -> caracal.v1.WatchRoutesResponse
-	17, // 57: caracal.v1.Inspection.Explain:output_type -> caracal.v1.ExplainResponse
-	21, // 58: caracal.v1.Inspection.ListPeers:output_type -> caracal.v1.ListPeersResponse
-	25, // 59: caracal.v1.Inspection.ListVTEPs:output_type -> caracal.v1.ListVTEPsResponse
-	35, // 60: caracal.v1.Inspection.PlanBGP:output_type -> caracal.v1.PlanBGPResponse
-	38, // 61: caracal.v1.Inspection.DiffBGP:output_type -> caracal.v1.DiffBGPResponse
-	44, // 62: caracal.v1.Control.Resync:output_type -> caracal.v1.ResyncResponse
-	42, // 63: caracal.v1.Control.Release:output_type -> caracal.v1.ReleaseResponse
-	54, // [54:64] is the sub-list for method output_type
-	44, // [44:54] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	49, // 28: caracal.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
+	30, // 29: caracal.v1.GetStatusResponse.readiness:type_name -> caracal.v1.Readiness
+	31, // 30: caracal.v1.GetStatusResponse.sources:type_name -> caracal.v1.Source
+	32, // 31: caracal.v1.GetStatusResponse.counts:type_name -> caracal.v1.RouteCount
+	33, // 32: caracal.v1.GetStatusResponse.devices:type_name -> caracal.v1.Device
+	34, // 33: caracal.v1.GetStatusResponse.problems:type_name -> caracal.v1.Problem
+	29, // 34: caracal.v1.GetStatusResponse.latencies:type_name -> caracal.v1.LatencyBucket
+	50, // 35: caracal.v1.LatencyBucket.upto:type_name -> google.protobuf.Duration
+	49, // 36: caracal.v1.Source.since:type_name -> google.protobuf.Timestamp
+	1,  // 37: caracal.v1.RouteCount.state:type_name -> caracal.v1.RouteState
+	1,  // 38: caracal.v1.Device.state:type_name -> caracal.v1.RouteState
+	37, // 39: caracal.v1.HistoryResponse.events:type_name -> caracal.v1.HistoryEvent
+	49, // 40: caracal.v1.HistoryEvent.time:type_name -> google.protobuf.Timestamp
+	49, // 41: caracal.v1.HistoryEvent.cause_time:type_name -> google.protobuf.Timestamp
+	40, // 42: caracal.v1.PlanBGPResponse.lines:type_name -> caracal.v1.ConfigLine
+	34, // 43: caracal.v1.PlanBGPResponse.problems:type_name -> caracal.v1.Problem
+	43, // 44: caracal.v1.DiffBGPResponse.reset:type_name -> caracal.v1.SessionChange
+	43, // 45: caracal.v1.DiffBGPResponse.refresh:type_name -> caracal.v1.SessionChange
+	44, // 46: caracal.v1.DiffBGPResponse.peers:type_name -> caracal.v1.PeerChange
+	34, // 47: caracal.v1.DiffBGPResponse.problems:type_name -> caracal.v1.Problem
+	50, // 48: caracal.v1.ResyncResponse.took:type_name -> google.protobuf.Duration
+	27, // 49: caracal.v1.Inspection.GetStatus:input_type -> caracal.v1.GetStatusRequest
+	11, // 50: caracal.v1.Inspection.ListRoutes:input_type -> caracal.v1.ListRoutesRequest
+	13, // 51: caracal.v1.Inspection.WatchRoutes:input_type -> caracal.v1.WatchRoutesRequest
+	16, // 52: caracal.v1.Inspection.Explain:input_type -> caracal.v1.ExplainRequest
+	20, // 53: caracal.v1.Inspection.ListPeers:input_type -> caracal.v1.ListPeersRequest
+	24, // 54: caracal.v1.Inspection.ListVTEPs:input_type -> caracal.v1.ListVTEPsRequest
+	35, // 55: caracal.v1.Inspection.History:input_type -> caracal.v1.HistoryRequest
+	38, // 56: caracal.v1.Inspection.PlanBGP:input_type -> caracal.v1.PlanBGPRequest
+	41, // 57: caracal.v1.Inspection.DiffBGP:input_type -> caracal.v1.DiffBGPRequest
+	47, // 58: caracal.v1.Control.Resync:input_type -> caracal.v1.ResyncRequest
+	45, // 59: caracal.v1.Control.Release:input_type -> caracal.v1.ReleaseRequest
+	28, // 60: caracal.v1.Inspection.GetStatus:output_type -> caracal.v1.GetStatusResponse
+	12, // 61: caracal.v1.Inspection.ListRoutes:output_type -> caracal.v1.ListRoutesResponse
+	14, // 62: caracal.v1.Inspection.WatchRoutes:output_type -> caracal.v1.WatchRoutesResponse
+	17, // 63: caracal.v1.Inspection.Explain:output_type -> caracal.v1.ExplainResponse
+	21, // 64: caracal.v1.Inspection.ListPeers:output_type -> caracal.v1.ListPeersResponse
+	25, // 65: caracal.v1.Inspection.ListVTEPs:output_type -> caracal.v1.ListVTEPsResponse
+	36, // 66: caracal.v1.Inspection.History:output_type -> caracal.v1.HistoryResponse
+	39, // 67: caracal.v1.Inspection.PlanBGP:output_type -> caracal.v1.PlanBGPResponse
+	42, // 68: caracal.v1.Inspection.DiffBGP:output_type -> caracal.v1.DiffBGPResponse
+	48, // 69: caracal.v1.Control.Resync:output_type -> caracal.v1.ResyncResponse
+	46, // 70: caracal.v1.Control.Release:output_type -> caracal.v1.ReleaseResponse
+	60, // [60:71] is the sub-list for method output_type
+	49, // [49:60] is the sub-list for method input_type
+	49, // [49:49] is the sub-list for extension type_name
+	49, // [49:49] is the sub-list for extension extendee
+	0,  // [0:49] is the sub-list for field type_name
 }
 
 func init() { file_caracal_v1_caracal_proto_init() }
@@ -3451,7 +3757,7 @@ func file_caracal_v1_caracal_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_caracal_v1_caracal_proto_rawDesc), len(file_caracal_v1_caracal_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   38,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

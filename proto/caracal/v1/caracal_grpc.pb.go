@@ -32,6 +32,7 @@ const (
 	Inspection_Explain_FullMethodName     = "/caracal.v1.Inspection/Explain"
 	Inspection_ListPeers_FullMethodName   = "/caracal.v1.Inspection/ListPeers"
 	Inspection_ListVTEPs_FullMethodName   = "/caracal.v1.Inspection/ListVTEPs"
+	Inspection_History_FullMethodName     = "/caracal.v1.Inspection/History"
 	Inspection_PlanBGP_FullMethodName     = "/caracal.v1.Inspection/PlanBGP"
 	Inspection_DiffBGP_FullMethodName     = "/caracal.v1.Inspection/DiffBGP"
 )
@@ -54,6 +55,8 @@ type InspectionClient interface {
 	ListPeers(ctx context.Context, in *ListPeersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListPeersResponse], error)
 	// ListVTEPs streams the VXLAN tunnel endpoints of the cluster, sorted by node and family.
 	ListVTEPs(ctx context.Context, in *ListVTEPsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListVTEPsResponse], error)
+	// History says what is remembered of the routes to a prefix: what was asked, decided and written, and why. The memory is bounded.
+	History(ctx context.Context, in *HistoryRequest, opts ...grpc.CallOption) (*HistoryResponse, error)
 	// PlanBGP says what the BGP configuration of a node of the cluster is, each line with the resource it comes from.
 	PlanBGP(ctx context.Context, in *PlanBGPRequest, opts ...grpc.CallOption) (*PlanBGPResponse, error)
 	// DiffBGP says what changed resources would do to a node's BGP; it changes nothing.
@@ -164,6 +167,16 @@ func (c *inspectionClient) ListVTEPs(ctx context.Context, in *ListVTEPsRequest, 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Inspection_ListVTEPsClient = grpc.ServerStreamingClient[ListVTEPsResponse]
 
+func (c *inspectionClient) History(ctx context.Context, in *HistoryRequest, opts ...grpc.CallOption) (*HistoryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HistoryResponse)
+	err := c.cc.Invoke(ctx, Inspection_History_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *inspectionClient) PlanBGP(ctx context.Context, in *PlanBGPRequest, opts ...grpc.CallOption) (*PlanBGPResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(PlanBGPResponse)
@@ -202,6 +215,8 @@ type InspectionServer interface {
 	ListPeers(*ListPeersRequest, grpc.ServerStreamingServer[ListPeersResponse]) error
 	// ListVTEPs streams the VXLAN tunnel endpoints of the cluster, sorted by node and family.
 	ListVTEPs(*ListVTEPsRequest, grpc.ServerStreamingServer[ListVTEPsResponse]) error
+	// History says what is remembered of the routes to a prefix: what was asked, decided and written, and why. The memory is bounded.
+	History(context.Context, *HistoryRequest) (*HistoryResponse, error)
 	// PlanBGP says what the BGP configuration of a node of the cluster is, each line with the resource it comes from.
 	PlanBGP(context.Context, *PlanBGPRequest) (*PlanBGPResponse, error)
 	// DiffBGP says what changed resources would do to a node's BGP; it changes nothing.
@@ -233,6 +248,9 @@ func (UnimplementedInspectionServer) ListPeers(*ListPeersRequest, grpc.ServerStr
 }
 func (UnimplementedInspectionServer) ListVTEPs(*ListVTEPsRequest, grpc.ServerStreamingServer[ListVTEPsResponse]) error {
 	return status.Error(codes.Unimplemented, "method ListVTEPs not implemented")
+}
+func (UnimplementedInspectionServer) History(context.Context, *HistoryRequest) (*HistoryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method History not implemented")
 }
 func (UnimplementedInspectionServer) PlanBGP(context.Context, *PlanBGPRequest) (*PlanBGPResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method PlanBGP not implemented")
@@ -341,6 +359,24 @@ func _Inspection_ListVTEPs_Handler(srv interface{}, stream grpc.ServerStream) er
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Inspection_ListVTEPsServer = grpc.ServerStreamingServer[ListVTEPsResponse]
 
+func _Inspection_History_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HistoryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(InspectionServer).History(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Inspection_History_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(InspectionServer).History(ctx, req.(*HistoryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Inspection_PlanBGP_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(PlanBGPRequest)
 	if err := dec(in); err != nil {
@@ -391,6 +427,10 @@ var Inspection_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Explain",
 			Handler:    _Inspection_Explain_Handler,
+		},
+		{
+			MethodName: "History",
+			Handler:    _Inspection_History_Handler,
 		},
 		{
 			MethodName: "PlanBGP",

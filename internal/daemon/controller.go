@@ -231,10 +231,10 @@ func (c *controller) losses(from, to *cluster.State, h *routes.Host) []loss {
 	was, is := c.backend(from), c.backend(to)
 	all := []loss{{what: "routes of owner " + string(routes.OwnerVXLAN)}}
 	keep := map[routes.Key]bool{}
-	for _, r := range vxlan.NewPlanner(c.node).Plan(vxlan.Input{State: to, Host: h, Backend: is}).Change.Routes {
+	for _, r := range vxlan.NewPlanner(c.node).Plan(vxlan.Input{State: to, Host: h, Backend: is, Felix: c.share.vxlan}).Change.Routes {
 		keep[r.Key()] = true
 	}
-	for _, r := range vxlan.NewPlanner(c.node).Plan(vxlan.Input{State: from, Host: h, Backend: was}).Change.Routes {
+	for _, r := range vxlan.NewPlanner(c.node).Plan(vxlan.Input{State: from, Host: h, Backend: was, Felix: c.share.vxlan}).Change.Routes {
 		all[0].of++
 		if !keep[r.Key()] {
 			all[0].lost++

@@ -21,7 +21,7 @@ var full = flag.Bool("full", false, "5,000 nodes, and the targets asserted")
 const (
 	mostMemory = 150 << 20 // bytes resident
 	aimedCPU   = 0.01      // of a core, while only noise arrives; docs/scale.md says what it is missed by
-	mostCPU    = 0.03      // more than this is a step back
+	mostCPU    = 0.05      // more than this is a step back
 )
 
 // settle is how long after the last route the daemon still gives back what its start took (internal/daemon/memory.go).

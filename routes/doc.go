@@ -91,7 +91,9 @@
 //
 // # Left for later
 //
-// Kernel nexthop objects (a form is the natural holder of their ids).
+// Writing by kernel nexthop objects (a form is the natural holder of their ids). A route under our protocol number that leads to one is
+// known as such, gets next hops of its own where it is wanted, and is looked for when an object goes, as the kernel drops IPv4's
+// routes without a word.
 //
 // Linux semantics are those of net/ipv4/fib_trie.c, net/ipv6/ip6_fib.c and drivers/net/vxlan of 6.x. The contract between nodes is
 // Calico's (Felix dataplane, reference in docs). Deviations from Felix: it deletes by destination and metric whatever the

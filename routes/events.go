@@ -33,6 +33,10 @@ func (p *Programmer) applyEvent(e *kernel.Event) {
 		p.routeEvent(e)
 	case kernel.EventSysctl:
 		p.settings.event(&e.Netconf, e.Deleted)
+	case kernel.EventNexthop:
+		if e.Deleted {
+			p.nexthopGone()
+		}
 	case kernel.EventNeighbour:
 		p.neighbourEvent(&e.Neighbour, e.Deleted)
 	}

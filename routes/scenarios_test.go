@@ -39,6 +39,7 @@ func scenarios() []scenario {
 		{"foreign route goes with its interface", foreignGoesWithItsInterface},
 		{"MTU of a route follows its interface", routeMTUFollows},
 		{"parent interface comes late", parentLate},
+		{"route leads to an object of another", routeByObject},
 		{"everything withdrawn", everythingWithdrawn},
 	}
 }

@@ -23,6 +23,9 @@ type formHead struct {
 	protocol kernel.Protocol
 	mtu      uint32
 	src      netip.Addr
+	// nhid is the nexthop object the route leads to. No wish has one: such a route is not what we write, and goes with its object
+	// without a word.
+	nhid uint32
 }
 
 type singleForm struct {
@@ -47,7 +50,7 @@ func newForms() forms {
 // scope in IPv6 and link scope for IPv4 without gateway (what the kernel makes of them), no next hops on blackholes, equal
 // paths in order. It allocates only for forms not seen before.
 func (f *forms) of(r *kernel.Route) *form {
-	head := formHead{typ: r.Type, scope: r.Scope, protocol: r.Protocol, mtu: r.MTU, src: r.Src}
+	head := formHead{typ: r.Type, scope: r.Scope, protocol: r.Protocol, mtu: r.MTU, src: r.Src, nhid: r.NexthopID}
 	if head.typ == 0 {
 		head.typ = kernel.Unicast
 	}
@@ -63,7 +66,7 @@ func (f *forms) of(r *kernel.Route) *form {
 	switch {
 	case r.Dst.Addr().Is6():
 		head.scope = kernel.ScopeUniverse
-	case head.typ == kernel.Unicast && !gateway:
+	case head.typ == kernel.Unicast && !gateway && head.nhid == 0:
 		head.scope = kernel.ScopeLink
 	}
 	return f.intern(head, f.hops)
@@ -104,6 +107,7 @@ func compareHops(a, b kernel.NextHop) int {
 func encodeForm(b []byte, head formHead, hops []kernel.NextHop) []byte {
 	b = append(b, byte(head.typ), byte(head.scope), byte(head.protocol))
 	b = binary.NativeEndian.AppendUint32(b, head.mtu)
+	b = binary.NativeEndian.AppendUint32(b, head.nhid)
 	b = appendAddr(b, head.src)
 	for _, h := range hops {
 		b = binary.NativeEndian.AppendUint32(b, uint32(h.Link))
@@ -135,7 +139,7 @@ func flag(b bool) byte {
 
 // is reports whether a route seen in the kernel has exactly this form, without looking it up.
 func (f *form) is(r *kernel.Route) bool {
-	if f.protocol != r.Protocol || f.typ != r.Type || f.mtu != r.MTU || f.src != r.Src || len(f.hops) != len(r.NextHops) || len(f.hops) > 1 {
+	if f.protocol != r.Protocol || f.typ != r.Type || f.mtu != r.MTU || f.nhid != r.NexthopID || f.src != r.Src || len(f.hops) != len(r.NextHops) || len(f.hops) > 1 {
 		return false
 	}
 	if f.scope != r.Scope && r.Dst.Addr().Is4() {
@@ -194,7 +198,7 @@ func (f *form) uses(link int) (some, all bool) {
 func (f *form) route(k kernel.RouteKey) kernel.Route {
 	return kernel.Route{
 		Dst: k.Dst, Table: kernel.TableMain, TOS: k.TOS, Metric: k.Metric, Type: f.typ, Scope: f.scope,
-		Protocol: f.protocol, Src: f.src, MTU: f.mtu, NextHops: f.hops,
+		Protocol: f.protocol, Src: f.src, MTU: f.mtu, NextHops: f.hops, NexthopID: f.nhid,
 	}
 }
 

@@ -68,3 +68,9 @@ func TestForeignObjectsCostNoRead(t *testing.T) {
 		}
 	})
 }
+
+// routeByObjectAlone is the same where the kernel shows an object's number and no next hops.
+func routeByObjectAlone(r *rig) {
+	r.must(r.far.WriteSysctl(r.t.Context(), kernel.SysctlNexthopCompat, 0))
+	routeByObject(r)
+}

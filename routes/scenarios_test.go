@@ -40,6 +40,7 @@ func scenarios() []scenario {
 		{"MTU of a route follows its interface", routeMTUFollows},
 		{"parent interface comes late", parentLate},
 		{"route leads to an object of another", routeByObject},
+		{"route leads to an object that is not shown", routeByObjectAlone},
 		{"everything withdrawn", everythingWithdrawn},
 	}
 }

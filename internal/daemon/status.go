@@ -29,6 +29,7 @@ func (d *daemon) sources() inspect.Sources {
 		},
 		Lookup:    d.programmer.Lookup,
 		Resync:    d.programmer.Resync,
+		Settings:  d.programmer.Settings,
 		History:   d.programmer.History,
 		Latencies: d.programmer.Latencies,
 		PlanBGP:   d.planBGP,

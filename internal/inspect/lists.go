@@ -126,6 +126,12 @@ func (s *Server) GetStatus(context.Context, *caracalv1.GetStatusRequest) (*carac
 		Readiness: &caracalv1.Readiness{Ready: info.Ready, WaitingFor: info.WaitingFor},
 		Counts:    countsOf(s.src.Counts()),
 	}
+	if s.src.Settings != nil {
+		for _, c := range s.src.Settings() {
+			m.Settings = append(m.Settings, &caracalv1.Setting{Name: c.Name, Want: int32(c.Want), Have: int32(c.Have), State: stateOf(c.Outcome), Detail: c.Detail,
+				Attempts: uint32(max(c.Attempts, 0)), Since: timeOf(c.Since)})
+		}
+	}
 	if s.src.Latencies != nil {
 		for _, b := range s.src.Latencies() {
 			l := &caracalv1.LatencyBucket{Count: b.Count}

@@ -25,7 +25,7 @@ func (r Renderer) Status(w io.Writer, m *caracalv1.GetStatusResponse) error {
 	if err := head.write(&b); err != nil {
 		return err
 	}
-	for _, part := range []func(io.Writer, *caracalv1.GetStatusResponse) error{routesPart, devicesPart, problemsPart} {
+	for _, part := range []func(io.Writer, *caracalv1.GetStatusResponse) error{routesPart, devicesPart, settingsPart, problemsPart} {
 		if err := part(&b, m); err != nil {
 			return err
 		}
@@ -56,6 +56,26 @@ func (r Renderer) sourceText(s *caracalv1.Source) string {
 		text += ": " + s.GetDetail()
 	}
 	return text
+}
+
+// settingsPart tells of the sysctls that are not as routing wants them.
+func settingsPart(w io.Writer, m *caracalv1.GetStatusResponse) error {
+	t := table{indent: "  "}
+	t.add("SYSCTL", "WANT", "HAVE", "STATE", "DETAIL")
+	wrong := false
+	for _, s := range m.GetSettings() {
+		if s.GetState() != caracalv1.RouteState_ROUTE_STATE_INSTALLED {
+			wrong = true
+			t.add(s.GetName(), fmt.Sprint(s.GetWant()), fmt.Sprint(s.GetHave()), stateWord(s.GetState()), s.GetDetail())
+		}
+	}
+	if !wrong {
+		return nil
+	}
+	if _, err := fmt.Fprint(w, "\nsettings that are not as routing wants them:\n"); err != nil {
+		return err
+	}
+	return t.write(w)
 }
 
 func routesPart(w io.Writer, m *caracalv1.GetStatusResponse) error {

@@ -268,6 +268,31 @@ func TestResync(t *testing.T) {
 	}
 }
 
+// TestSettings: a person is told of the sysctls that are not as wanted, a program of all.
+func TestSettings(t *testing.T) {
+	w := testWorld()
+	w.settings = []routes.SettingStatus{
+		{Name: "net/ipv4/conf/vxlan.calico/rp_filter", Want: 2, Have: 1, Outcome: routes.Failed, Detail: "EACCES: permission denied", Attempts: 3},
+		{Name: "net/ipv4/ip_forward", Want: 1, Have: 1, Outcome: routes.Installed},
+		{Name: "net/ipv4/conf/eth0/rp_filter", Want: 2, Have: 1, Outcome: routes.Foreign, Detail: "packets that come back another way are dropped"},
+	}
+	conn, _ := serve(t, w)
+	m, err := caracalv1.NewInspectionClient(conn).GetStatus(t.Context(), &caracalv1.GetStatusRequest{})
+	if err != nil || len(m.Settings) != 3 || m.Settings[0].Attempts != 3 {
+		t.Fatalf("%v, %v", m.GetSettings(), err)
+	}
+	var b bytes.Buffer
+	if err := settingsPart(&b, m); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "render/settings.txt", b.Bytes())
+	b.Reset()
+	m.Settings = m.Settings[1:2]
+	if err := settingsPart(&b, m); err != nil || b.Len() != 0 {
+		t.Errorf("all is well, and it says %q, %v", b.String(), err)
+	}
+}
+
 func TestRelease(t *testing.T) {
 	w := testWorld()
 	conn, _ := serve(t, w)

@@ -35,6 +35,8 @@ type Sources struct {
 	Lookup func(ctx context.Context, dst netip.Addr) (kernel.Answer, error)
 	// Resync makes the route programmer read the kernel back, and returns when it has repaired what differed.
 	Resync func(ctx context.Context) error
+	// Settings returns the sysctls that are kept or reported; may be nil.
+	Settings func() []routes.SettingStatus
 	// History returns what is remembered of the routes to a prefix, and Latencies how long programming took; may be nil.
 	History   func(netip.Prefix) []routes.HistoryEvent
 	Latencies func() []routes.Bucket

@@ -30,18 +30,19 @@ func pfx(s string) netip.Prefix { return netip.MustParsePrefix(s) }
 
 // world is a fake daemon: what inspection is lent, all of it changeable by a test.
 type world struct {
-	node    string
-	backend cluster.Backend
-	state   *cluster.State
-	vteps   []VTEP
-	peers   []bgp.PeerStatus
-	paths   map[netip.Prefix][]bgp.Path
-	lookup  func(netip.Addr) (kernel.Answer, error)
-	resync  func(context.Context) error
-	release string
-	history func(netip.Prefix) []routes.HistoryEvent
-	planBGP func(string) (bgp.Config, []cluster.Problem, error)
-	diffBGP func(string, string, []string) (bgp.Difference, []cluster.Problem, error)
+	node     string
+	backend  cluster.Backend
+	state    *cluster.State
+	vteps    []VTEP
+	peers    []bgp.PeerStatus
+	paths    map[netip.Prefix][]bgp.Path
+	lookup   func(netip.Addr) (kernel.Answer, error)
+	resync   func(context.Context) error
+	release  string
+	settings []routes.SettingStatus
+	history  func(netip.Prefix) []routes.HistoryEvent
+	planBGP  func(string) (bgp.Config, []cluster.Problem, error)
+	diffBGP  func(string, string, []string) (bgp.Difference, []cluster.Problem, error)
 
 	mu       sync.Mutex
 	info     StatusInfo
@@ -62,9 +63,10 @@ func (w *world) sources() Sources {
 			}
 			return w.lookup(a)
 		},
-		Release: func() string { return w.release },
-		History: func(dst netip.Prefix) []routes.HistoryEvent { return w.history(dst) },
-		PlanBGP: func(node string) (bgp.Config, []cluster.Problem, error) { return w.planBGP(node) },
+		Settings: func() []routes.SettingStatus { return w.settings },
+		Release:  func() string { return w.release },
+		History:  func(dst netip.Prefix) []routes.HistoryEvent { return w.history(dst) },
+		PlanBGP:  func(node string) (bgp.Config, []cluster.Problem, error) { return w.planBGP(node) },
 		DiffBGP: func(node, manifests string, deletions []string) (bgp.Difference, []cluster.Problem, error) {
 			return w.diffBGP(node, manifests, deletions)
 		},

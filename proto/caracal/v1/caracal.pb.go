@@ -1935,7 +1935,9 @@ type GetStatusResponse struct {
 	// Objects that cannot be used as written, and what to do about each.
 	Problems []*Problem `protobuf:"bytes,9,rep,name=problems,proto3" json:"problems,omitempty"`
 	// How long it took from an owner's wish until the kernel held a route as asked, since the start.
-	Latencies     []*LatencyBucket `protobuf:"bytes,10,rep,name=latencies,proto3" json:"latencies,omitempty"`
+	Latencies []*LatencyBucket `protobuf:"bytes,10,rep,name=latencies,proto3" json:"latencies,omitempty"`
+	// Sysctls that are kept, or only looked at because they belong to interfaces of others, by name.
+	Settings      []*Setting `protobuf:"bytes,11,rep,name=settings,proto3" json:"settings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2040,6 +2042,108 @@ func (x *GetStatusResponse) GetLatencies() []*LatencyBucket {
 	return nil
 }
 
+func (x *GetStatusResponse) GetSettings() []*Setting {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+// Setting is one sysctl that routing depends on.
+type Setting struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Path below /proc/sys.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Want int32  `protobuf:"varint,2,opt,name=want,proto3" json:"want,omitempty"`
+	Have int32  `protobuf:"varint,3,opt,name=have,proto3" json:"have,omitempty"`
+	// installed, failed, pending (somebody keeps changing it), or foreign: it is of an interface that is not ours, and not as wanted.
+	State         RouteState             `protobuf:"varint,4,opt,name=state,proto3,enum=caracal.v1.RouteState" json:"state,omitempty"`
+	Detail        string                 `protobuf:"bytes,5,opt,name=detail,proto3" json:"detail,omitempty"`
+	Attempts      uint32                 `protobuf:"varint,6,opt,name=attempts,proto3" json:"attempts,omitempty"`
+	Since         *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Setting) Reset() {
+	*x = Setting{}
+	mi := &file_caracal_v1_caracal_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Setting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Setting) ProtoMessage() {}
+
+func (x *Setting) ProtoReflect() protoreflect.Message {
+	mi := &file_caracal_v1_caracal_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Setting.ProtoReflect.Descriptor instead.
+func (*Setting) Descriptor() ([]byte, []int) {
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Setting) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Setting) GetWant() int32 {
+	if x != nil {
+		return x.Want
+	}
+	return 0
+}
+
+func (x *Setting) GetHave() int32 {
+	if x != nil {
+		return x.Have
+	}
+	return 0
+}
+
+func (x *Setting) GetState() RouteState {
+	if x != nil {
+		return x.State
+	}
+	return RouteState_ROUTE_STATE_UNSPECIFIED
+}
+
+func (x *Setting) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *Setting) GetAttempts() uint32 {
+	if x != nil {
+		return x.Attempts
+	}
+	return 0
+}
+
+func (x *Setting) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
 // LatencyBucket counts routes that took longer than the bucket before and no longer than upto; unset upto is no limit.
 type LatencyBucket struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2051,7 +2155,7 @@ type LatencyBucket struct {
 
 func (x *LatencyBucket) Reset() {
 	*x = LatencyBucket{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[22]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2063,7 +2167,7 @@ func (x *LatencyBucket) String() string {
 func (*LatencyBucket) ProtoMessage() {}
 
 func (x *LatencyBucket) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[22]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2076,7 +2180,7 @@ func (x *LatencyBucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatencyBucket.ProtoReflect.Descriptor instead.
 func (*LatencyBucket) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{22}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *LatencyBucket) GetUpto() *durationpb.Duration {
@@ -2105,7 +2209,7 @@ type Readiness struct {
 
 func (x *Readiness) Reset() {
 	*x = Readiness{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[23]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2117,7 +2221,7 @@ func (x *Readiness) String() string {
 func (*Readiness) ProtoMessage() {}
 
 func (x *Readiness) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[23]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2130,7 +2234,7 @@ func (x *Readiness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Readiness.ProtoReflect.Descriptor instead.
 func (*Readiness) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{23}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Readiness) GetReady() bool {
@@ -2161,7 +2265,7 @@ type Source struct {
 
 func (x *Source) Reset() {
 	*x = Source{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[24]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2173,7 +2277,7 @@ func (x *Source) String() string {
 func (*Source) ProtoMessage() {}
 
 func (x *Source) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[24]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2186,7 +2290,7 @@ func (x *Source) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Source.ProtoReflect.Descriptor instead.
 func (*Source) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{24}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Source) GetName() string {
@@ -2228,7 +2332,7 @@ type RouteCount struct {
 
 func (x *RouteCount) Reset() {
 	*x = RouteCount{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[25]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2240,7 +2344,7 @@ func (x *RouteCount) String() string {
 func (*RouteCount) ProtoMessage() {}
 
 func (x *RouteCount) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[25]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2253,7 +2357,7 @@ func (x *RouteCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteCount.ProtoReflect.Descriptor instead.
 func (*RouteCount) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{25}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RouteCount) GetOwner() string {
@@ -2298,7 +2402,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[26]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2310,7 +2414,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[26]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2323,7 +2427,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{26}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Device) GetName() string {
@@ -2407,7 +2511,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[27]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2419,7 +2523,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[27]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2432,7 +2536,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{27}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Problem) GetObject() string {
@@ -2480,7 +2584,7 @@ type HistoryRequest struct {
 
 func (x *HistoryRequest) Reset() {
 	*x = HistoryRequest{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[28]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2492,7 +2596,7 @@ func (x *HistoryRequest) String() string {
 func (*HistoryRequest) ProtoMessage() {}
 
 func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[28]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2505,7 +2609,7 @@ func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
 func (*HistoryRequest) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{28}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *HistoryRequest) GetPrefix() string {
@@ -2526,7 +2630,7 @@ type HistoryResponse struct {
 
 func (x *HistoryResponse) Reset() {
 	*x = HistoryResponse{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[29]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2538,7 +2642,7 @@ func (x *HistoryResponse) String() string {
 func (*HistoryResponse) ProtoMessage() {}
 
 func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[29]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2551,7 +2655,7 @@ func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
 func (*HistoryResponse) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{29}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *HistoryResponse) GetPrefix() string {
@@ -2590,7 +2694,7 @@ type HistoryEvent struct {
 
 func (x *HistoryEvent) Reset() {
 	*x = HistoryEvent{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[30]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2602,7 +2706,7 @@ func (x *HistoryEvent) String() string {
 func (*HistoryEvent) ProtoMessage() {}
 
 func (x *HistoryEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[30]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2615,7 +2719,7 @@ func (x *HistoryEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryEvent.ProtoReflect.Descriptor instead.
 func (*HistoryEvent) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{30}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *HistoryEvent) GetTime() *timestamppb.Timestamp {
@@ -2691,7 +2795,7 @@ type PlanBGPRequest struct {
 
 func (x *PlanBGPRequest) Reset() {
 	*x = PlanBGPRequest{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[31]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2703,7 +2807,7 @@ func (x *PlanBGPRequest) String() string {
 func (*PlanBGPRequest) ProtoMessage() {}
 
 func (x *PlanBGPRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[31]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2716,7 +2820,7 @@ func (x *PlanBGPRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanBGPRequest.ProtoReflect.Descriptor instead.
 func (*PlanBGPRequest) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{31}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *PlanBGPRequest) GetNode() string {
@@ -2737,7 +2841,7 @@ type PlanBGPResponse struct {
 
 func (x *PlanBGPResponse) Reset() {
 	*x = PlanBGPResponse{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[32]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2749,7 +2853,7 @@ func (x *PlanBGPResponse) String() string {
 func (*PlanBGPResponse) ProtoMessage() {}
 
 func (x *PlanBGPResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[32]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2762,7 +2866,7 @@ func (x *PlanBGPResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanBGPResponse.ProtoReflect.Descriptor instead.
 func (*PlanBGPResponse) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{32}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *PlanBGPResponse) GetNode() string {
@@ -2799,7 +2903,7 @@ type ConfigLine struct {
 
 func (x *ConfigLine) Reset() {
 	*x = ConfigLine{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[33]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2811,7 +2915,7 @@ func (x *ConfigLine) String() string {
 func (*ConfigLine) ProtoMessage() {}
 
 func (x *ConfigLine) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[33]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2824,7 +2928,7 @@ func (x *ConfigLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigLine.ProtoReflect.Descriptor instead.
 func (*ConfigLine) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{33}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ConfigLine) GetText() string {
@@ -2854,7 +2958,7 @@ type DiffBGPRequest struct {
 
 func (x *DiffBGPRequest) Reset() {
 	*x = DiffBGPRequest{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[34]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2866,7 +2970,7 @@ func (x *DiffBGPRequest) String() string {
 func (*DiffBGPRequest) ProtoMessage() {}
 
 func (x *DiffBGPRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[34]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2879,7 +2983,7 @@ func (x *DiffBGPRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffBGPRequest.ProtoReflect.Descriptor instead.
 func (*DiffBGPRequest) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{34}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *DiffBGPRequest) GetNode() string {
@@ -2925,7 +3029,7 @@ type DiffBGPResponse struct {
 
 func (x *DiffBGPResponse) Reset() {
 	*x = DiffBGPResponse{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[35]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2937,7 +3041,7 @@ func (x *DiffBGPResponse) String() string {
 func (*DiffBGPResponse) ProtoMessage() {}
 
 func (x *DiffBGPResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[35]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2950,7 +3054,7 @@ func (x *DiffBGPResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffBGPResponse.ProtoReflect.Descriptor instead.
 func (*DiffBGPResponse) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{35}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *DiffBGPResponse) GetNode() string {
@@ -3033,7 +3137,7 @@ type SessionChange struct {
 
 func (x *SessionChange) Reset() {
 	*x = SessionChange{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[36]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3045,7 +3149,7 @@ func (x *SessionChange) String() string {
 func (*SessionChange) ProtoMessage() {}
 
 func (x *SessionChange) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[36]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3058,7 +3162,7 @@ func (x *SessionChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionChange.ProtoReflect.Descriptor instead.
 func (*SessionChange) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{36}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SessionChange) GetPeer() string {
@@ -3088,7 +3192,7 @@ type PeerChange struct {
 
 func (x *PeerChange) Reset() {
 	*x = PeerChange{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[37]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3100,7 +3204,7 @@ func (x *PeerChange) String() string {
 func (*PeerChange) ProtoMessage() {}
 
 func (x *PeerChange) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[37]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3113,7 +3217,7 @@ func (x *PeerChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerChange.ProtoReflect.Descriptor instead.
 func (*PeerChange) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{37}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *PeerChange) GetPeer() string {
@@ -3152,7 +3256,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[38]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3164,7 +3268,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[38]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3177,7 +3281,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{38}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{39}
 }
 
 type ReleaseResponse struct {
@@ -3190,7 +3294,7 @@ type ReleaseResponse struct {
 
 func (x *ReleaseResponse) Reset() {
 	*x = ReleaseResponse{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[39]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3202,7 +3306,7 @@ func (x *ReleaseResponse) String() string {
 func (*ReleaseResponse) ProtoMessage() {}
 
 func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[39]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3215,7 +3319,7 @@ func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{39}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ReleaseResponse) GetReleased() string {
@@ -3233,7 +3337,7 @@ type ResyncRequest struct {
 
 func (x *ResyncRequest) Reset() {
 	*x = ResyncRequest{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[40]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3245,7 +3349,7 @@ func (x *ResyncRequest) String() string {
 func (*ResyncRequest) ProtoMessage() {}
 
 func (x *ResyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[40]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3258,7 +3362,7 @@ func (x *ResyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResyncRequest.ProtoReflect.Descriptor instead.
 func (*ResyncRequest) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{40}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{41}
 }
 
 type ResyncResponse struct {
@@ -3270,7 +3374,7 @@ type ResyncResponse struct {
 
 func (x *ResyncResponse) Reset() {
 	*x = ResyncResponse{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[41]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3282,7 +3386,7 @@ func (x *ResyncResponse) String() string {
 func (*ResyncResponse) ProtoMessage() {}
 
 func (x *ResyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[41]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3295,7 +3399,7 @@ func (x *ResyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResyncResponse.ProtoReflect.Descriptor instead.
 func (*ResyncResponse) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{41}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ResyncResponse) GetTook() *durationpb.Duration {
@@ -3443,7 +3547,7 @@ const file_caracal_v1_caracal_proto_rawDesc = "" +
 	"\x05local\x18\a \x01(\bR\x05local\x12\x18\n" +
 	"\aproblem\x18\b \x01(\tR\aproblemJ\x04\b\n" +
 	"\x10\x0f\"\x12\n" +
-	"\x10GetStatusRequest\"\xc2\x03\n" +
+	"\x10GetStatusRequest\"\xf3\x03\n" +
 	"\x11GetStatusResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\abackend\x18\x02 \x01(\tR\abackend\x12\x18\n" +
@@ -3455,7 +3559,16 @@ const file_caracal_v1_caracal_proto_rawDesc = "" +
 	"\adevices\x18\b \x03(\v2\x12.caracal.v1.DeviceR\adevices\x12/\n" +
 	"\bproblems\x18\t \x03(\v2\x13.caracal.v1.ProblemR\bproblems\x127\n" +
 	"\tlatencies\x18\n" +
-	" \x03(\v2\x19.caracal.v1.LatencyBucketR\tlatenciesJ\x04\b\x14\x10\x1e\"T\n" +
+	" \x03(\v2\x19.caracal.v1.LatencyBucketR\tlatencies\x12/\n" +
+	"\bsettings\x18\v \x03(\v2\x13.caracal.v1.SettingR\bsettingsJ\x04\b\x14\x10\x1e\"\xd9\x01\n" +
+	"\aSetting\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04want\x18\x02 \x01(\x05R\x04want\x12\x12\n" +
+	"\x04have\x18\x03 \x01(\x05R\x04have\x12,\n" +
+	"\x05state\x18\x04 \x01(\x0e2\x16.caracal.v1.RouteStateR\x05state\x12\x16\n" +
+	"\x06detail\x18\x05 \x01(\tR\x06detail\x12\x1a\n" +
+	"\battempts\x18\x06 \x01(\rR\battempts\x120\n" +
+	"\x05since\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"T\n" +
 	"\rLatencyBucket\x12-\n" +
 	"\x04upto\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x04upto\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x04R\x05count\"B\n" +
@@ -3613,7 +3726,7 @@ func file_caracal_v1_caracal_proto_rawDescGZIP() []byte {
 }
 
 var file_caracal_v1_caracal_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_caracal_v1_caracal_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_caracal_v1_caracal_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_caracal_v1_caracal_proto_goTypes = []any{
 	(Family)(0),                   // 0: caracal.v1.Family
 	(RouteState)(0),               // 1: caracal.v1.RouteState
@@ -3644,35 +3757,36 @@ var file_caracal_v1_caracal_proto_goTypes = []any{
 	(*VTEP)(nil),                  // 26: caracal.v1.VTEP
 	(*GetStatusRequest)(nil),      // 27: caracal.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 28: caracal.v1.GetStatusResponse
-	(*LatencyBucket)(nil),         // 29: caracal.v1.LatencyBucket
-	(*Readiness)(nil),             // 30: caracal.v1.Readiness
-	(*Source)(nil),                // 31: caracal.v1.Source
-	(*RouteCount)(nil),            // 32: caracal.v1.RouteCount
-	(*Device)(nil),                // 33: caracal.v1.Device
-	(*Problem)(nil),               // 34: caracal.v1.Problem
-	(*HistoryRequest)(nil),        // 35: caracal.v1.HistoryRequest
-	(*HistoryResponse)(nil),       // 36: caracal.v1.HistoryResponse
-	(*HistoryEvent)(nil),          // 37: caracal.v1.HistoryEvent
-	(*PlanBGPRequest)(nil),        // 38: caracal.v1.PlanBGPRequest
-	(*PlanBGPResponse)(nil),       // 39: caracal.v1.PlanBGPResponse
-	(*ConfigLine)(nil),            // 40: caracal.v1.ConfigLine
-	(*DiffBGPRequest)(nil),        // 41: caracal.v1.DiffBGPRequest
-	(*DiffBGPResponse)(nil),       // 42: caracal.v1.DiffBGPResponse
-	(*SessionChange)(nil),         // 43: caracal.v1.SessionChange
-	(*PeerChange)(nil),            // 44: caracal.v1.PeerChange
-	(*ReleaseRequest)(nil),        // 45: caracal.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),       // 46: caracal.v1.ReleaseResponse
-	(*ResyncRequest)(nil),         // 47: caracal.v1.ResyncRequest
-	(*ResyncResponse)(nil),        // 48: caracal.v1.ResyncResponse
-	(*timestamppb.Timestamp)(nil), // 49: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 50: google.protobuf.Duration
+	(*Setting)(nil),               // 29: caracal.v1.Setting
+	(*LatencyBucket)(nil),         // 30: caracal.v1.LatencyBucket
+	(*Readiness)(nil),             // 31: caracal.v1.Readiness
+	(*Source)(nil),                // 32: caracal.v1.Source
+	(*RouteCount)(nil),            // 33: caracal.v1.RouteCount
+	(*Device)(nil),                // 34: caracal.v1.Device
+	(*Problem)(nil),               // 35: caracal.v1.Problem
+	(*HistoryRequest)(nil),        // 36: caracal.v1.HistoryRequest
+	(*HistoryResponse)(nil),       // 37: caracal.v1.HistoryResponse
+	(*HistoryEvent)(nil),          // 38: caracal.v1.HistoryEvent
+	(*PlanBGPRequest)(nil),        // 39: caracal.v1.PlanBGPRequest
+	(*PlanBGPResponse)(nil),       // 40: caracal.v1.PlanBGPResponse
+	(*ConfigLine)(nil),            // 41: caracal.v1.ConfigLine
+	(*DiffBGPRequest)(nil),        // 42: caracal.v1.DiffBGPRequest
+	(*DiffBGPResponse)(nil),       // 43: caracal.v1.DiffBGPResponse
+	(*SessionChange)(nil),         // 44: caracal.v1.SessionChange
+	(*PeerChange)(nil),            // 45: caracal.v1.PeerChange
+	(*ReleaseRequest)(nil),        // 46: caracal.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),       // 47: caracal.v1.ReleaseResponse
+	(*ResyncRequest)(nil),         // 48: caracal.v1.ResyncRequest
+	(*ResyncResponse)(nil),        // 49: caracal.v1.ResyncResponse
+	(*timestamppb.Timestamp)(nil), // 50: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 51: google.protobuf.Duration
 }
 var file_caracal_v1_caracal_proto_depIdxs = []int32{
 	1,  // 0: caracal.v1.Route.state:type_name -> caracal.v1.RouteState
 	8,  // 1: caracal.v1.Route.reason:type_name -> caracal.v1.Reason
 	2,  // 2: caracal.v1.Route.type:type_name -> caracal.v1.RouteType
 	7,  // 3: caracal.v1.Route.next_hops:type_name -> caracal.v1.NextHop
-	49, // 4: caracal.v1.Route.since:type_name -> google.protobuf.Timestamp
+	50, // 4: caracal.v1.Route.since:type_name -> google.protobuf.Timestamp
 	1,  // 5: caracal.v1.RouteFilter.states:type_name -> caracal.v1.RouteState
 	0,  // 6: caracal.v1.RouteFilter.family:type_name -> caracal.v1.Family
 	10, // 7: caracal.v1.ListRoutesRequest.filter:type_name -> caracal.v1.RouteFilter
@@ -3688,62 +3802,65 @@ var file_caracal_v1_caracal_proto_depIdxs = []int32{
 	3,  // 17: caracal.v1.Verdict.level:type_name -> caracal.v1.Level
 	22, // 18: caracal.v1.ListPeersResponse.peers:type_name -> caracal.v1.Peer
 	4,  // 19: caracal.v1.Peer.state:type_name -> caracal.v1.SessionState
-	49, // 20: caracal.v1.Peer.since:type_name -> google.protobuf.Timestamp
-	50, // 21: caracal.v1.Peer.restart_time:type_name -> google.protobuf.Duration
+	50, // 20: caracal.v1.Peer.since:type_name -> google.protobuf.Timestamp
+	51, // 21: caracal.v1.Peer.restart_time:type_name -> google.protobuf.Duration
 	23, // 22: caracal.v1.Peer.bfd:type_name -> caracal.v1.BFD
-	49, // 23: caracal.v1.BFD.since:type_name -> google.protobuf.Timestamp
-	50, // 24: caracal.v1.BFD.interval:type_name -> google.protobuf.Duration
-	50, // 25: caracal.v1.BFD.detection:type_name -> google.protobuf.Duration
+	50, // 23: caracal.v1.BFD.since:type_name -> google.protobuf.Timestamp
+	51, // 24: caracal.v1.BFD.interval:type_name -> google.protobuf.Duration
+	51, // 25: caracal.v1.BFD.detection:type_name -> google.protobuf.Duration
 	26, // 26: caracal.v1.ListVTEPsResponse.vteps:type_name -> caracal.v1.VTEP
 	0,  // 27: caracal.v1.VTEP.family:type_name -> caracal.v1.Family
-	49, // 28: caracal.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
-	30, // 29: caracal.v1.GetStatusResponse.readiness:type_name -> caracal.v1.Readiness
-	31, // 30: caracal.v1.GetStatusResponse.sources:type_name -> caracal.v1.Source
-	32, // 31: caracal.v1.GetStatusResponse.counts:type_name -> caracal.v1.RouteCount
-	33, // 32: caracal.v1.GetStatusResponse.devices:type_name -> caracal.v1.Device
-	34, // 33: caracal.v1.GetStatusResponse.problems:type_name -> caracal.v1.Problem
-	29, // 34: caracal.v1.GetStatusResponse.latencies:type_name -> caracal.v1.LatencyBucket
-	50, // 35: caracal.v1.LatencyBucket.upto:type_name -> google.protobuf.Duration
-	49, // 36: caracal.v1.Source.since:type_name -> google.protobuf.Timestamp
-	1,  // 37: caracal.v1.RouteCount.state:type_name -> caracal.v1.RouteState
-	1,  // 38: caracal.v1.Device.state:type_name -> caracal.v1.RouteState
-	37, // 39: caracal.v1.HistoryResponse.events:type_name -> caracal.v1.HistoryEvent
-	49, // 40: caracal.v1.HistoryEvent.time:type_name -> google.protobuf.Timestamp
-	49, // 41: caracal.v1.HistoryEvent.cause_time:type_name -> google.protobuf.Timestamp
-	40, // 42: caracal.v1.PlanBGPResponse.lines:type_name -> caracal.v1.ConfigLine
-	34, // 43: caracal.v1.PlanBGPResponse.problems:type_name -> caracal.v1.Problem
-	43, // 44: caracal.v1.DiffBGPResponse.reset:type_name -> caracal.v1.SessionChange
-	43, // 45: caracal.v1.DiffBGPResponse.refresh:type_name -> caracal.v1.SessionChange
-	44, // 46: caracal.v1.DiffBGPResponse.peers:type_name -> caracal.v1.PeerChange
-	34, // 47: caracal.v1.DiffBGPResponse.problems:type_name -> caracal.v1.Problem
-	50, // 48: caracal.v1.ResyncResponse.took:type_name -> google.protobuf.Duration
-	27, // 49: caracal.v1.Inspection.GetStatus:input_type -> caracal.v1.GetStatusRequest
-	11, // 50: caracal.v1.Inspection.ListRoutes:input_type -> caracal.v1.ListRoutesRequest
-	13, // 51: caracal.v1.Inspection.WatchRoutes:input_type -> caracal.v1.WatchRoutesRequest
-	16, // 52: caracal.v1.Inspection.Explain:input_type -> caracal.v1.ExplainRequest
-	20, // 53: caracal.v1.Inspection.ListPeers:input_type -> caracal.v1.ListPeersRequest
-	24, // 54: caracal.v1.Inspection.ListVTEPs:input_type -> caracal.v1.ListVTEPsRequest
-	35, // 55: caracal.v1.Inspection.History:input_type -> caracal.v1.HistoryRequest
-	38, // 56: caracal.v1.Inspection.PlanBGP:input_type -> caracal.v1.PlanBGPRequest
-	41, // 57: caracal.v1.Inspection.DiffBGP:input_type -> caracal.v1.DiffBGPRequest
-	47, // 58: caracal.v1.Control.Resync:input_type -> caracal.v1.ResyncRequest
-	45, // 59: caracal.v1.Control.Release:input_type -> caracal.v1.ReleaseRequest
-	28, // 60: caracal.v1.Inspection.GetStatus:output_type -> caracal.v1.GetStatusResponse
-	12, // 61: caracal.v1.Inspection.ListRoutes:output_type -> caracal.v1.ListRoutesResponse
-	14, // 62: caracal.v1.Inspection.WatchRoutes:output_type -> caracal.v1.WatchRoutesResponse
-	17, // 63: caracal.v1.Inspection.Explain:output_type -> caracal.v1.ExplainResponse
-	21, // 64: caracal.v1.Inspection.ListPeers:output_type -> caracal.v1.ListPeersResponse
-	25, // 65: caracal.v1.Inspection.ListVTEPs:output_type -> caracal.v1.ListVTEPsResponse
-	36, // 66: caracal.v1.Inspection.History:output_type -> caracal.v1.HistoryResponse
-	39, // 67: caracal.v1.Inspection.PlanBGP:output_type -> caracal.v1.PlanBGPResponse
-	42, // 68: caracal.v1.Inspection.DiffBGP:output_type -> caracal.v1.DiffBGPResponse
-	48, // 69: caracal.v1.Control.Resync:output_type -> caracal.v1.ResyncResponse
-	46, // 70: caracal.v1.Control.Release:output_type -> caracal.v1.ReleaseResponse
-	60, // [60:71] is the sub-list for method output_type
-	49, // [49:60] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	50, // 28: caracal.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
+	31, // 29: caracal.v1.GetStatusResponse.readiness:type_name -> caracal.v1.Readiness
+	32, // 30: caracal.v1.GetStatusResponse.sources:type_name -> caracal.v1.Source
+	33, // 31: caracal.v1.GetStatusResponse.counts:type_name -> caracal.v1.RouteCount
+	34, // 32: caracal.v1.GetStatusResponse.devices:type_name -> caracal.v1.Device
+	35, // 33: caracal.v1.GetStatusResponse.problems:type_name -> caracal.v1.Problem
+	30, // 34: caracal.v1.GetStatusResponse.latencies:type_name -> caracal.v1.LatencyBucket
+	29, // 35: caracal.v1.GetStatusResponse.settings:type_name -> caracal.v1.Setting
+	1,  // 36: caracal.v1.Setting.state:type_name -> caracal.v1.RouteState
+	50, // 37: caracal.v1.Setting.since:type_name -> google.protobuf.Timestamp
+	51, // 38: caracal.v1.LatencyBucket.upto:type_name -> google.protobuf.Duration
+	50, // 39: caracal.v1.Source.since:type_name -> google.protobuf.Timestamp
+	1,  // 40: caracal.v1.RouteCount.state:type_name -> caracal.v1.RouteState
+	1,  // 41: caracal.v1.Device.state:type_name -> caracal.v1.RouteState
+	38, // 42: caracal.v1.HistoryResponse.events:type_name -> caracal.v1.HistoryEvent
+	50, // 43: caracal.v1.HistoryEvent.time:type_name -> google.protobuf.Timestamp
+	50, // 44: caracal.v1.HistoryEvent.cause_time:type_name -> google.protobuf.Timestamp
+	41, // 45: caracal.v1.PlanBGPResponse.lines:type_name -> caracal.v1.ConfigLine
+	35, // 46: caracal.v1.PlanBGPResponse.problems:type_name -> caracal.v1.Problem
+	44, // 47: caracal.v1.DiffBGPResponse.reset:type_name -> caracal.v1.SessionChange
+	44, // 48: caracal.v1.DiffBGPResponse.refresh:type_name -> caracal.v1.SessionChange
+	45, // 49: caracal.v1.DiffBGPResponse.peers:type_name -> caracal.v1.PeerChange
+	35, // 50: caracal.v1.DiffBGPResponse.problems:type_name -> caracal.v1.Problem
+	51, // 51: caracal.v1.ResyncResponse.took:type_name -> google.protobuf.Duration
+	27, // 52: caracal.v1.Inspection.GetStatus:input_type -> caracal.v1.GetStatusRequest
+	11, // 53: caracal.v1.Inspection.ListRoutes:input_type -> caracal.v1.ListRoutesRequest
+	13, // 54: caracal.v1.Inspection.WatchRoutes:input_type -> caracal.v1.WatchRoutesRequest
+	16, // 55: caracal.v1.Inspection.Explain:input_type -> caracal.v1.ExplainRequest
+	20, // 56: caracal.v1.Inspection.ListPeers:input_type -> caracal.v1.ListPeersRequest
+	24, // 57: caracal.v1.Inspection.ListVTEPs:input_type -> caracal.v1.ListVTEPsRequest
+	36, // 58: caracal.v1.Inspection.History:input_type -> caracal.v1.HistoryRequest
+	39, // 59: caracal.v1.Inspection.PlanBGP:input_type -> caracal.v1.PlanBGPRequest
+	42, // 60: caracal.v1.Inspection.DiffBGP:input_type -> caracal.v1.DiffBGPRequest
+	48, // 61: caracal.v1.Control.Resync:input_type -> caracal.v1.ResyncRequest
+	46, // 62: caracal.v1.Control.Release:input_type -> caracal.v1.ReleaseRequest
+	28, // 63: caracal.v1.Inspection.GetStatus:output_type -> caracal.v1.GetStatusResponse
+	12, // 64: caracal.v1.Inspection.ListRoutes:output_type -> caracal.v1.ListRoutesResponse
+	14, // 65: caracal.v1.Inspection.WatchRoutes:output_type -> caracal.v1.WatchRoutesResponse
+	17, // 66: caracal.v1.Inspection.Explain:output_type -> caracal.v1.ExplainResponse
+	21, // 67: caracal.v1.Inspection.ListPeers:output_type -> caracal.v1.ListPeersResponse
+	25, // 68: caracal.v1.Inspection.ListVTEPs:output_type -> caracal.v1.ListVTEPsResponse
+	37, // 69: caracal.v1.Inspection.History:output_type -> caracal.v1.HistoryResponse
+	40, // 70: caracal.v1.Inspection.PlanBGP:output_type -> caracal.v1.PlanBGPResponse
+	43, // 71: caracal.v1.Inspection.DiffBGP:output_type -> caracal.v1.DiffBGPResponse
+	49, // 72: caracal.v1.Control.Resync:output_type -> caracal.v1.ResyncResponse
+	47, // 73: caracal.v1.Control.Release:output_type -> caracal.v1.ReleaseResponse
+	63, // [63:74] is the sub-list for method output_type
+	52, // [52:63] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_caracal_v1_caracal_proto_init() }
@@ -3757,7 +3874,7 @@ func file_caracal_v1_caracal_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_caracal_v1_caracal_proto_rawDesc), len(file_caracal_v1_caracal_proto_rawDesc)),
 			NumEnums:      7,
-			NumMessages:   42,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -83,6 +83,7 @@ func (p *Programmer) nextAlarm() time.Time {
 	}
 	earlier(p.neighbours.next())
 	earlier(p.settings.next())
+	earlier(p.takeover.next(p.now))
 	earlier(p.reads.nextDue())
 	// What is due but cannot be done waits for something that rings by itself; it must not make us spin.
 	if soonest := p.now.Add(time.Millisecond); next.Before(soonest) {

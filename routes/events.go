@@ -47,6 +47,9 @@ func (p *Programmer) routeEvent(ev *kernel.Event) {
 	if r.Table != 0 && r.Table != kernel.TableMain {
 		return
 	}
+	if !ev.Deleted && r.Protocol != kernel.ProtoCaracal {
+		p.lives(r)
+	}
 	k := kernel.RouteKey{Dst: r.Dst, Metric: r.Metric, TOS: r.TOS}
 	e := p.routes.Get(k)
 	if e != nil && e.Note.echoes == 1 && !ev.Deleted && e.Actual() != nil && e.Actual().is(r) && !ev.Replaced {

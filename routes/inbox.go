@@ -2,6 +2,7 @@ package routes
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"sync"
 )
@@ -19,8 +20,10 @@ type mail struct {
 	expect  []Owner // with expected: the owners that must be in sync
 	counts  bool    // expect was said
 	inSync  []Owner
-	resyncs []chan error // Resync: answered after a full read and one more pass
-	syncs   []chan error // Sync: answered after one pass
+	resyncs []chan error   // Resync: answered after a full read and one more pass
+	syncs   []chan error   // Sync: answered after one pass
+	within  []netip.Prefix // with bounds: the destinations whose leftovers are taken over
+	bounds  bool           // within was said
 }
 
 type ownerChange struct {
@@ -100,6 +103,9 @@ func (p *Programmer) InSync(owner Owner) {
 // was any.
 func (p *Programmer) takeInbox(ctx context.Context) {
 	m := p.inbox.take()
+	if m.bounds {
+		p.adoptWithin(ctx, m.within)
+	}
 	for i := range m.changes {
 		p.applyChange(ctx, m.changes[i].owner, &m.changes[i].change)
 	}

@@ -89,6 +89,9 @@ func (p *Programmer) linkSeen(l *kernel.Link) {
 	if old == nil || old.Name != l.Name {
 		t.names = nil
 		p.foreign.renamed(l.Index)
+		if p.foreign.hops[l.Index] > 0 {
+			p.findLeftovers() // what leads to an interface without a name is nobody's leftover
+		}
 	}
 	if old != nil && old.Up && !l.Up {
 		p.linkDown(l.Index, false)

@@ -17,7 +17,7 @@ type Options struct {
 	// Settings: forwarding of the namespace, once something of the family is wanted, and forwarding and reverse path filter of our tunnel devices
 	// are kept as routing needs them.
 	Settings bool
-	// Adopt says whose leftovers are taken over as if they were ours.
+	// Adopt says whose leftovers are taken over as if they were ours, within the destinations that Within names.
 	Adopt Adoption
 	// BesideFelix says that a Felix runs on this host: the devices with its names are not touched.
 	BesideFelix bool
@@ -42,6 +42,8 @@ const (
 	logPart      = "part"
 	logSetting   = "setting"
 	logValue     = "value"
+	logProgram   = "program"
+	logAgain     = "again_in"
 )
 
 // The pace of the Programmer. None of these delays a first attempt.

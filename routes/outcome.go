@@ -107,6 +107,9 @@ func (p *Programmer) setOutcome(e *routeEntry, w *wish, o outcome) {
 		p.recorder.note(record{at: p.now.UnixNano(), key: e.Key(), cause: p.recorder.now, owner: w.owner, what: settled, outcome: o})
 	}
 	w.outcome, w.since = o, p.now.UnixMilli()
+	if len(p.takeover.held) > 0 {
+		p.letGo(e.Key().Dst)
+	}
 	p.tell(e, w.owner)
 }
 

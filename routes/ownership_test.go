@@ -5,18 +5,26 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/gaissmai/bart"
+
 	"github.com/caracal-net/caracal/internal/kernel"
 )
 
 func TestOwnership(t *testing.T) {
+	within := new(bart.Lite)
+	within.Insert(pfx("10.0.0.0/8"))
 	names := func(i int) string {
 		return map[int]string{1: "lo", 2: "eth0", 3: DeviceIPIP, 4: DeviceVXLAN, 5: DeviceVXLAN6, 6: "cali123"}[i]
 	}
 	route := func(p kernel.Protocol, links ...int) kernel.Route {
-		r := kernel.Route{Protocol: p}
+		r := kernel.Route{Dst: pfx("10.1.0.0/26"), Protocol: p}
 		for _, l := range links {
 			r.NextHops = append(r.NextHops, kernel.NextHop{Link: l})
 		}
+		return r
+	}
+	outside := func(r kernel.Route) kernel.Route {
+		r.Dst = pfx("172.16.0.0/26")
 		return r
 	}
 	for _, c := range []struct {
@@ -28,19 +36,26 @@ func TestOwnership(t *testing.T) {
 		{"our number, blackhole", route(202), true, true, true},
 		{"our number, to a workload", route(202, 6), true, true, true},
 		{"BIRD on tunl0", route(12, 3), false, true, false},
-		{"BIRD on a NIC", route(12, 2), false, false, false},
-		{"BIRD on tunl0 and a NIC", route(12, 3, 2), false, false, false},
-		{"BIRD blackhole", route(12), false, false, false},
+		{"BIRD on a NIC", route(12, 2), false, true, false},
+		{"BIRD on tunl0 and a NIC", route(12, 3, 2), false, true, false},
+		{"BIRD blackhole", route(12), false, true, false},
+		{"BIRD on tunl0, outside", outside(route(12, 3)), false, false, false},
+		{"BIRD default route", kernel.Route{Dst: pfx("0.0.0.0/0"), Protocol: 12}, false, false, false},
+		{"BIRD to a workload", route(12, 6), false, false, false},
 		{"Felix direct", route(80, 2), false, false, true},
 		{"Felix blackhole", route(80), false, false, true},
 		{"Felix on tunl0", route(80, 3), false, false, true},
 		{"Felix to a workload", route(80, 6), false, false, false},
 		{"boot on vxlan.calico", route(3, 4), false, false, true},
+		{"boot on vxlan.calico, outside", outside(route(3, 4)), false, false, false},
+		{"Felix blackhole outside", outside(route(80)), false, false, false},
+		{"our number, outside", outside(route(202)), true, true, true},
 		{"boot on vxlan-v6.calico", route(3, 5), false, false, true},
 		{"boot on a NIC", route(3, 2), false, false, false},
 		{"boot to a workload", route(3, 6), false, false, false},
 		{"boot on an interface without a name", route(3, 77), false, false, false},
 		{"kernel on vxlan.calico", route(2, 4), false, false, false},
+		{"Felix on an interface without a name", route(80, 77), false, false, false},
 		{"static", route(4, 2), false, false, false},
 		{"zebra", route(11, 4), false, false, false},
 	} {
@@ -48,8 +63,11 @@ func TestOwnership(t *testing.T) {
 			adopt Adoption
 			want  bool
 		}{{Adoption{}, c.plain}, {Adoption{BIRD: true}, c.birds}, {Adoption{Felix: true}, c.felixes}, {Adoption{true, true}, c.birds || c.felixes}} {
-			if got := (ownership{adopt: o.adopt}).ours(&c.r, names); got != o.want {
+			if got := (ownership{adopt: o.adopt, within: within}).ours(&c.r, names); got != o.want {
 				t.Errorf("%s with %+v: ours is %v, want %v", c.what, o.adopt, got, o.want)
+			}
+			if got := (ownership{adopt: o.adopt}).ours(&c.r, names); got != (c.r.Protocol == kernel.ProtoCaracal) {
+				t.Errorf("%s with %+v, within nothing: ours is %v", c.what, o.adopt, got)
 			}
 		}
 	}
@@ -72,6 +90,7 @@ func TestAdoption(t *testing.T) {
 			}
 			before := theirs()
 			r.start(Options{Adopt: Adoption{Felix: adopt}})
+			r.p.Within(pfx("10.0.0.0/8"))
 			r.p.Expect(OwnerVXLAN)
 			r.apply(whole(via("10.1.0.0/26", "192.0.2.8"), via("10.2.0.0/26", "192.0.2.8")))
 			r.wait()

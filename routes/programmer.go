@@ -71,6 +71,7 @@ type Programmer struct {
 	neighbours     neighbourTable
 	settings       settings
 
+	takeover takeover
 	recorder recorder
 	alarms   alarms
 	writes   writes
@@ -94,9 +95,10 @@ func New(o Options) *Programmer {
 		o.Log = slog.Default()
 	}
 	p := &Programmer{
-		kernel: o.Kernel, muted: o.Kernel.MutesAdds(), log: o.Log, interval: o.ResyncInterval, policy: ownership{o.Adopt, o.BesideFelix},
-		inbox:  inbox{ring: make(chan struct{}, 1)},
-		owners: []Owner{""}, ranks: map[Owner]uint8{"": 0}, turn: []uint8{0}, counts: make([][outcomes]int, 1),
+		kernel: o.Kernel, muted: o.Kernel.MutesAdds(), log: o.Log, interval: o.ResyncInterval, policy: ownership{adopt: o.Adopt, beside: o.BesideFelix},
+		takeover: takeover{wanted: o.Adopt},
+		inbox:    inbox{ring: make(chan struct{}, 1)},
+		owners:   []Owner{""}, ranks: map[Owner]uint8{"": 0}, turn: []uint8{0}, counts: make([][outcomes]int, 1),
 		forms: newForms(), shapes: newShapes(),
 		routes:   delta.New[kernel.RouteKey, *form, routeNote](),
 		inSync:   map[Owner]bool{},
@@ -239,6 +241,7 @@ func (p *Programmer) takeEvents(events <-chan kernel.Event) bool {
 // pass does once what is to be done, in the order that keeps packets flowing: know the links, make the devices, their
 // neighbours, then routes; and only when nothing is left to add, remove: routes, then neighbours, then devices.
 func (p *Programmer) pass(ctx context.Context) {
+	p.resume(ctx)
 	p.readKernel(ctx)
 	p.settleSuspects()
 	p.bindShapes()

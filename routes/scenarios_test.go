@@ -41,6 +41,9 @@ func scenarios() []scenario {
 		{"parent interface comes late", parentLate},
 		{"route leads to an object of another", routeByObject},
 		{"route leads to an object that is not shown", routeByObjectAlone},
+		{"leftovers taken over", leftoversTakenOver},
+		{"leftovers outlast a refusal", leftoversOutlastRefusal},
+		{"leftovers where no way is known", leftoversWithoutAWay},
 		{"everything withdrawn", everythingWithdrawn},
 	}
 }

@@ -115,6 +115,10 @@ func (p *Programmer) rowOf(e *routeEntry, w, winner *wish) row {
 		}
 	case foreign:
 		r.detail = p.describeForeign(e)
+	case kept:
+		if left := e.Actual().protocol; left != kernel.ProtoCaracal && r.detail == "" {
+			r.detail = "left behind by protocol " + left.String()
+		}
 	case lost:
 		r.winner = p.owners[winner.owner]
 	}

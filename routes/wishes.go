@@ -211,6 +211,9 @@ func (p *Programmer) withdraw(e *routeEntry, rank uint8) {
 		n.others = nil
 	}
 	p.decide(e)
+	if len(p.takeover.held) > 0 {
+		p.letGo(e.Key().Dst)
+	}
 	p.forget(e)
 }
 

@@ -3,6 +3,7 @@ package routes
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"time"
 
 	"github.com/caracal-net/caracal/internal/kernel"
@@ -150,6 +151,7 @@ func (p *Programmer) writeDeletions(ctx context.Context) {
 	}
 	b := p.writes.batch()
 	b.reset()
+	var unfinished map[netip.Prefix]bool
 	for !b.full() {
 		e := p.routes.TakeDeletion()
 		if e == nil {
@@ -158,6 +160,14 @@ func (p *Programmer) writeDeletions(ctx context.Context) {
 		if t := e.Note.trouble; t != nil && t.refused && t.due.After(p.now) {
 			p.arm(e, t)
 			continue
+		}
+		if e.Actual().protocol != kernel.ProtoCaracal {
+			if unfinished == nil {
+				unfinished = p.unfinished()
+			}
+			if p.hold(e, unfinished) {
+				continue
+			}
 		}
 		b.add(kernel.Delete, e, e.Actual())
 	}

@@ -30,8 +30,8 @@
 // every permanent neighbour and FDB entry on them and all addresses but IPv6 link-local. tunl0 belongs to the ipip module; its
 // addresses are set exactly while an owner wants it, and when nobody does only its IPv4 host addresses are removed, as Felix
 // does. Everything else is foreign and is never written. A foreign route under a key that we want makes the wish Foreign until an
-// event says that it is gone. Taking over what BIRD (protocol 12 on tunl0) and Felix (80; 3 on VXLAN devices) left behind is a
-// policy of its own (Adoption), off by default.
+// event says that it is gone. What BIRD (protocol 12) and Felix (80; 3 on VXLAN
+// devices) left behind can be taken over within named destinations, unless that program shows that it lives (adopt.go).
 //
 // Settings: forwarding of the namespace, and forwarding and reverse path filter of our tunnel devices (settings.go). Those of other interfaces
 // are only looked at.

@@ -38,7 +38,7 @@ func command() *cobra.Command {
 }
 
 func runCommand() *cobra.Command {
-	var backend, level string
+	var backend, level, adopt string
 	cfg := daemon.Config{}
 	cmd := &cobra.Command{
 		Use:   "run",
@@ -59,6 +59,8 @@ func runCommand() *cobra.Command {
 		daemon.EnvSnapshot+", with kubernetes "+daemon.DefaultSnapshot)
 	f.StringVar(&cfg.ProcSys, "proc-sys", os.Getenv(daemon.EnvProcSys), "where sysctls are written, if not in /proc/sys; default "+daemon.EnvProcSys)
 	f.BoolVar(&cfg.Felix, "beside-felix", os.Getenv(daemon.EnvBesideFelix) == "true", "a Felix runs on this host: leave it what is its own; default "+daemon.EnvBesideFelix)
+	f.StringVar(&adopt, "adopt", os.Getenv(daemon.EnvAdopt), "whose leftovers in our pools are taken over: bird, felix, both with a comma, or none; default "+
+		daemon.EnvAdopt+", or both, and none beside a Felix")
 	f.StringVar(&backend, "backend", os.Getenv(daemon.EnvBackend), "bird, vxlan or none, until the ConfigMap calico-config says otherwise; default "+daemon.EnvBackend)
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -67,6 +69,9 @@ func runCommand() *cobra.Command {
 			return err
 		}
 		if cfg.Backend, err = daemon.ParseBackend(backend); err != nil {
+			return err
+		}
+		if cfg.Adopt, err = daemon.ParseAdoption(adopt, cfg.Felix); err != nil {
 			return err
 		}
 		if cfg.Node == "" {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/caracal-net/caracal/internal/cluster"
 	"github.com/caracal-net/caracal/internal/startup"
+	"github.com/caracal-net/caracal/routes"
 )
 
 // Config is what caracald is started with: flags, whose defaults are the environment variables calico-node has.
@@ -17,6 +18,7 @@ type Config struct {
 	Snapshot  string          // file that keeps the cluster's state for a start without the datastore; empty = none
 	ProcSys   string          // where sysctls are written; empty = /proc/sys
 	Felix     bool            // a Felix runs on this host and keeps what it programs
+	Adopt     routes.Adoption // whose leftovers are taken over
 	Backend   cluster.Backend // used until the datastore names one
 	// Rails are the safety rails; the zero value stands for DefaultRails.
 	Rails Rails

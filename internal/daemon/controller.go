@@ -26,6 +26,7 @@ type programmer interface {
 	Apply(owner routes.Owner, c routes.Change)
 	Expect(owners ...routes.Owner)
 	InSync(owner routes.Owner)
+	Within(dsts ...netip.Prefix)
 }
 
 // speakers is what the controller needs of the engine: nil asks for no Speaker at all.
@@ -39,10 +40,12 @@ type controller struct {
 	routerID startup.RouterID
 	// besideFelix: a Felix runs on this host.
 	besideFelix bool
-	log         *slog.Logger
-	prog        programmer
-	speakers    speakers
-	wake        chan struct{}
+	// adoptFelix: what a Felix has left behind is taken over.
+	adoptFelix bool
+	log        *slog.Logger
+	prog       programmer
+	speakers   speakers
+	wake       chan struct{}
 
 	mu   sync.Mutex // guards what follows
 	in   inbox
@@ -56,6 +59,7 @@ type controller struct {
 	planned cluster.Backend // backend the last plan was made for, "" before the first
 	partial bool            // a plan from a part of the datastore was made
 	share   share           // what is left to Felix
+	claimed []netip.Prefix  // pools whose leftovers are ours
 	vxlan   *vxlan.Planner
 	learned *bgp.Routes
 	config  *bgp.Config // last one given to the Speaker
@@ -309,6 +313,7 @@ func (c *controller) planPartial(in inbox, v *view) {
 		c.prog.Expect(routes.OwnerVXLAN, routes.OwnerIPIP, routes.OwnerBGP)
 	}
 	c.share, _ = divide(st, c.besideFelix)
+	c.claim(st, v.backend)
 	out := c.vxlan.Plan(vxlan.Input{State: st, Host: in.host, Backend: v.backend, Felix: c.share.vxlan})
 	c.prog.Apply(routes.OwnerVXLAN, out.Change)
 	v.vteps = out.VTEPs
@@ -408,6 +413,10 @@ func (c *controller) divide(in inbox, v *view) {
 	}
 	c.share = share
 	v.problems = append(v.problems, problems...)
+	fresh := c.claim(in.update.State, v.backend)
+	if fresh && c.adoptFelix {
+		return // what the picture shows of Felix is what is being taken over; the next one comes with that
+	}
 	if v.backend != cluster.BackendNone {
 		v.problems = append(v.problems, rival(in.update.State, in.host, &share)...)
 	}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ type kernelLog struct {
 	links   map[routes.Owner][]string
 	awaited []routes.Owner
 	synced  map[routes.Owner]bool
+	within  []string
 	speaker *bgp.Config
 	order   []string
 }
@@ -35,6 +37,14 @@ func (k *kernelLog) Expect(owners ...routes.Owner) {
 }
 
 func (k *kernelLog) InSync(o routes.Owner) { k.synced[o] = true }
+
+func (k *kernelLog) Within(dsts ...netip.Prefix) {
+	k.within = nil
+	for _, d := range dsts {
+		k.within = append(k.within, d.String())
+	}
+	k.order = append(k.order, "within "+strings.Join(k.within, " "))
+}
 
 func (k *kernelLog) Set(cfg *bgp.Config) {
 	k.speaker = cfg
@@ -56,6 +66,9 @@ func (k *kernelLog) Apply(o routes.Owner, c routes.Change) {
 		for _, l := range c.Links {
 			k.links[o] = append(k.links[o], l.Name)
 		}
+	}
+	if c.Whole && len(c.Routes) > 0 {
+		k.order = append(k.order, "wants of "+string(o))
 	}
 	if c.Whole && len(c.Routes) == 0 {
 		k.order = append(k.order, "nothing from "+string(o))

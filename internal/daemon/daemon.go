@@ -91,12 +91,12 @@ func (d *daemon) open(ctx context.Context) error {
 	if d.kernel, err = kernel.Open(kernel.Options{ProcSys: d.cfg.ProcSys, MuteAdds: true}); err != nil {
 		return fmt.Errorf("open netlink: %w; caracald needs CAP_NET_ADMIN", err)
 	}
-	restarting, err := holdsRoutes(ctx, d.kernel)
+	restarting, err := holdsRoutes(ctx, d.kernel, d.cfg.Adopt)
 	if err != nil {
 		return errors.Join(err, d.kernel.Close())
 	}
 	d.programmer = routes.New(routes.Options{Kernel: d.kernel, Log: d.log, ResyncInterval: routes.DefaultResyncInterval,
-		BesideFelix: d.cfg.Felix, Settings: true})
+		BesideFelix: d.cfg.Felix, Adopt: d.cfg.Adopt, Settings: true})
 	d.engine = newEngine(d.log, func(ev bgp.Events) (bgp.Speaker, error) {
 		s, err := gobgp.New(gobgp.Options{Log: d.log, Events: ev, Restarting: restarting})
 		if err != nil {
@@ -116,7 +116,7 @@ func (d *daemon) open(ctx context.Context) error {
 	if d.cfg.Rails != (Rails{}) {
 		d.controller.rails.Rails = d.cfg.Rails
 	}
-	d.controller.besideFelix = d.cfg.Felix
+	d.controller.besideFelix, d.controller.adoptFelix = d.cfg.Felix, d.cfg.Adopt.Felix
 	if d.cfg.Settings != nil {
 		d.controller.routerID = d.cfg.Settings.RouterID
 	}
@@ -203,13 +203,14 @@ func (d *daemon) mtu() cluster.FelixConfig {
 	return cluster.FelixConfig{IPIPMTU: m.IPIP, VXLANMTU: m.VXLAN4, VXLANMTUv6: m.VXLAN6}
 }
 
-// holdsRoutes reports whether a former process left routes of ours: then forwarding went on without us and the Speaker may say so
-// (RFC 4724 section 3, the Restart State and Forwarding State bits).
-func holdsRoutes(ctx context.Context, k kernel.Kernel) (bool, error) {
+// holdsRoutes reports whether a former process left routes of ours, or a program whose leftovers are taken over left its own: then forwarding
+// went on without us and the Speaker may say so (RFC 4724 section 3, the Restart State and Forwarding State bits). Peers that keep the paths of a
+// BIRD that has gone would drop them at once otherwise.
+func holdsRoutes(ctx context.Context, k kernel.Kernel, adopt routes.Adoption) (bool, error) {
 	for _, v6 := range []bool{false, true} {
 		found := false
 		err := k.ListRoutes(ctx, v6, func(r *kernel.Route) bool {
-			found = r.Protocol == kernel.ProtoCaracal
+			found = r.Protocol == kernel.ProtoCaracal || adopt.BIRD && r.Protocol == kernel.ProtoBird || adopt.Felix && r.Protocol == kernel.ProtoFelix
 			return !found
 		})
 		if found {

@@ -40,8 +40,9 @@ func Partial(kind Kind) bool {
 }
 
 // Word converts an object to the word package cluster has for it: *cluster.Node, *cluster.Pool, *cluster.Block,
-// *cluster.Affinity, *cluster.BGPPeer, *cluster.BGPFilter, *cluster.Secret, *cluster.BGPConfig, *cluster.FelixConfig or cluster.Backend. It is nil for what
-// is not routed on: IPAM handles and settings, what is soft-deleted, and what cannot be used because of the problems.
+// *cluster.Affinity, *cluster.BGPPeer, *cluster.BGPFilter, *cluster.Secret, *cluster.Service, *cluster.EndpointSlice,
+// *cluster.Pod, *cluster.BGPConfig, *cluster.FelixConfig or cluster.Backend. It is nil for what is not routed on: IPAM handles and settings, Services
+// without an address, Pods of a host's network, what is soft-deleted, and what cannot be used because of the problems.
 func Word(o Object) (any, []cluster.Problem) {
 	switch o := o.(type) {
 	case *Node:
@@ -62,6 +63,12 @@ func Word(o Object) (any, []cluster.Problem) {
 		return word(o.Filter())
 	case *Secret:
 		return word(o.Secret())
+	case *Service:
+		return word(o.Service())
+	case *EndpointSlice:
+		return word(o.Slice())
+	case *Pod:
+		return word(o.Pod())
 	case *ConfigMap:
 		b, problems := o.Backend()
 		if len(problems) > 0 {

@@ -19,8 +19,10 @@ func Decode(n *yaml.Node, kind Kind) (Object, []cluster.Problem) {
 	if !ok {
 		panic("decode: unknown kind " + string(kind)) // the caller's mistake: Resources never asks for one
 	}
-	d := &decoder{object: ObjectName(kind, text(Field(Field(n, "metadata"), "name"))), budget: maxValues}
+	name := nameIn(n, kind)
+	d := &decoder{object: ObjectName(kind, name), budget: maxValues}
 	d.value(n, reflect.ValueOf(obj).Elem(), "")
+	obj.Meta().Name = name // also where it should have been quoted
 	return obj, d.problems
 }
 

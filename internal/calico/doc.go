@@ -9,6 +9,8 @@
 // written. Only what Caracal routes on is read. Every other field, and every other kind, is somebody else's business
 // and is tolerated, so that a file made for calicoctl or kubectl can be used as it is.
 //
+// Of Kubernetes' own kinds, Service, EndpointSlice and Pod are known too, as far as routes and announcements depend on them.
+//
 // A conversion returns the object and its problems. No object means that nothing of it can be used. An object together
 // with problems is the object without the values that are wrong; a caller that still has the object as it was before the
 // mistake keeps that one instead.

@@ -84,7 +84,7 @@ func (d *documentReader) read(n *yaml.Node, depth int) {
 }
 
 func ours(version string) bool {
-	return version == APIVersion || version == CRDVersion || version == CoreVersion
+	return version == APIVersion || version == CRDVersion || version == CoreVersion || version == DiscoveryVersion
 }
 
 // identify reports whether a mapping is a resource that is read, and why not if it should be.
@@ -106,6 +106,8 @@ func (d *documentReader) identify(n *yaml.Node, version, kind string) bool {
 		return false
 	case known == KindConfigMap:
 		return version == CoreVersion && exact && text(Field(Field(n, "metadata"), "name")) == ConfigMapName
+	case WatchedOnly(known): // Kubernetes', so what is wrong with its frame is not for us to tell
+		return version == VersionOf(known) && exact && text(Field(Field(n, "metadata"), "name")) != ""
 	case known == KindSecret:
 		return version == CoreVersion && exact && readsSecrets(text(Field(Field(n, "metadata"), "namespace")))
 	case version == APIVersion || version == CRDVersion:
@@ -138,8 +140,17 @@ func (d *documentReader) resource(n *yaml.Node, kind Kind) {
 		return
 	}
 	obj, problems := Decode(n, kind)
-	obj.Meta().Name = name.Value // also where it should have been quoted
-	d.resources = append(d.resources, Resource{Kind: kind, Name: name.Value, Node: n, Object: obj, Problems: problems})
+	d.resources = append(d.resources, Resource{Kind: kind, Name: obj.Meta().Name, Node: n, Object: obj, Problems: problems})
+}
+
+// nameIn returns the name of an object in its mapping, with its namespace where that belongs to it.
+func nameIn(n *yaml.Node, kind Kind) string {
+	meta := Field(n, "metadata")
+	name := text(Field(meta, "name"))
+	if !WatchedOnly(kind) || name == "" {
+		return name
+	}
+	return FullName(text(Field(meta, "namespace")), name)
 }
 
 // Field returns the value of a key of a mapping, or nil.

@@ -23,7 +23,14 @@ func Encode(o Object) *yaml.Node {
 
 // Overlay writes an object's fields into an existing mapping of it and leaves all else there as it is: fields that are
 // not read, comments, order, and the style of values that do not change. A list that changes is written anew.
-func Overlay(n *yaml.Node, o Object) { overlay(n, reflect.ValueOf(o).Elem()) }
+func Overlay(n *yaml.Node, o Object) {
+	overlay(n, reflect.ValueOf(o).Elem())
+	if WatchedOnly(o.Kind()) {
+		namespace, name, _ := strings.Cut(o.Meta().Name, "/")
+		SetScalar(n, name, "metadata", "name")
+		SetScalar(n, namespace, "metadata", "namespace")
+	}
+}
 
 // SetScalar sets the field at a path of keys to a string, making the mappings on the way; the empty string removes it.
 // It reports whether anything changed.

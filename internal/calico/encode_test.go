@@ -71,6 +71,9 @@ func TestEncodeDecode(t *testing.T) {
 			obj, _ := New(kind)
 			full(reflect.ValueOf(obj).Elem(), &n)
 			obj.Meta().Name = "n"
+			if WatchedOnly(kind) {
+				obj.Meta().Name = "ns/n"
+			}
 			if c := Clone(obj); !cmp.Equal(obj, c) {
 				t.Fatalf("the copy differs: %s", cmp.Diff(obj, c))
 			}

@@ -22,6 +22,10 @@ const (
 	KindBGPFilter Kind = "BGPFilter"
 	// KindSecret is the core Secret, read for the passwords of BGP sessions.
 	KindSecret Kind = "Secret"
+	// The kinds that are only watched, in every namespace; see WatchedOnly.
+	KindService       Kind = "Service"
+	KindEndpointSlice Kind = "EndpointSlice"
+	KindPod           Kind = "Pod"
 )
 
 // ObjectMeta is the part of Kubernetes' ObjectMeta that is used.

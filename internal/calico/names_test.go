@@ -68,7 +68,7 @@ func TestStringBool(t *testing.T) {
 }
 
 func TestNewKnowsEveryKind(t *testing.T) {
-	if len(Kinds()) != 12 {
+	if len(Kinds()) != 15 {
 		t.Fatalf("%d kinds", len(Kinds()))
 	}
 	for _, k := range Kinds() {

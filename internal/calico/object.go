@@ -8,6 +8,8 @@ const (
 	CRDVersion = "crd.projectcalico.org/v1"
 	// CoreVersion is the apiVersion of Kubernetes' own ConfigMap and List.
 	CoreVersion = "v1"
+	// DiscoveryVersion is the apiVersion of Kubernetes' EndpointSlice.
+	DiscoveryVersion = "discovery.k8s.io/v1"
 )
 
 // Names of the resources of which only one is read.
@@ -25,8 +27,14 @@ func Kinds() []Kind {
 	return []Kind{
 		KindIPPool, KindNode, KindBGPConfiguration, KindBGPPeer, KindFelixConfig,
 		KindIPAMBlock, KindBlockAffinity, KindIPAMHandle, KindIPAMConfiguration, KindConfigMap,
-		KindBGPFilter, KindSecret,
+		KindBGPFilter, KindSecret, KindService, KindEndpointSlice, KindPod,
 	}
+}
+
+// WatchedOnly reports whether objects of a kind are read by watching and in no other way: those that live in namespaces of their users.
+// Their Name is namespace and name, "default/web".
+func WatchedOnly(kind Kind) bool {
+	return kind == KindService || kind == KindEndpointSlice || kind == KindPod
 }
 
 // New returns an empty object of a kind, or false if the kind is not one that is read.
@@ -56,14 +64,23 @@ func New(kind Kind) (Object, bool) {
 		return &BGPFilter{}, true
 	case KindSecret:
 		return &Secret{}, true
+	case KindService:
+		return &Service{}, true
+	case KindEndpointSlice:
+		return &EndpointSlice{}, true
+	case KindPod:
+		return &Pod{}, true
 	}
 	return nil, false
 }
 
 // VersionOf returns the apiVersion in which a kind is written.
 func VersionOf(kind Kind) string {
-	if kind == KindConfigMap || kind == KindSecret {
+	switch kind {
+	case KindConfigMap, KindSecret, KindService, KindPod:
 		return CoreVersion
+	case KindEndpointSlice:
+		return DiscoveryVersion
 	}
 	return APIVersion
 }

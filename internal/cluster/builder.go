@@ -46,6 +46,9 @@ type Builder struct {
 	peers      table[string, BGPPeer]
 	filters    table[string, BGPFilter]
 	secrets    table[string, Secret]
+	services   table[string, Service]
+	slices     table[sliceKey, EndpointSlice]
+	pods       table[string, Pod]
 	addrs      table[NodeAddr, NodeAddr]
 
 	blockBits, poolBits lengths
@@ -104,6 +107,21 @@ func NewBuilder() *Builder {
 			compare: strings.Compare,
 			equal:   equalSecrets,
 		},
+		services: table[string, Service]{
+			key:     func(s *Service) string { return s.Name },
+			compare: strings.Compare,
+			equal:   equalServices,
+		},
+		slices: table[sliceKey, EndpointSlice]{
+			key:     func(s *EndpointSlice) sliceKey { return sliceKey{s.Service, s.Name} },
+			compare: compareSliceKeys,
+			equal:   equalSlices,
+		},
+		pods: table[string, Pod]{
+			key:     func(p *Pod) string { return p.Name },
+			compare: strings.Compare,
+			equal:   equalPods,
+		},
 		addrs: table[NodeAddr, NodeAddr]{
 			key:     func(a *NodeAddr) NodeAddr { return *a },
 			compare: compareNodeAddrs,
@@ -137,6 +155,15 @@ func Build(o Objects) *State {
 	}
 	for _, x := range o.Secrets {
 		b.SetSecret(x)
+	}
+	for _, x := range o.Services {
+		b.SetService(x)
+	}
+	for _, x := range o.Slices {
+		b.SetSlice(x)
+	}
+	for _, x := range o.Pods {
+		b.SetPod(x)
 	}
 	if !equalBGP(&o.BGP, &BGPConfig{}) {
 		b.SetBGP(o.BGP)

@@ -14,6 +14,9 @@ type Changes struct {
 	Peers      []Change[BGPPeer]
 	Filters    []Change[BGPFilter]
 	Secrets    []Change[Secret]
+	Services   []Change[Service]
+	Slices     []Change[EndpointSlice]
+	Pods       []Change[Pod]
 	BGP        bool
 	Felix      bool
 	Backend    bool
@@ -21,7 +24,10 @@ type Changes struct {
 }
 
 // unknown marks the kinds whose changes were too many to record.
-type unknown struct{ nodes, pools, blocks, affinities, peers, filters, secrets bool }
+type unknown struct{ nodes, pools, blocks, affinities, peers, filters, secrets, services, slices, pods bool }
+
+// unknownAll marks every kind.
+func unknownAll() unknown { return unknown{true, true, true, true, true, true, true, true, true, true} }
 
 // Diff returns what changed from one State to another; nil means an empty cluster. For two States in a row of one Builder it
 // costs nothing, for any others one walk over the sorted lists that compares pointers. An object that
@@ -31,7 +37,7 @@ func Diff(old, now *State) Changes {
 		return Changes{}
 	}
 	var c Changes
-	known := unknown{nodes: true, pools: true, blocks: true, affinities: true, peers: true, filters: true, secrets: true}
+	known := unknownAll()
 	if old != nil && now != nil && old.lineage != nil && old.lineage == now.lineage && old.revision+1 == now.revision {
 		c, known = now.recorded, now.unknown
 	}
@@ -61,6 +67,17 @@ func Diff(old, now *State) Changes {
 	}
 	if known.secrets {
 		c.Secrets = walk(a.Secrets, b.Secrets, func(x, y *Secret) int { return strings.Compare(x.Name, y.Name) })
+	}
+	if known.services {
+		c.Services = walk(a.Services, b.Services, func(x, y *Service) int { return strings.Compare(x.Name, y.Name) })
+	}
+	if known.slices {
+		c.Slices = walk(a.Slices, b.Slices, func(x, y *EndpointSlice) int {
+			return compareSliceKeys(sliceKey{x.Service, x.Name}, sliceKey{y.Service, y.Name})
+		})
+	}
+	if known.pods {
+		c.Pods = walk(a.Pods, b.Pods, func(x, y *Pod) int { return strings.Compare(x.Name, y.Name) })
 	}
 	c.BGP = !equalBGP(&a.BGP, &b.BGP)
 	c.Felix = a.Felix != b.Felix

@@ -22,6 +22,9 @@ func (b *Builder) State() *State {
 	s.recorded.Peers, s.unknown.peers = remember(b.peers.settle())
 	s.recorded.Filters, s.unknown.filters = remember(b.filters.settle())
 	s.recorded.Secrets, s.unknown.secrets = remember(b.secrets.settle())
+	s.recorded.Services, s.unknown.services = remember(b.services.settle())
+	s.recorded.Slices, s.unknown.slices = remember(b.slices.settle())
+	s.recorded.Pods, s.unknown.pods = remember(b.pods.settle())
 	s.recorded.Pools, s.unknown.pools = remember(b.settlePools())
 	if len(b.addrs.settle()) > 0 {
 		b.addrProblems = sharedAddrs(b.addrs.live)
@@ -30,7 +33,7 @@ func (b *Builder) State() *State {
 	s.blockBits, s.poolBits = b.blockBits.settle(), b.poolBits.settle()
 	s.o = Objects{
 		Nodes: b.nodes.live, Pools: b.byCIDR, Blocks: b.blocks.live, Affinities: b.affinities.live, Peers: b.peers.live,
-		Filters: b.filters.live, Secrets: b.secrets.live, BGP: b.bgp, Felix: b.felix, Backend: b.backend,
+		Filters: b.filters.live, Secrets: b.secrets.live, Services: b.services.live, Slices: b.slices.live, Pods: b.pods.live, BGP: b.bgp, Felix: b.felix, Backend: b.backend,
 	}
 	b.settleProblems(&s)
 	b.place(&s)
@@ -42,7 +45,7 @@ func (b *Builder) State() *State {
 func (b *Builder) place(s *State) {
 	if b.last == nil {
 		s.lineage, s.revision = &lineage{}, 1
-		s.unknown = unknown{nodes: true, pools: true, blocks: true, affinities: true, peers: true, filters: true, secrets: true}
+		s.unknown = unknownAll()
 		return
 	}
 	s.lineage, s.revision = b.last.lineage, b.last.revision+1

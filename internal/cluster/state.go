@@ -29,6 +29,9 @@ type Objects struct {
 	Peers      []*BGPPeer
 	Filters    []*BGPFilter
 	Secrets    []*Secret
+	Services   []*Service
+	Slices     []*EndpointSlice
+	Pods       []*Pod
 	BGP        BGPConfig
 	Felix      FelixConfig
 	Backend    Backend // "" = not said in the datastore

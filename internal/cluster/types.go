@@ -194,6 +194,32 @@ type Affinity struct {
 	State AffinityState
 }
 
+// Service is a Kubernetes Service with addresses of its own.
+type Service struct {
+	Name string // namespace and name: "default/web"
+	// ClusterIPs, ExternalIPs (spec.externalIPs) and LoadBalancerIPs (status.loadBalancer.ingress), each sorted.
+	ClusterIPs, ExternalIPs, LoadBalancerIPs []netip.Addr
+	// Local: packets from outside go to endpoints of the node they come to only (externalTrafficPolicy: Local). InternalLocal: those to
+	// cluster addresses do (internalTrafficPolicy: Local).
+	Local, InternalLocal bool
+	HealthPort           uint16 // healthCheckNodePort, 0 = none
+}
+
+// EndpointSlice is where endpoints of a Service are ready (Kubernetes EndpointSlice).
+type EndpointSlice struct {
+	Name    string // namespace and name
+	Service string // namespace and name of the Service
+	Family  Family
+	Ready   []string // the nodes with ready endpoints, sorted, each once; "" for endpoints of no known node
+}
+
+// Pod is a workload of a node that has a network of its own (Kubernetes Pod).
+type Pod struct {
+	Name  string // namespace and name
+	Node  string // Kubernetes' name of the node
+	Addrs []netip.Addr
+}
+
 // FelixConfig holds the FelixConfiguration fields that routing reads, with Calico's defaults applied.
 type FelixConfig struct {
 	VXLANMTU, VXLANMTUv6, IPIPMTU int // bytes; 0 = parent's MTU less the overhead

@@ -18,6 +18,9 @@
 //     says where), else it is not used.
 //   - What is equal to what is there already changes nothing, so an event without a change wakes nobody.
 //
+// Services, EndpointSlices and Pods are only watched; no Store reads or writes single ones. Their names have the namespace in front:
+// "default/web".
+//
 // # Errors
 //
 // The three error values are what callers branch on: not found, already there, changed since it was read. A Store that

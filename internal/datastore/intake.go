@@ -127,6 +127,12 @@ func (in *Intake) replace(k Key, was, now any) {
 		in.builder.SetFilter(w)
 	case *cluster.Secret:
 		in.builder.SetSecret(w)
+	case *cluster.Service:
+		in.builder.SetService(w)
+	case *cluster.EndpointSlice:
+		in.builder.SetSlice(w)
+	case *cluster.Pod:
+		in.builder.SetPod(w)
 	}
 }
 
@@ -139,6 +145,8 @@ func sameKey(a, b any) bool {
 	case *cluster.Affinity:
 		b := b.(*cluster.Affinity)
 		return a.CIDR == b.CIDR && a.Node == b.Node
+	case *cluster.EndpointSlice:
+		return a.Service == b.(*cluster.EndpointSlice).Service
 	}
 	return true
 }
@@ -159,6 +167,12 @@ func (in *Intake) drop(word any) {
 		in.builder.DeleteFilter(w.Name)
 	case *cluster.Secret:
 		in.builder.DeleteSecret(w.Name)
+	case *cluster.Service:
+		in.builder.DeleteService(w.Name)
+	case *cluster.EndpointSlice:
+		in.builder.DeleteSlice(w.Service, w.Name)
+	case *cluster.Pod:
+		in.builder.DeletePod(w.Name)
 	}
 }
 

@@ -80,6 +80,15 @@ func (o *overlay) copy(all cluster.Objects) {
 	for _, x := range all.Secrets {
 		o.builder.SetSecret(x)
 	}
+	for _, x := range all.Services {
+		o.builder.SetService(x)
+	}
+	for _, x := range all.Slices {
+		o.builder.SetSlice(x)
+	}
+	for _, x := range all.Pods {
+		o.builder.SetPod(x)
+	}
 	o.builder.SetFelix(all.Felix)
 	o.builder.SetBackend(all.Backend)
 }
@@ -101,6 +110,10 @@ func (o *overlay) set(r *calico.Resource, word any) {
 		o.builder.SetFilter(w)
 	case *cluster.Secret:
 		o.builder.SetSecret(w)
+	case *cluster.Service:
+		o.builder.SetService(w)
+	case *cluster.EndpointSlice:
+		o.builder.SetSlice(w)
 	case *cluster.FelixConfig:
 		o.builder.SetFelix(*w)
 	case cluster.Backend:
@@ -142,6 +155,8 @@ func (o *overlay) drop(what string) error {
 		gone = o.builder.DeleteNode(name)
 	case calico.KindIPPool:
 		gone = o.builder.DeletePool(name)
+	case calico.KindService: // Service/namespace/name
+		gone = o.builder.DeleteService(name)
 	case calico.KindBGPPeer:
 		gone = o.builder.DeletePeer(name)
 	case calico.KindBGPFilter:

@@ -37,6 +37,14 @@ metadata: {name: 192-168-9-0-26}
 spec: {cidr: 192.168.9.0/26, affinity: "host:node-b", allocations: [%s], unallocated: [], attributes: [], deleted: false, strictAffinity: false}
 `
 
+// announcing has addresses of Services announced.
+const announcing = `
+apiVersion: crd.projectcalico.org/v1
+kind: BGPConfiguration
+metadata: {name: default}
+spec: {serviceClusterIPs: [{cidr: 10.96.0.0/16}]}
+`
+
 const local = `{apiVersion: v1, kind: Node, metadata: {name: node-a}}`
 
 // TestPod runs the daemon as the manifests say, and no other way: with the environment of the DaemonSet, the token and rights of its
@@ -56,12 +64,15 @@ func TestPod(t *testing.T) {
 			server, audit := audited(t)
 			apply(t, server, objects)
 			server.Apply(t, local)
+			more := announcing
 			if want.route.IsValid() {
-				kubetest.Eventually(t, "the definitions are served", func() error {
-					return server.Accepts(t, kubetest.Parse(t, fmt.Appendf(nil, remote, strings.Repeat("null,", 64)))[1])
-				})
-				server.Apply(t, fmt.Sprintf(remote, strings.Repeat("null,", 64)))
+				more = fmt.Sprintf(remote, strings.Repeat("null,", 64))
 			}
+			kubetest.Eventually(t, "the definitions are served", func() error {
+				objects := kubetest.Parse(t, []byte(more))
+				return server.Accepts(t, objects[len(objects)-1])
+			})
+			server.Apply(t, more)
 			ns := hostNetwork(t)
 			server.Relay(t, ns)
 			spec := podOf(t, objects)

@@ -34,6 +34,9 @@ const (
 var (
 	definitions = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
 	nodes       = schema.GroupVersionResource{Version: "v1", Resource: "nodes"}
+	pods        = schema.GroupVersionResource{Version: "v1", Resource: "pods"}
+	services    = schema.GroupVersionResource{Version: "v1", Resource: "services"}
+	slices      = schema.GroupVersionResource{Group: "discovery.k8s.io", Version: "v1", Resource: "endpointslices"}
 	configMaps  = schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}
 	roles       = schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterroles"}
 	bindings    = schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterrolebindings"}
@@ -108,8 +111,8 @@ func (s *Server) InstallCRDs(t testing.TB, forms ...Form) {
 	}
 }
 
-// Clear removes every Node, every object of the given forms and the ConfigMap calico-config, so that tests that share a
-// Server do not see one another's objects.
+// Clear removes every Node, Pod, Service and EndpointSlice, every object of the given forms and the ConfigMap calico-config, so that
+// tests that share a Server do not see one another's objects.
 func (s *Server) Clear(t testing.TB, forms ...Form) {
 	t.Helper()
 	c := s.Client(t, Admin)
@@ -125,9 +128,31 @@ func (s *Server) Clear(t testing.TB, forms ...Form) {
 			t.Fatalf("clear %s: %v", r.Resource, err)
 		}
 	}
+	for _, r := range []schema.GroupVersionResource{pods, services, slices} {
+		s.clearNamespaces(t, c.Resource(r))
+	}
 	err := c.Resource(configMaps).Namespace("kube-system").Delete(ctx, "calico-config", metav1.DeleteOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
 		t.Fatal(err)
+	}
+}
+
+// clearNamespaces removes the objects of a resource in all namespaces, at once, but for the Service of the server itself, which it would make again.
+func (s *Server) clearNamespaces(t testing.TB, r dynamic.NamespaceableResourceInterface) {
+	t.Helper()
+	list, err := r.List(context.Background(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := int64(0)
+	for _, obj := range list.Items {
+		if obj.GetName() == "kubernetes" {
+			continue
+		}
+		err := r.Namespace(obj.GetNamespace()).Delete(context.Background(), obj.GetName(), metav1.DeleteOptions{GracePeriodSeconds: &now})
+		if err != nil && !apierrors.IsNotFound(err) {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -135,17 +160,19 @@ func (s *Server) Clear(t testing.TB, forms ...Form) {
 func (s *Server) Apply(t testing.TB, manifest string) {
 	t.Helper()
 	c := s.Client(t, Admin)
+	opts := metav1.ApplyOptions{FieldManager: "test", Force: true}
 	for _, obj := range Parse(t, []byte(manifest)) {
 		gvk := obj.GroupVersionKind()
-		r := c.Resource(gvk.GroupVersion().WithResource(plural(gvk.Kind)))
-		var err error
-		if ns := obj.GetNamespace(); ns != "" {
-			_, err = r.Namespace(ns).Apply(t.Context(), obj.GetName(), obj, metav1.ApplyOptions{FieldManager: "test", Force: true})
-		} else {
-			_, err = r.Apply(t.Context(), obj.GetName(), obj, metav1.ApplyOptions{FieldManager: "test", Force: true})
-		}
-		if err != nil {
+		r := c.Resource(gvk.GroupVersion().WithResource(plural(gvk.Kind))).Namespace(obj.GetNamespace())
+		if _, err := r.Apply(t.Context(), obj.GetName(), obj, opts); err != nil {
 			t.Fatalf("apply %s %s: %v", gvk.Kind, obj.GetName(), err)
+		}
+		if _, has := obj.Object["status"]; !has || gvk.Group != "" {
+			continue
+		}
+		// Kubernetes' own resources take their status apart from the rest.
+		if _, err := r.ApplyStatus(t.Context(), obj.GetName(), obj, opts); err != nil {
+			t.Fatalf("apply the status of %s %s: %v", gvk.Kind, obj.GetName(), err)
 		}
 	}
 }

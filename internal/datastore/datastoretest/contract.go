@@ -38,6 +38,7 @@ func Contract(t *testing.T, open func(t *testing.T) datastore.Store) {
 		{"patch of a node", patchNode},
 		{"patch is seen by an update", patchConflicts},
 		{"names with odd characters", oddNames},
+		{"kinds that are only watched", watchedOnly},
 		{"racing creates", racingCreates},
 		{"racing updates", racingUpdates},
 		{"racing deletes", racingDeletes},

@@ -2,6 +2,7 @@ package datastoretest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -102,6 +103,9 @@ func (m *Memory) Create(ctx context.Context, obj calico.Object) (calico.Object, 
 	k := keyOf(obj)
 	if k.name == "" {
 		return nil, fmt.Errorf("create %s: metadata.name is empty", k.kind)
+	}
+	if calico.WatchedOnly(k.kind) {
+		return nil, fmt.Errorf("create %s: %w", k, errors.ErrUnsupported)
 	}
 	if _, ok := m.objects[k]; ok {
 		return nil, fmt.Errorf("create %s: %w", k, datastore.ErrExists)

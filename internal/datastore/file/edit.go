@@ -27,6 +27,9 @@ func (s *Store) Create(ctx context.Context, obj calico.Object) (calico.Object, e
 	if k.Name == "" {
 		return nil, fmt.Errorf("create %s: it has no name", k.Kind)
 	}
+	if calico.WatchedOnly(k.Kind) {
+		return nil, fmt.Errorf("create %s: objects of this kind are only watched: %w", k, errors.ErrUnsupported)
+	}
 	out, err := s.create(ctx, k, calico.Clone(obj))
 	if err != nil {
 		return nil, fmt.Errorf("create %s: %w", k, err)

@@ -2,8 +2,12 @@ package kube
 
 import (
 	"os"
+	"strings"
 	"testing"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/caracal-net/caracal/internal/calico"
 	"github.com/caracal-net/caracal/internal/datastore"
 	"github.com/caracal-net/caracal/internal/datastore/datastoretest"
 	"github.com/caracal-net/caracal/test/kubetest"
@@ -38,3 +42,68 @@ func TestContract(t *testing.T) {
 		})
 	}
 }
+
+func TestContractWatch(t *testing.T) {
+	for _, form := range []kubetest.Form{kubetest.Classic, kubetest.Native} {
+		t.Run(string(form), func(t *testing.T) {
+			server := shared.Get(t)
+			datastoretest.ContractWatch(t, func(t *testing.T) datastoretest.Place {
+				server.Clear(t, kubetest.Classic, kubetest.Native)
+				store, err := Open(t.Context(), Options{Config: server.Config(kubetest.Admin), APIGroup: string(form), PodsOf: "node-a"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return datastoretest.Place{
+					Watcher: store,
+					Put:     func(manifest string) { server.Apply(t, strings.ReplaceAll(manifest, string(kubetest.Native), string(form))) },
+					Remove: func(kind calico.Kind, name string) {
+						now, at := int64(0), strings.Split(name, "/")
+						err := server.Client(t, kubetest.Admin).Resource(classic.resource(kind)).Namespace(at[0]).
+							Delete(t.Context(), at[1], metav1.DeleteOptions{GracePeriodSeconds: &now})
+						if err != nil {
+							t.Fatal(err)
+						}
+					},
+				}
+			})
+		})
+	}
+}
+
+// TestServicesAreReadOnDemand: nobody asks for Services before an address of one is to be announced; then the first State in sync has them; when
+// nothing is announced any more they go. A daemon that may not read them says so.
+func TestServicesAreReadOnDemand(t *testing.T) {
+	server := shared.Get(t)
+	server.Clear(t, kubetest.Classic, kubetest.Native)
+	server.Grant(t, kubetest.Daemon, readsCalico)
+	conf := func(spec string) {
+		server.Apply(t, "apiVersion: crd.projectcalico.org/v1\nkind: BGPConfiguration\nmetadata: {name: default}\nspec: "+spec)
+	}
+	has := func(want bool) func(datastore.Update) bool {
+		return func(u datastore.Update) bool { return healed(u) && len(u.State.Services()) > 0 == want }
+	}
+	conf("{}")
+	o := observe(t, open(t, server, kubetest.Daemon, kubetest.Classic))
+	o.until("no Services", has(false))
+	conf("{serviceClusterIPs: [{cidr: 10.96.0.0/16}]}")
+	u := o.until("a refusal", failed)
+	if !u.InSync || !strings.Contains(u.Err.Error(), "Service") || !strings.Contains(u.Err.Error(), "ClusterRole") {
+		t.Errorf("in sync: %v, error: %v", u.InSync, u.Err)
+	}
+	server.Grant(t, kubetest.Daemon, readsCalico+`
+- {apiGroups: [""], resources: [services], verbs: [list, watch]}
+- {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]}`)
+	o.until("Services", has(true))
+	second := observe(t, open(t, server, kubetest.Daemon, kubetest.Classic))
+	second.until("Services", has(true))
+	second.every("without Services before it is in sync", func(u datastore.Update) bool { return !u.InSync || len(u.State.Services()) > 0 })
+	conf("{serviceClusterIPs: []}")
+	o.until("no Services", has(false))
+	conf("{serviceClusterIPs: [{cidr: 10.96.0.0/16}]}")
+	o.until("Services again", has(true))
+}
+
+const readsCalico = `
+- {apiGroups: [""], resources: [nodes], verbs: [get, list, watch]}
+- {apiGroups: [""], resources: [configmaps], verbs: [list, watch]}
+- {apiGroups: [crd.projectcalico.org], resources: ["*"], verbs: [get, list, watch]}`

@@ -56,10 +56,19 @@ func (f form) decode(u *unstructured.Unstructured, kind calico.Kind) (calico.Obj
 		obj, problems = decodeSlowly(u, kind, err)
 	}
 	*obj.Meta() = plainMeta(metaOf(u))
+	obj.Meta().Name = fullName(u, kind)
 	if f == classic && !own(kind) {
 		problems = append(problems, unfold(obj)...)
 	}
 	return obj, problems
+}
+
+// fullName is the name by which an object is known here.
+func fullName(u *unstructured.Unstructured, kind calico.Kind) string {
+	if calico.WatchedOnly(kind) {
+		return calico.FullName(u.GetNamespace(), u.GetName())
+	}
+	return u.GetName()
 }
 
 // metaOf returns the metadata of an object without what we never read; managedFields are larger than the rest.

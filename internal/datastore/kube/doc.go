@@ -30,7 +30,11 @@
 // ends in the Intake and wakes nobody. A Secret has a feed of its own while a session asks for its password; that it
 // cannot be read is a problem in the State, not an error of the datastore.
 //
-// InSync is true from when every kind (but Secrets) was listed once. Until then, a kind whose definition is missing, or that
+// Services and EndpointSlices of all namespaces are followed only while BGPConfiguration has addresses of Services announced, and Pods
+// only of the node that Options.PodsOf names, by a field selector. Of a slice the nodes with ready endpoints are kept, of a Service its
+// addresses and traffic policies, of a Pod its addresses: ports, probes, images and conditions change much more often.
+//
+// InSync is true from when every kind (but Secrets) that is followed was listed once. Until then, a kind whose definition is missing, or that
 // we may not read (403, also what a server that starts says to everybody for a moment), is told in Err and asked for
 // again. The last good State stays through every outage.
 //

@@ -40,7 +40,7 @@ type feed struct {
 	s     *Store
 	form  form
 	kind  calico.Kind
-	name  string // only the object of this name; empty: all
+	only  string // field selector of the objects that are followed; empty: as selection has it
 	index int
 	notes chan<- note
 	wake  *wakeup
@@ -102,15 +102,21 @@ func (f *feed) reflector(ctx context.Context) *cache.Reflector {
 
 // selection are the options that choose what is read.
 func (f *feed) selection() metav1.ListOptions {
-	if f.name != "" {
-		return metav1.ListOptions{FieldSelector: "metadata.name=" + f.name}
+	if f.only != "" {
+		return metav1.ListOptions{FieldSelector: f.only}
 	}
 	return selection(f.kind)
 }
 
+// selectOf adds the selection to what client-go asks for.
+func (f *feed) selectOf(opts *metav1.ListOptions) {
+	s := f.selection()
+	opts.FieldSelector, opts.LabelSelector = s.FieldSelector, s.LabelSelector
+}
+
 // list reads one page.
 func (f *feed) list(ctx context.Context, opts metav1.ListOptions) (out runtime.Object, err error) {
-	opts.FieldSelector = f.selection().FieldSelector
+	f.selectOf(&opts)
 	err = f.try(ctx, func() error {
 		page, err := f.page(ctx, opts)
 		if err == nil {
@@ -133,7 +139,7 @@ var errWentBack = errors.New("the API server's data is older than what was read 
 
 // watch opens a stream.
 func (f *feed) watch(ctx context.Context, opts metav1.ListOptions) (out watch.Interface, err error) {
-	opts.FieldSelector = f.selection().FieldSelector
+	f.selectOf(&opts)
 	err = f.try(ctx, func() error {
 		if opts.SendInitialEvents == nil {
 			if err := f.ahead(ctx, opts.ResourceVersion); err != nil {

@@ -47,7 +47,7 @@ func (f form) toItem(kind calico.Kind, obj runtime.Object) (*item, error) {
 		i.word, i.problems = nodeWord(&o.ObjectMeta)
 		return i, nil
 	case *unstructured.Unstructured:
-		i := &item{ObjectMeta: metav1.ObjectMeta{Name: o.GetName(), UID: o.GetUID(), ResourceVersion: o.GetResourceVersion()}}
+		i := &item{ObjectMeta: metav1.ObjectMeta{Name: fullName(o, kind), UID: o.GetUID(), ResourceVersion: o.GetResourceVersion()}}
 		r := calico.Resource{Kind: kind, Name: i.Name}
 		r.Object, r.Problems = f.decode(o, kind)
 		i.word, i.problems = r.Word()

@@ -25,10 +25,13 @@ var (
 	nodeResource      = schema.GroupVersionResource{Version: "v1", Resource: "nodes"}
 	configMapResource = schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}
 	secretResource    = schema.GroupVersionResource{Version: "v1", Resource: "secrets"}
+	serviceResource   = schema.GroupVersionResource{Version: "v1", Resource: "services"}
+	podResource       = schema.GroupVersionResource{Version: "v1", Resource: "pods"}
+	sliceResource     = schema.GroupVersionResource{Group: "discovery.k8s.io", Version: "v1", Resource: "endpointslices"}
 )
 
-// watched are the kinds that States are made of, in the order in which their errors are told. Secrets are watched one by
-// one, where a session asks for a password.
+// watched are the kinds that every State is made of, in the order in which their errors are told. Services, EndpointSlices, Pods and
+// Secrets are watched where they are asked for (demand.go).
 func watched() []calico.Kind {
 	return []calico.Kind{
 		calico.KindNode, calico.KindIPPool, calico.KindIPAMBlock, calico.KindBlockAffinity, calico.KindBGPConfiguration,
@@ -37,7 +40,9 @@ func watched() []calico.Kind {
 }
 
 // own reports whether a kind is Kubernetes' own and so the same in both forms.
-func own(kind calico.Kind) bool { return kind == calico.KindNode || namespaced(kind) }
+func own(kind calico.Kind) bool {
+	return kind == calico.KindNode || namespaced(kind) || calico.WatchedOnly(kind)
+}
 
 // namespaced reports whether objects of a kind are in a namespace. The one that is read is Options.Namespace.
 func namespaced(kind calico.Kind) bool {
@@ -54,6 +59,12 @@ func (f form) resource(kind calico.Kind) schema.GroupVersionResource {
 		return configMapResource
 	case calico.KindSecret:
 		return secretResource
+	case calico.KindService:
+		return serviceResource
+	case calico.KindEndpointSlice:
+		return sliceResource
+	case calico.KindPod:
+		return podResource
 	case calico.KindIPPool:
 		r.Resource = "ippools"
 	case calico.KindBGPConfiguration:
@@ -91,7 +102,10 @@ func (f form) kindName(kind calico.Kind) string {
 
 // apiVersion returns the apiVersion in which a kind is written.
 func (f form) apiVersion(kind calico.Kind) string {
-	if own(kind) {
+	switch {
+	case calico.WatchedOnly(kind):
+		return calico.VersionOf(kind)
+	case own(kind):
 		return "v1"
 	}
 	return f.String()

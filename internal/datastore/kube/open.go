@@ -37,6 +37,8 @@ type Options struct {
 	Kubeconfig string
 	// APIGroup and Namespace stand for the variables CALICO_API_GROUP and NAMESPACE.
 	APIGroup, Namespace string
+	// PodsOf names the node, as Kubernetes names it, whose Pods are watched; empty: none are.
+	PodsOf string
 	// Timeout bounds each call of the Store, in which the API server may wait for etcd. 0 means 15 seconds.
 	Timeout time.Duration
 	// Doubt is how long a suspect list is told as such at least. 0 means 10 minutes: by then every kubelet has reported

@@ -139,6 +139,11 @@ func (f form) readItem(kind calico.Kind, text []byte) (*item, error) {
 			return i, nil
 		}
 	}
+	if calico.WatchedOnly(kind) {
+		if i, ok := readDirect(kind, text); ok {
+			return i, nil
+		}
+	}
 	u := &unstructured.Unstructured{}
 	if err := u.UnmarshalJSON(text); err != nil {
 		return nil, err

@@ -14,7 +14,7 @@ import (
 // operator adds one for those that are meant. That one cannot be read is a problem of the session, not of the datastore.
 type secrets struct {
 	ctx    context.Context // of Watch
-	start  func(ctx context.Context, kind calico.Kind, name string) *shelf
+	start  starter
 	wanted map[string]*wantedSecret
 	told   []cluster.Problem
 }
@@ -24,15 +24,12 @@ type wantedSecret struct {
 	stop  context.CancelFunc
 }
 
-func newSecrets(ctx context.Context, start func(context.Context, calico.Kind, string) *shelf) *secrets {
+func newSecrets(ctx context.Context, start starter) *secrets {
 	return &secrets{ctx: ctx, start: start, wanted: map[string]*wantedSecret{}}
 }
 
 // follow starts to read what is wanted now and forgets the rest.
 func (s *secrets) follow(in *datastore.Intake) {
-	if s == nil {
-		return // the API group is not known yet
-	}
 	names := secretNames(in.State())
 	for name, old := range s.wanted {
 		if !slices.Contains(names, name) {
@@ -47,7 +44,7 @@ func (s *secrets) follow(in *datastore.Intake) {
 		w := s.wanted[name]
 		if w == nil {
 			ctx, stop := context.WithCancel(s.ctx)
-			w = &wantedSecret{shelf: s.start(ctx, calico.KindSecret, name), stop: stop}
+			w = &wantedSecret{shelf: s.start(ctx, calico.KindSecret, "metadata.name="+name), stop: stop}
 			s.wanted[name] = w
 		}
 		if w.shelf.err != nil {

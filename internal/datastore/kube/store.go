@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -119,8 +120,11 @@ const pageSize = 500
 
 // selection are the options that choose what is read of a kind.
 func selection(kind calico.Kind) metav1.ListOptions {
-	if kind == calico.KindConfigMap { // the role need not allow to read any other
+	switch kind {
+	case calico.KindConfigMap: // the role need not allow to read any other
 		return metav1.ListOptions{FieldSelector: "metadata.name=" + calico.ConfigMapName}
+	case calico.KindEndpointSlice: // a headless Service has no address that could be announced
+		return metav1.ListOptions{LabelSelector: calico.LabelService + ",!service.kubernetes.io/headless"}
 	}
 	return metav1.ListOptions{}
 }
@@ -198,6 +202,9 @@ func (s *Store) Delete(ctx context.Context, obj calico.Object) error {
 // client returns the client of a kind and the form in which its objects are written.
 func (s *Store) client(ctx context.Context, kind calico.Kind) (dynamic.ResourceInterface, form, error) {
 	f := classic
+	if calico.WatchedOnly(kind) {
+		return nil, f, fmt.Errorf("objects of kind %s are only watched: %w", kind, errors.ErrUnsupported)
+	}
 	if !own(kind) {
 		var err error
 		if f, err = s.form(ctx); err != nil {

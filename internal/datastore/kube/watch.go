@@ -32,7 +32,7 @@ type watching struct {
 	intake  *datastore.Intake
 	shelves []*shelf
 	looking error // why the API group is not known
-	secrets *secrets
+	demands []demand
 
 	first, fire time.Time // the first gathered change; when it is told. Zero: there is none
 	last        datastore.Update
@@ -50,9 +50,9 @@ func (s *Store) Watch(ctx context.Context, sink func(datastore.Update)) error {
 	notes, wake, marks := make(chan note, backlog), newWakeup(), marker{maphash.MakeSeed()}
 	var feeds sync.WaitGroup
 	defer feeds.Wait()
-	follow := func(ctx context.Context, kind calico.Kind, name string) *shelf {
+	follow := func(ctx context.Context, kind calico.Kind, only string) *shelf {
 		sh := newShelf(kind, marks)
-		fd := &feed{s: s, form: f, kind: kind, name: name, index: len(w.shelves), notes: notes, wake: wake}
+		fd := &feed{s: s, form: f, kind: kind, only: only, index: len(w.shelves), notes: notes, wake: wake}
 		w.shelves = append(w.shelves, sh)
 		feeds.Go(func() { fd.run(ctx) })
 		return sh
@@ -60,7 +60,10 @@ func (s *Store) Watch(ctx context.Context, sink func(datastore.Update)) error {
 	for _, kind := range watched() {
 		follow(ctx, kind, "").needed = true
 	}
-	w.secrets = newSecrets(ctx, follow)
+	w.demands = []demand{newSecrets(ctx, follow), newServices(ctx, follow)}
+	if s.opts.PodsOf != "" {
+		follow(ctx, calico.KindPod, "spec.nodeName="+s.opts.PodsOf).needed = true
+	}
 	return w.run(ctx, notes)
 }
 
@@ -160,8 +163,10 @@ func (w *watching) gather(now time.Time) {
 
 // publish calls the sink if there is something to tell.
 func (w *watching) publish(now time.Time) {
-	w.secrets.follow(w.intake)
-	u := datastore.Update{State: w.intake.State(), InSync: w.synced(), Err: w.failure(), Suspect: w.suspect(now)}
+	for _, d := range w.demands { // none until the API group is known
+		d.follow(w.intake)
+	}
+	u := datastore.Update{State: w.intake.State(), InSync: w.last.InSync || w.synced(), Err: w.failure(), Suspect: w.suspect(now)}
 	if !u.InSync && u.Err == nil && !w.called {
 		return // nothing is wrong, it just takes a moment
 	}
@@ -182,7 +187,7 @@ func (w *watching) publish(now time.Time) {
 // synced reports whether every kind was read once.
 func (w *watching) synced() bool {
 	for _, s := range w.shelves {
-		if s.needed && !s.synced {
+		if s.needed && !s.dropped && !s.synced {
 			return false
 		}
 	}
@@ -195,7 +200,7 @@ func (w *watching) failure() error {
 		return fmt.Errorf("read datastore %s: %w", w.s.host, w.looking)
 	}
 	for _, s := range w.shelves {
-		if s.needed && s.err != nil {
+		if s.needed && !s.dropped && s.err != nil {
 			return fmt.Errorf("read datastore %s: %s: %w", w.s.host, s.kind, s.err)
 		}
 	}

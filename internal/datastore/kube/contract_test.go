@@ -55,7 +55,9 @@ func TestContractWatch(t *testing.T) {
 				}
 				return datastoretest.Place{
 					Watcher: store,
-					Put:     func(manifest string) { server.Apply(t, strings.ReplaceAll(manifest, string(kubetest.Native), string(form))) },
+					Put: func(manifest string) {
+						server.Apply(t, strings.ReplaceAll(manifest, string(kubetest.Native), string(form)))
+					},
 					Remove: func(kind calico.Kind, name string) {
 						now, at := int64(0), strings.Split(name, "/")
 						err := server.Client(t, kubetest.Admin).Resource(classic.resource(kind)).Namespace(at[0]).

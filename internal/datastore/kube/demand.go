@@ -25,7 +25,9 @@ type services struct {
 	parts []*shelf
 }
 
-func newServices(ctx context.Context, start starter) *services { return &services{ctx: ctx, start: start} }
+func newServices(ctx context.Context, start starter) *services {
+	return &services{ctx: ctx, start: start}
+}
 
 func (s *services) follow(in *datastore.Intake) {
 	conf := in.State().BGP()

@@ -106,33 +106,6 @@ type Learned struct {
 	Paths  []Path
 }
 
-// SessionState is the RFC 4271 section 8.2.2 state of a session.
-type SessionState string
-
-// PeerStatus is one session as inspection shows it.
-type PeerStatus struct {
-	Peer
-	State      SessionState // Idle, Connect, Active, OpenSent, OpenConfirm, Established
-	Since      time.Time
-	LastError  string // "sent: Cease/Administrative Reset", "received: ...", "dial: connection refused"
-	Received   int    // prefixes accepted from the peer
-	Advertised int    // prefixes sent to it
-	EndOfRIB   bool   // the peer has sent End-of-RIB for the session's family
-	Restarting bool   // the peer is gone and its paths are kept (RFC 4724)
-	// Path is filled in by whoever runs BFD; nil where nobody does.
-	Path *PathStatus
-}
-
-// PathStatus is how BFD finds the path to a peer.
-type PathStatus struct {
-	State               string // AdminDown, Down, Init, Up
-	Since               time.Time
-	Interval, Detection time.Duration
-	Diag, RemoteDiag    string // why it last left Up (RFC 5880 section 4.1)
-	Downs               int    // how often
-	Err                 string // why packets cannot be sent or received, "" if they can
-}
-
 // Events are what a Speaker calls back with, each from one goroutine of the Speaker's, never concurrently.
 type Events struct {
 	// Learned delivers changed prefixes in batches, the first batch after Start included.
@@ -152,6 +125,11 @@ type Speaker interface {
 	Peers() []PeerStatus
 	// Paths returns every path known for a prefix, the losers too.
 	Paths(p netip.Prefix) []Path
+	// Candidates returns every path to a prefix with why it is not used, the best first; those that were refused come last.
+	Candidates(p netip.Prefix) []Candidate
+	// Exchange returns the routes of one direction with a peer inside a range, before and after policy, sorted by prefix; the zero Prefix
+	// is no range. A peer that is not configured is an error, one whose session is down has none.
+	Exchange(peer netip.Addr, d Direction, within netip.Prefix) ([]Exchanged, error)
 	// PathDown tells that BFD has found the path to a peer dead: the session ends, its routes go at once, and it is tried again. If perhaps
 	// only the peer's control plane has died (its BFD has the C bit clear) and the peer is restarting gracefully, nothing is done: the
 	// restart time decides (RFC 5882 section 4.3.2). A peer that is not configured is no error.

@@ -134,13 +134,32 @@ func TestSettle(t *testing.T) {
 	})
 }
 
-func TestNotification(t *testing.T) {
-	for want, c := range map[string][2]uint8{
-		"Cease/Administrative Reset": {6, 4}, "Hold Timer Expired": {4, 0}, "UPDATE Message Error/Missing Well-known Attribute": {3, 3},
-		"Cease/77": {6, 77}, "NOTIFICATION 99/1": {99, 1}, "OPEN Message Error": {2, 0},
+// TestNotificationOf: what GoBGP logs of a NOTIFICATION, and what is read from it.
+func TestNotificationOf(t *testing.T) {
+	for _, c := range []struct {
+		code, subcode int
+		data          string
+		reason        any // nil where GoBGP does not decode one
+		want          string
+	}{
+		{6, 4, "", nil, "Cease/Administrative Reset"},
+		{6, 2, "", "maintenance", `Cease/Administrative Shutdown "maintenance"`},
+		{6, 2, "\x04soon", nil, `Cease/Administrative Shutdown "soon"`},
+		{6, 9, "", nil, "Cease/Hard Reset"},
+		{6, 9, "\x06\x02\x04soon", nil, `Cease/Hard Reset (Cease/Administrative Shutdown) "soon"`},
+		{6, 9, "\x06\x03", nil, "Cease/Hard Reset (Cease/Peer De-configured)"},
+		{6, 9, "\x06monday", nil, `Cease/Hard Reset "monday"`}, // as GoBGP itself sends it
+		{6, 9, "\x09soon", nil, "Cease/Hard Reset"},            // the length is wrong
+		{6, 2, "", "a\nb\x1b[31m\xff", `Cease/Administrative Shutdown "a b [31m?"`},
+		{2, 2, "\x02\x02", nil, "OPEN Message Error/Bad Peer AS"},
 	} {
-		if got := notification(c[0], c[1]); got != want {
-			t.Errorf("%v: %q, want %q", c, got, want)
+		r := slog.NewRecord(time.Now(), slog.LevelInfo, msgReceived, 0)
+		r.AddAttrs(slog.Int(attrCode, c.code), slog.Int(attrSubcode, c.subcode), slog.Any(attrData, []byte(c.data)))
+		if c.reason != nil {
+			r.AddAttrs(slog.Any(attrReason, c.reason))
+		}
+		if got := notificationOf(r).String(); got != c.want {
+			t.Errorf("%d/%d %q: %s, want %s", c.code, c.subcode, c.data, got, c.want)
 		}
 	}
 }

@@ -5,6 +5,9 @@ import (
 	"log/slog"
 	"net/netip"
 	"strings"
+	"unicode"
+
+	"github.com/caracal-net/caracal/bgp"
 )
 
 // Log keys.
@@ -41,6 +44,8 @@ const (
 	attrError   = "Error"
 	attrCode    = "Code"
 	attrSubcode = "Subcode"
+	attrData    = "Data"
+	attrReason  = "Communicated-Reason"
 )
 
 // Enabled is asked several times per UPDATE. Dial errors are logged at debug level, so that is open until a session is up.
@@ -52,11 +57,11 @@ func (a *logAdapter) Enabled(_ context.Context, l slog.Level) bool {
 func (a *logAdapter) Handle(ctx context.Context, r slog.Record) error {
 	switch r.Message {
 	case msgDial:
-		a.note("dial: " + lastPart(attr(r, attrError).String()))
+		a.dialFailed(attr(r, attrError).String())
 	case msgSent:
-		a.note("sent: " + notification(octet(r, attrCode), octet(r, attrSubcode)))
+		a.notified(true, notificationOf(r))
 	case msgReceived:
-		a.note("received: " + notification(octet(r, attrCode), octet(r, attrSubcode)))
+		a.notified(false, notificationOf(r))
 	}
 	switch {
 	case r.Level >= slog.LevelError:
@@ -67,25 +72,104 @@ func (a *logAdapter) Handle(ctx context.Context, r slog.Record) error {
 	return nil
 }
 
-func (a *logAdapter) note(text string) {
+// dialFailed files why a connection could not be made.
+func (a *logAdapter) dialFailed(text string) {
+	a.file(func(s *session) {
+		text := lastPart(text)
+		cause := causeOf(text)
+		if cause == bgp.CauseUnanswered && s.peer.Password != "" {
+			text += "; it may be that the peer's password is another one: a kernel drops such packets without an answer (RFC 2385 section 2.0)"
+		}
+		s.fail("dial: "+text, cause)
+	})
+}
+
+// causeOf reads the kernel's words for why a connection could not be made.
+func causeOf(text string) bgp.Cause {
+	switch {
+	case strings.Contains(text, "connection refused"):
+		return bgp.CauseRefused
+	case strings.Contains(text, "no route to host"), strings.Contains(text, "network is unreachable"):
+		return bgp.CauseUnreachable
+	case strings.Contains(text, "timeout"), strings.Contains(text, "timed out"):
+		return bgp.CauseUnanswered
+	case strings.Contains(text, "cannot assign requested address"):
+		return bgp.CauseNoAddress
+	}
+	return bgp.CauseUnknown
+}
+
+// notified files a NOTIFICATION. What we have ended the session for ourselves is the better word for the one that says it.
+func (a *logAdapter) notified(sent bool, n bgp.Notification) {
+	a.file(func(s *session) {
+		switch {
+		case !sent:
+			s.note(&s.got, bgp.CauseReceived, n)
+		case s.ended != "":
+			s.note(&s.sent, bgp.CauseSent, n)
+			s.fail(s.ended, bgp.CauseUnknown)
+		default:
+			s.note(&s.sent, bgp.CauseSent, n)
+		}
+	})
+}
+
+// file changes what is known of the session, and reports it where people would read something else.
+func (a *logAdapter) file(change func(*session)) {
 	if a.sess == nil {
 		return
 	}
 	a.feed.mu.Lock()
 	defer a.feed.mu.Unlock()
-	if a.sess.peer.Password != "" && strings.HasPrefix(text, "dial: ") && strings.Contains(text, "timeout") {
-		text += "; it may be that the peer's password is another one: a kernel drops such packets without an answer (RFC 2385 section 2.0)"
-	}
-	if a.sess.ended != "" && strings.HasPrefix(text, "sent: ") {
-		text = a.sess.ended
-	}
-	if a.sess.lastError != text {
-		a.sess.lastError = text
+	was := a.sess.lastError
+	change(a.sess)
+	if a.sess.lastError != was {
 		a.feed.changed = true
 		a.feed.kick()
 	}
 	a.sess.said = true
 }
+
+// notificationOf reads a NOTIFICATION from GoBGP's record of it. The words of a Cease are decoded there, but not those inside a Hard Reset.
+func notificationOf(r slog.Record) bgp.Notification {
+	n := bgp.Notification{Code: octet(r, attrCode), Subcode: octet(r, attrSubcode), At: r.Time}
+	if v := attr(r, attrReason); v.Kind() == slog.KindString {
+		n.Reason = words(v.String())
+	}
+	data, _ := attr(r, attrData).Any().([]byte)
+	if n.Code == bgp.CodeCease && n.Subcode == bgp.SubHardReset && len(data) >= 2 && data[0] <= lastCode && data[1] < ' ' {
+		n.InnerCode, n.InnerSubcode = data[0], data[1]
+		data = data[2:]
+	}
+	if n.Is(bgp.CodeCease, bgp.SubAdminShutdown) || n.Is(bgp.CodeCease, subAdminReset) || n.Subcode == bgp.SubHardReset {
+		if n.Reason == "" && len(data) > 0 && int(data[0]) <= len(data)-1 {
+			n.Reason = words(string(data[1 : 1+data[0]]))
+		}
+	}
+	return n
+}
+
+const (
+	lastCode      = 7 // the highest error code there is (RFC 7313)
+	subAdminReset = 4 // of Cease
+)
+
+// words makes text of a peer's fit for a line: valid UTF-8 without control characters, and not long.
+func words(s string) string {
+	clean := strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+	if len(clean) > maxWords {
+		clean = strings.ToValidUTF8(clean[:maxWords], "")
+	}
+	return strings.TrimSpace(clean)
+}
+
+// maxWords is the longest Shutdown Communication in octets (RFC 9003 section 2).
+const maxWords = 255
 
 func (a *logAdapter) pass(ctx context.Context, level slog.Level, r slog.Record) {
 	if !a.out.Enabled(ctx, level) {
@@ -136,6 +220,7 @@ func attr(r slog.Record, key string) slog.Value {
 	return v
 }
 
+// octet reads a number; 0 where there is none.
 func octet(r slog.Record, key string) uint8 {
 	if v := attr(r, key); v.Kind() == slog.KindInt64 {
 		return uint8(v.Int64())

@@ -22,7 +22,11 @@ type counts struct {
 	m  map[netip.Addr]count
 }
 
-type count struct{ received, advertised int }
+type count struct {
+	received, looped, advertised int
+	hold                         time.Duration
+	sent, got                    bgp.Messages
+}
 
 // Peers returns every configured session; see bgp.Speaker. Counts may be a second old.
 func (s *Speaker) Peers() []bgp.PeerStatus {
@@ -34,9 +38,11 @@ func (s *Speaker) Peers() []bgp.PeerStatus {
 	}
 	counted := s.counts.get(s.srv, &s.cfg)
 	for i := range out {
+		c := counted[out[i].Addr]
+		out[i].OurASN = s.cfg.LocalAS(&out[i].Peer)
+		out[i].SentMessages, out[i].ReceivedMessages = c.sent, c.got
 		if out[i].State == stateEstablished {
-			c := counted[out[i].Addr]
-			out[i].Received, out[i].Advertised = c.received, c.advertised
+			out[i].Received, out[i].Looped, out[i].Advertised, out[i].HoldTime = c.received, c.looped, c.advertised, c.hold
 		}
 	}
 	return out
@@ -64,9 +70,11 @@ func (c *counts) get(srv *server.BgpServer, cfg *bgp.Config) map[netip.Addr]coun
 		if err != nil {
 			return
 		}
-		n := count{advertised: own[addr.Is6()]}
+		n := count{advertised: own[addr.Is6()], hold: time.Duration(p.GetTimers().GetState().GetNegotiatedHoldTime()) * time.Second,
+			sent: messages(p.GetState().GetMessages().GetSent()), got: messages(p.GetState().GetMessages().GetReceived())}
 		for _, a := range p.AfiSafis {
 			n.received += int(a.GetState().GetAccepted())
+			n.looped += max(int(a.GetState().GetReceived())-int(a.GetState().GetAccepted()), 0)
 			if exact {
 				n.advertised = int(a.GetState().GetAdvertised())
 			}
@@ -79,6 +87,11 @@ func (c *counts) get(srv *server.BgpServer, cfg *bgp.Config) map[netip.Addr]coun
 	}
 	c.m, c.at = m, time.Now()
 	return m
+}
+
+func messages(m *api.Message) bgp.Messages {
+	return bgp.Messages{Open: m.GetOpen(), Update: m.GetUpdate(), Keepalive: m.GetKeepalive(), Notification: m.GetNotification(),
+		RouteRefresh: m.GetRefresh(), Withdrawn: m.GetWithdrawPrefix()}
 }
 
 // ownSent returns how many of our own routes go to a peer without rules, by "is IPv6".

@@ -122,6 +122,22 @@ func (p *rawPeer) try() (err error) {
 	return err
 }
 
+// hello connects, says one thing and waits for an answer.
+func (p *rawPeer) hello(b []byte) error {
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(p.from)}, Timeout: time.Second}
+	conn, err := d.Dial("tcp4", p.to)
+	if err != nil {
+		return err
+	}
+	p.conn = conn
+	defer func() { _ = conn.Close() }()
+	if err := p.write(b); err != nil {
+		return err
+	}
+	_, err = p.expect(msgKeepalive)
+	return err
+}
+
 func (p *rawPeer) write(b []byte) error {
 	_ = p.conn.SetWriteDeadline(time.Now().Add(5 * time.Second))
 	_, err := p.conn.Write(b)

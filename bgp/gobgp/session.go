@@ -1,7 +1,6 @@
 package gobgp
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -39,6 +38,12 @@ type session struct {
 	state      bgp.SessionState
 	since      time.Time
 	lastError  string
+	cause      bgp.Cause
+	sent, got  bgp.Notification // the last of each direction
+	routerID   netip.Addr
+	ours       []string // capabilities of the last session
+	theirs     []string
+	ups        int
 	said       bool   // lastError is of this connection already
 	ended      string // why we have ended this connection, "" if we have not
 	eor        bool
@@ -108,7 +113,7 @@ func (f *feed) state(gen int, p *apiutil.Peer, at time.Time) {
 	}
 	if s.restarting && p.State.DisconnectReason == api.PeerState_DISCONNECT_REASON_RESTART_TIMER_EXPIRED {
 		s.restarting = false // may come in any state but Established, and leads to Idle, from Idle too
-		s.fail("the peer did not come back within its restart time")
+		s.fail("the peer did not come back within its restart time", bgp.CauseUnanswered)
 		f.changed = true
 		f.kick()
 	}
@@ -124,7 +129,7 @@ func (f *feed) state(gen int, p *apiutil.Peer, at time.Time) {
 	case was == stateEstablished:
 		f.wentDown(s, p)
 	default:
-		s.fail(reason(p))
+		s.failAs(p)
 	}
 	f.changed = true
 	f.kick()
@@ -132,6 +137,9 @@ func (f *feed) state(gen int, p *apiutil.Peer, at time.Time) {
 
 func (f *feed) cameUp(s *session, p *apiutil.Peer) {
 	s.eor, s.said, s.ended = false, false, ""
+	s.ups++
+	s.routerID = p.State.RouterID
+	s.ours, s.theirs = capabilities(p.State.LocalCap), capabilities(p.State.RemoteCap)
 	s.noRestart = !slices.ContainsFunc(p.State.RemoteCap, func(c gobgp.ParameterCapabilityInterface) bool {
 		return c.Code() == gobgp.BGP_CAP_GRACEFUL_RESTART
 	})
@@ -148,7 +156,7 @@ func (f *feed) wentDown(s *session, p *apiutil.Peer) {
 		f.stale(s.peer.Addr, true)
 	}
 	if !s.said {
-		s.fail(reason(p))
+		s.failAs(p)
 	}
 	s.said = false
 	f.log.Warn("BGP session is down", keyPeer, s.peer.Name, keyAddress, s.peer.Addr, keyError, s.lastError, keyKept, s.restarting)
@@ -167,32 +175,44 @@ func (f *feed) lost(a netip.Addr, why string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if s := f.sessions[a]; s != nil && s.state == stateEstablished {
-		s.fail(why)
+		s.fail(why, bgp.CauseUnknown)
 		s.said, s.ended = true, why
 	}
 }
 
-func (s *session) fail(text string) {
+func (s *session) fail(text string, cause bgp.Cause) {
 	if text != "" {
-		s.lastError = text
+		s.lastError, s.cause = text, cause
 	}
 }
 
-// reason says why a session left a state, in words; "" where the next state is progress, or where the log has said it.
-func reason(p *apiutil.Peer) string {
+// failAs files why a session left a state, as far as the event says it; nothing where the next state is progress, or where the log has said it.
+func (s *session) failAs(p *apiutil.Peer) {
 	switch p.State.DisconnectReason {
 	case api.PeerState_DISCONNECT_REASON_READ_FAILED, api.PeerState_DISCONNECT_REASON_GRACEFUL_RESTART:
-		return "connection closed by the peer or lost"
+		s.fail("connection closed by the peer or lost", bgp.CauseLost)
 	case api.PeerState_DISCONNECT_REASON_WRITE_FAILED:
-		return "connection lost while writing"
+		s.fail("connection lost while writing", bgp.CauseLost)
 	case api.PeerState_DISCONNECT_REASON_HOLD_TIMER_EXPIRED:
-		return "sent: " + notification(gobgp.BGP_ERROR_HOLD_TIMER_EXPIRED, 0)
+		s.note(&s.sent, bgp.CauseSent, bgp.Notification{Code: bgp.CodeHoldTimer})
 	case api.PeerState_DISCONNECT_REASON_BAD_PEER_AS:
-		return "sent: " + notification(gobgp.BGP_ERROR_OPEN_MESSAGE_ERROR, gobgp.BGP_ERROR_SUB_BAD_PEER_AS)
+		s.note(&s.sent, bgp.CauseSent, bgp.Notification{Code: bgp.CodeOpen, Subcode: bgp.SubBadPeerAS})
 	case api.PeerState_DISCONNECT_REASON_INVALID_MSG:
-		return "the peer sent an invalid message"
+		s.fail("the peer sent an invalid message", bgp.CauseUnknown)
 	}
-	return ""
+}
+
+// note files a NOTIFICATION of one direction.
+func (s *session) note(to *bgp.Notification, cause bgp.Cause, n bgp.Notification) {
+	if n.At.IsZero() {
+		n.At = time.Now()
+	}
+	*to = n
+	word := "received: "
+	if cause == bgp.CauseSent {
+		word = "sent: "
+	}
+	s.fail(word+n.String(), cause)
 }
 
 // endOfRIB files that a peer has sent all it had (RFC 4724 section 2).
@@ -234,42 +254,10 @@ func (f *feed) statuses() []bgp.PeerStatus {
 			p.Password = hiddenPassword
 		}
 		out = append(out, bgp.PeerStatus{
-			Peer: p, State: s.state, Since: s.since, LastError: s.lastError, EndOfRIB: s.eor, Restarting: s.restarting,
+			Peer: p, State: s.state, Since: s.since, LastError: s.lastError, Cause: s.cause, LastSent: s.sent, LastReceived: s.got,
+			RouterID: s.routerID, OurCapabilities: s.ours, TheirCapabilities: s.theirs, Ups: s.ups, EndOfRIB: s.eor, Restarting: s.restarting,
 		})
 	}
 	slices.SortFunc(out, func(a, b bgp.PeerStatus) int { return strings.Compare(a.Name, b.Name) })
 	return out
-}
-
-// notification names a NOTIFICATION as the RFCs do.
-func notification(code, subcode uint8) string {
-	c, ok := codes[code]
-	if !ok {
-		return fmt.Sprintf("NOTIFICATION %d/%d", code, subcode)
-	}
-	if sub := c.subcodes[subcode]; sub != "" {
-		return c.name + "/" + sub
-	}
-	if subcode != 0 {
-		return fmt.Sprintf("%s/%d", c.name, subcode)
-	}
-	return c.name
-}
-
-// codes are the names of RFC 4271 sections 4.5 and 6.6 (with RFC 6608), RFC 4486, RFC 5492, RFC 7313 and RFC 8538.
-var codes = map[uint8]struct {
-	name     string
-	subcodes map[uint8]string
-}{
-	1: {"Message Header Error", map[uint8]string{1: "Connection Not Synchronized", 2: "Bad Message Length", 3: "Bad Message Type"}},
-	2: {"OPEN Message Error", map[uint8]string{1: "Unsupported Version Number", 2: "Bad Peer AS", 3: "Bad BGP Identifier",
-		4: "Unsupported Optional Parameter", 6: "Unacceptable Hold Time", 7: "Unsupported Capability"}},
-	3: {"UPDATE Message Error", map[uint8]string{1: "Malformed Attribute List", 2: "Unrecognized Well-known Attribute", 3: "Missing Well-known Attribute",
-		4: "Attribute Flags Error", 5: "Attribute Length Error", 6: "Invalid ORIGIN Attribute", 8: "Invalid NEXT_HOP Attribute",
-		9: "Optional Attribute Error", 10: "Invalid Network Field", 11: "Malformed AS_PATH"}},
-	4: {"Hold Timer Expired", nil},
-	5: {"Finite State Machine Error", map[uint8]string{1: "Unexpected Message in OpenSent", 2: "Unexpected Message in OpenConfirm", 3: "Unexpected Message in Established"}},
-	6: {"Cease", map[uint8]string{1: "Maximum Number of Prefixes Reached", 2: "Administrative Shutdown", 3: "Peer De-configured", 4: "Administrative Reset",
-		5: "Connection Rejected", 6: "Other Configuration Change", 7: "Connection Collision Resolution", 8: "Out of Resources", 9: "Hard Reset"}},
-	7: {"ROUTE-REFRESH Message Error", map[uint8]string{1: "Invalid Message Length"}},
 }

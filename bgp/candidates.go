@@ -40,8 +40,9 @@ type Candidate struct {
 	OriginatorID netip.Addr // RFC 4456, invalid for none
 	ClusterList  []netip.Addr
 	Since        time.Time // when it was received
-	// Lost says why the path is not used, "" if it is.
-	Lost string
+	// Lost says why the path is not used, "" if it is. Refused: it takes no part in the choice.
+	Lost    string
+	Refused bool
 }
 
 // Direction is one of the two ways routes go between us and a peer.

@@ -123,8 +123,6 @@ type Speaker interface {
 	Apply(ctx context.Context, cfg Config) error
 	// Peers returns every configured session, sorted by name.
 	Peers() []PeerStatus
-	// Paths returns every path known for a prefix, the losers too.
-	Paths(p netip.Prefix) []Path
 	// Candidates returns every path to a prefix with why it is not used, the best first; those that were refused come last.
 	Candidates(p netip.Prefix) []Candidate
 	// Exchange returns the routes of one direction with a peer inside a range, before and after policy, sorted by prefix; the zero Prefix

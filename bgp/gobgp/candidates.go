@@ -122,7 +122,7 @@ func (p *picture) refused(peer *bgp.Peer, sent, known []bgp.Candidate) []bgp.Can
 		if slices.ContainsFunc(known, func(k bgp.Candidate) bool { return k.PeerAddr == c.PeerAddr && k.PathID == c.PathID }) {
 			continue
 		}
-		c.Lost = "refused: " + p.whyRefused(peer, &c)
+		c.Lost, c.Refused = p.whyRefused(peer, &c), true
 		out = append(out, c)
 	}
 	return out

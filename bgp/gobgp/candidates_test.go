@@ -26,6 +26,9 @@ func candidateLines(list []bgp.Candidate) []string {
 		if c.Local {
 			who = "us"
 		}
+		if c.Refused {
+			who = "refused " + who
+		}
 		out = append(out, strings.TrimSpace(fmt.Sprintf("%s via %s %v external=%v %s", who, c.NextHop, c.ASPath, c.External, c.Lost)))
 	}
 	return out
@@ -79,11 +82,11 @@ func TestInspection(t *testing.T) {
 		"Mesh_127_1_70_2 via 127.1.70.2 [] external=false",
 		"Mesh_127_1_70_3 via 127.1.70.3 [] external=false LOCAL_PREF 100 is lower than 2147482623",
 		"Mesh_127_1_70_4 via 127.1.70.4 [65001] external=true LOCAL_PREF 100 is lower than 2147482623",
-		"Mesh_127_1_70_9 via 127.1.70.9 [64513 64512] external=false refused: our own AS 64512 is in the AS path (RFC 4271 section 9.1.2)",
+		"refused Mesh_127_1_70_9 via 127.1.70.9 [64513 64512] external=false our own AS 64512 is in the AS path (RFC 4271 section 9.1.2)",
 	}, func() []string {
 		return candidateLines(n.Candidates(netip.MustParsePrefix("10.2.0.0/26")))
 	})
-	check("candidates of a refused prefix", []string{"Mesh_127_1_70_4 via 127.1.70.4 [65001] external=true refused: BGPFilter f spec.importV4[0]"},
+	check("candidates of a refused prefix", []string{"refused Mesh_127_1_70_4 via 127.1.70.4 [65001] external=true BGPFilter f spec.importV4[0]"},
 		func() []string { return candidateLines(n.Candidates(netip.MustParsePrefix("10.7.0.0/26"))) })
 	check("our own", []string{"us via 0.0.0.0 [] external=false"},
 		func() []string { return candidateLines(n.Candidates(netip.MustParsePrefix("10.1.0.0/26"))) })

@@ -181,7 +181,7 @@ func TestBothFamiliesInside(t *testing.T) {
 	na, nb := nodes[0], nodes[1]
 	na.knows(t, "10.1.1.0/26 Mesh_127_0_0_2 via 127.0.0.2", "fd00:10::40/122 Mesh_fd00_1__2 via fd00:1::2")
 	nb.knows(t, "10.1.0.0/26 Mesh_127_0_0_1 via 127.0.0.1", "fd00:10::/122 Mesh_fd00_1__1 via fd00:1::1")
-	if p := nb.Paths(netip.MustParsePrefix("fd00:10::/122")); len(p) != 1 || p[0].LocalPref != bgp.MaxPref-1024 || !p[0].Best {
+	if p := nb.Candidates(netip.MustParsePrefix("fd00:10::/122")); len(p) != 1 || p[0].LocalPref != bgp.MaxPref-1024 || !p[0].Best {
 		t.Errorf("%+v", p)
 	}
 	na.up(t, "fd00:1::2")

@@ -91,17 +91,6 @@ func (f *feed) session(a netip.Addr) *session {
 	return f.sessions[a]
 }
 
-// name fills in the names of peers.
-func (f *feed) name(paths []bgp.Path) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for i := range paths {
-		if s := f.sessions[paths[i].PeerAddr]; s != nil {
-			paths[i].Peer = s.peer.Name
-		}
-	}
-}
-
 // state files a change of a session's state.
 func (f *feed) state(gen int, p *apiutil.Peer, at time.Time) {
 	f.mu.Lock()

@@ -87,7 +87,7 @@ func TestEqualPaths(t *testing.T) {
 	na, nd := nodes[0], nodes[3]
 	nd.knows(t, "10.1.0.0/26 Mesh_127_1_1_1 via 127.1.1.1; Mesh_127_1_1_2 via 127.1.1.2")
 	eventually(t, "all paths", func() string {
-		best, all := 0, nd.Paths(netip.MustParsePrefix("10.1.0.0/26"))
+		best, all := 0, nd.Candidates(netip.MustParsePrefix("10.1.0.0/26"))
 		for _, p := range all {
 			if p.Best {
 				best++
@@ -320,7 +320,7 @@ func TestSlowConsumer(t *testing.T) {
 		na.apply(t)
 	}
 	eventually(t, "the server goes on", func() string {
-		p := nb.Paths(netip.MustParsePrefix("10.1.49.0/26"))
+		p := nb.Candidates(netip.MustParsePrefix("10.1.49.0/26"))
 		if len(p) != 1 || p[0].LocalPref != 1000+rounds-1 {
 			return fmt.Sprintf("%+v", p)
 		}

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
 	gobgp "github.com/osrg/gobgp/v4/pkg/packet/bgp"
 	"github.com/osrg/gobgp/v4/pkg/server"
@@ -92,31 +91,4 @@ func addOnce(set []bgp.Community, c bgp.Community) []bgp.Community {
 		return set
 	}
 	return append(set, c)
-}
-
-// Paths returns every path known for a prefix, the losers and our own too; see bgp.Speaker.
-func (s *Speaker) Paths(p netip.Prefix) []bgp.Path {
-	s.mu.Lock()
-	srv := s.srv
-	s.mu.Unlock()
-	if srv == nil {
-		return nil
-	}
-	var out []bgp.Path
-	p = p.Masked()
-	req := apiutil.ListPathRequest{
-		TableType: api.TableType_TABLE_TYPE_GLOBAL,
-		Family:    family(p.Addr()),
-		Prefixes:  []*apiutil.LookupPrefix{{Prefix: p.String()}},
-	}
-	err := srv.ListPath(req, func(_ gobgp.NLRI, paths []*apiutil.Path) {
-		for _, path := range paths {
-			out = append(out, translate(path, p))
-		}
-	})
-	if err != nil {
-		s.opts.Log.Debug("paths of a prefix", keyPrefix, p, keyError, err)
-	}
-	s.feed.name(out)
-	return out
 }

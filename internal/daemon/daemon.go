@@ -40,6 +40,7 @@ type daemon struct {
 	start      *nodeStart         // nil: the node is in the datastore already, or will be by another's hand
 	condition  *startup.Condition // nil outside Kubernetes
 	tunnels    *tunnels
+	sessions   bell // something of a BGP session has changed
 }
 
 // datastoreBoth is a datastore that is watched and written.
@@ -106,10 +107,12 @@ func (d *daemon) open(ctx context.Context) error {
 		return s, nil
 	}, bgp.Events{
 		Learned: func(l []bgp.Learned) { d.controller.addLearned(l) },
-		Peers:   func() {},
+		Peers:   d.sessions.ring,
 		InSync:  func() { d.controller.setBGPInSync() },
 	})
+	d.engine.failed = d.sessions.ring
 	d.liveness = newLiveness(d.log, d.engine, d.cfg.Socket)
+	d.liveness.heard = d.sessions.ring
 	client := &ipam.Client{Store: d.store, Node: d.cfg.Node, Log: d.log}
 	d.tunnels = newTunnels(d.cfg.Node, d.log, client.EnsureTunnelAddresses)
 	d.controller = newController(d.cfg.Node, d.cfg.Backend, d.log, d.programmer, d.liveness)
@@ -259,11 +262,20 @@ func (t task) Run(ctx context.Context) error { return t.run(ctx) }
 // String returns the name.
 func (t task) String() string { return t.name }
 
-// paths returns every path known for a prefix, nil where no Speaker runs.
-func (d *daemon) paths(p netip.Prefix) []bgp.Path {
+// paths returns every path to a prefix, nil where no Speaker runs.
+func (d *daemon) paths(p netip.Prefix) []bgp.Candidate {
 	speaker, _ := d.engine.Status()
 	if speaker == nil {
 		return nil
 	}
-	return speaker.Paths(p)
+	return speaker.Candidates(p)
+}
+
+// peerRoutes returns what goes between us and a peer.
+func (d *daemon) peerRoutes(peer netip.Addr, dir bgp.Direction, within netip.Prefix) ([]bgp.Exchanged, error) {
+	speaker, _ := d.engine.Status()
+	if speaker == nil {
+		return nil, errors.New("no BGP speaker runs")
+	}
+	return speaker.Exchange(peer, dir, within)
 }

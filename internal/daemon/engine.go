@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,11 +25,15 @@ type engine struct {
 	// events makes the callbacks of one Speaker; those of a Speaker that was stopped are cut off by the engine.
 	events bgp.Events
 
+	// failed is called when the last failure is another one; set before Run, nil for nobody.
+	failed func()
+
 	mu      sync.Mutex
 	want    *bgp.Config
 	speaker bgp.Speaker
 	life    *speakerLife
 	err     error
+	since   time.Time // when err became what it is
 	wake    chan struct{}
 }
 
@@ -178,11 +183,46 @@ func (e *engine) stop(graceful bool) error {
 func (e *engine) report(err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if err != nil && (e.err == nil || e.err.Error() != err.Error()) {
-		e.log.Error("BGP speaker is not as wanted, trying again", logErr, err)
+	if (err == nil) == (e.err == nil) && (err == nil || e.err.Error() == err.Error()) {
+		return
 	}
-	if err == nil && e.err != nil {
+	e.since = time.Now()
+	if err != nil {
+		e.log.Error("BGP speaker is not as wanted, trying again", logErr, err)
+	} else {
 		e.log.Info("BGP speaker is as wanted again")
 	}
 	e.err = err
+	if e.failed != nil {
+		e.failed()
+	}
+}
+
+// Peers returns every session that is wanted, those too that a Speaker which cannot do as asked does not have: the reason is theirs.
+func (e *engine) Peers() []bgp.PeerStatus {
+	e.mu.Lock()
+	speaker, err, since, want := e.speaker, e.err, e.since, e.want
+	e.mu.Unlock()
+	if speaker == nil && err == nil || want == nil {
+		return nil
+	}
+	var list []bgp.PeerStatus
+	if speaker != nil {
+		list = speaker.Peers()
+	}
+	if err == nil {
+		return list
+	}
+	there := make(map[netip.Addr]bool, len(list))
+	for i := range list {
+		there[list[i].Addr] = true
+	}
+	for _, p := range want.Peers {
+		if there[p.Addr] {
+			continue
+		}
+		p.Password = "" // is not shown
+		list = append(list, bgp.PeerStatus{Peer: p, State: "Idle", Since: since, LastError: strings.ReplaceAll(err.Error(), "\n", "; "), Cause: bgp.CauseEngine, OurASN: want.LocalAS(&p)})
+	}
+	return list
 }

@@ -31,6 +31,8 @@ func (s *speakerLog) note(call string) error {
 	return s.fail
 }
 
+func (s *speakerLog) Peers() []bgp.PeerStatus { return nil }
+
 func (s *speakerLog) Apply(context.Context, bgp.Config) error { return s.note("apply") }
 
 func (s *speakerLog) Stop(_ context.Context, graceful bool) error {
@@ -121,13 +123,16 @@ func TestEngineRetriesWithBackOff(t *testing.T) {
 			return taken
 		})
 		defer stop()
-		e.Set(&bgp.Config{ASN: 64512})
+		e.Set(&bgp.Config{ASN: 64512, Peers: []bgp.Peer{{Name: "Mesh", Addr: netip.MustParseAddr("192.0.2.2"), Password: "hidden"}}})
 		time.Sleep(10 * time.Second)
 		if n := tries.Load(); n != 4 { // at once, then after 1, 2 and 4 seconds
 			t.Fatalf("%d tries in 10 s, want 4", n)
 		}
 		if _, err := e.Status(); !errors.Is(err, taken) {
 			t.Fatalf("status says %v, want why it failed", err)
+		}
+		if p := e.Peers(); len(p) != 1 || p[0].Name != "Mesh" || p[0].State != "Idle" || p[0].LastError != taken.Error() || p[0].Cause != bgp.CauseEngine || p[0].Password != "" || p[0].OurASN != 64512 {
+			t.Fatalf("a session that cannot be has no reason: %+v", p)
 		}
 		freed.Store(1)
 		time.Sleep(10 * time.Second)

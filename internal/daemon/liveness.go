@@ -26,6 +26,8 @@ type liveness struct {
 	bfd    *bfd.Engine
 	// pending are sessions that must come up again; only changed touches it.
 	pending map[netip.Addr]*time.Timer
+	// heard is called after every change; set before Run, nil for nobody.
+	heard func()
 }
 
 // newLiveness continues the sessions a former process has handed over beside the socket.
@@ -74,6 +76,9 @@ func (l *liveness) Run(ctx context.Context) error {
 // changed is called for every session that enters or leaves Up, from one goroutine. One that the peer ended by will says nothing of the
 // path. One that the peer began anew, as FRR does when the BGP session with us comes up, must be up again soon, for a packet has just come.
 func (l *liveness) changed(c bfd.Change) {
+	if l.heard != nil {
+		defer l.heard()
+	}
 	if t := l.pending[c.Addr]; t != nil {
 		t.Stop()
 		delete(l.pending, c.Addr)

@@ -15,15 +15,17 @@ import (
 // sources lends inspection what it reads.
 func (d *daemon) sources() inspect.Sources {
 	return inspect.Sources{
-		Node:    d.cfg.Node,
-		Backend: func() cluster.Backend { return d.controller.View().backend },
-		State:   func() *cluster.State { return d.controller.View().state },
-		Status:  d.status,
-		VTEPs:   d.vteps,
-		Peers:   d.peers,
-		Paths:   d.paths,
-		Routes:  d.programmer.Snapshot,
-		Counts:  d.programmer.Counts,
+		Node:       d.cfg.Node,
+		Backend:    func() cluster.Backend { return d.controller.View().backend },
+		State:      func() *cluster.State { return d.controller.View().state },
+		Status:     d.status,
+		VTEPs:      d.vteps,
+		Peers:      d.peers,
+		Paths:      d.paths,
+		WatchPeers: d.sessions.listen,
+		PeerRoutes: d.peerRoutes,
+		Routes:     d.programmer.Snapshot,
+		Counts:     d.programmer.Counts,
 		WatchRoutes: func(ctx context.Context, changed func([]routes.Status)) {
 			_ = d.programmer.Watch(ctx, changed) // it ends with ctx and has no other reason to
 		},
@@ -44,11 +46,7 @@ func (d *daemon) sources() inspect.Sources {
 }
 
 func (d *daemon) peers() []bgp.PeerStatus {
-	speaker, _ := d.engine.Status()
-	if speaker == nil {
-		return nil
-	}
-	peers := speaker.Peers()
+	peers := d.engine.Peers()
 	paths := d.liveness.status()
 	for i := range peers {
 		if b, ok := paths[peers[i].Addr]; ok {

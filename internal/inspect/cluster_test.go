@@ -60,7 +60,7 @@ func testWorld() *world {
 		return &routes.Reason{Rule: rule, Source: "BGP path from " + peer, Pool: pool, Node: node}
 	}
 	ipipTunnel := learned("CrossSubnet: remote node is outside our subnet, tunnel", "ipip", "Mesh_198_51_100_7", "node-c")
-	w := &world{node: "node-a", backend: cluster.BackendBird, state: testBuilder().State(), paths: map[netip.Prefix][]bgp.Path{}}
+	w := &world{node: "node-a", backend: cluster.BackendBird, state: testBuilder().State(), paths: map[netip.Prefix][]bgp.Candidate{}}
 	mtu := func(n uint32) func(*routes.Status) {
 		return func(s *routes.Status) { s.Route.MTU = n; s.Kernel = kernelText(s) }
 	}
@@ -88,7 +88,7 @@ func testWorld() *world {
 		route(routes.OwnerBGP, "203.0.113.0/24", routes.Installed, learned("outside all pools: direct", "", "Global_192_0_2_1", ""), via("192.0.2.1", "eth0", false)),
 	}
 	path := func(prefix, peer, peerAddr, hop string) {
-		w.paths[pfx(prefix)] = append(w.paths[pfx(prefix)], bgp.Path{Prefix: pfx(prefix), Peer: peer, PeerAddr: addr(peerAddr), NextHop: addr(hop), LocalPref: 2147482623, Best: true})
+		w.paths[pfx(prefix)] = append(w.paths[pfx(prefix)], bgp.Candidate{Path: bgp.Path{Prefix: pfx(prefix), Peer: peer, PeerAddr: addr(peerAddr), NextHop: addr(hop), LocalPref: 2147482623, Best: true}})
 	}
 	path("10.20.1.0/26", "Mesh_192_0_2_6", "192.0.2.6", "192.0.2.6")
 	path("10.20.2.0/26", "Mesh_198_51_100_7", "198.51.100.7", "198.51.100.7")

@@ -48,7 +48,7 @@ type explainer struct {
 	nodeName         string // who uses the address, "" if not known
 	node             *cluster.Node
 	routes           []routes.Status // desired routes that cover it, longest first
-	paths            []bgp.Path
+	paths            []bgp.Candidate
 
 	steps []*caracalv1.ExplainStep
 	brief map[*caracalv1.ExplainStep]string // what the verdict says of a step, where that is not its text

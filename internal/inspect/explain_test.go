@@ -176,7 +176,7 @@ var explainCases = []struct {
 	}},
 	{"bgp-path-loses", "10.20.1.7", ok, func(w *world) {
 		p := pfx("10.20.1.0/26")
-		w.paths[p] = append([]bgp.Path{{Prefix: p, Peer: "Global_192_0_2_1", PeerAddr: addr("192.0.2.1"), NextHop: addr("192.0.2.1"), LocalPref: 100, MED: 5}}, w.paths[p]...)
+		w.paths[p] = append([]bgp.Candidate{{Path: bgp.Path{Prefix: p, Peer: "Global_192_0_2_1", PeerAddr: addr("192.0.2.1"), NextHop: addr("192.0.2.1"), LocalPref: 100, MED: 5}, Lost: "LOCAL_PREF 100 is lower than 2147482623"}}, w.paths[p]...)
 	}},
 	{"backend-vxlan-ipip-pool", "10.20.2.7", missing, func(w *world) {
 		w.backend, w.peers, w.paths = cluster.BackendVXLAN, nil, nil

@@ -106,7 +106,7 @@ func (e *explainer) findPaths() {
 	slices.SortStableFunc(prefixes, func(a, b netip.Prefix) int { return b.Bits() - a.Bits() })
 	for _, p := range slices.Compact(prefixes) {
 		paths := slices.Clone(e.src.Paths(p))
-		slices.SortStableFunc(paths, func(a, b bgp.Path) int {
+		slices.SortStableFunc(paths, func(a, b bgp.Candidate) int {
 			if a.Best != b.Best {
 				if a.Best {
 					return -1
@@ -117,8 +117,10 @@ func (e *explainer) findPaths() {
 		})
 		for i := range paths {
 			e.addPath(&paths[i])
+			if !paths[i].Refused {
+				e.paths = append(e.paths, paths[i])
+			}
 		}
-		e.paths = append(e.paths, paths...)
 	}
 	if len(e.paths) == 0 && e.pool != nil && e.node != nil {
 		e.add(stepPath, missing, "no BGP path for %v is known", e.wantedPrefix())
@@ -133,7 +135,7 @@ func (e *explainer) wantedPrefix() netip.Prefix {
 	return e.block.CIDR
 }
 
-func (e *explainer) addPath(p *bgp.Path) {
+func (e *explainer) addPath(p *bgp.Candidate) {
 	s := e.add(stepPath, ok, "%v from %s (%v): next hop %v, local preference %d", p.Prefix, p.Peer, p.PeerAddr, p.NextHop, p.LocalPref)
 	if len(p.ASPath) > 0 {
 		s.Text += ", AS path " + strings.Trim(fmt.Sprint(p.ASPath), "[]")
@@ -141,8 +143,14 @@ func (e *explainer) addPath(p *bgp.Path) {
 	if p.MED != 0 {
 		s.Text += fmt.Sprintf(", MED %d", p.MED)
 	}
-	if !p.Best {
+	switch {
+	case p.Refused:
+		s.Level = warn
+		s.Text += "; refused: " + p.Lost
+	case !p.Best && p.Lost == "":
 		s.Text += "; not used, another path is better"
+	case !p.Best:
+		s.Text += "; not used: " + p.Lost
 	}
 	if p.Stale {
 		s.Level = warn

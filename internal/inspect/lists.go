@@ -14,7 +14,6 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/caracal-net/caracal/bgp"
 	"github.com/caracal-net/caracal/internal/cluster"
 	caracalv1 "github.com/caracal-net/caracal/proto/caracal/v1"
 	"github.com/caracal-net/caracal/routes"
@@ -95,15 +94,6 @@ func (s *Server) ListRoutes(r *caracalv1.ListRoutesRequest, stream grpc.ServerSt
 	}
 	return batches(mapped(s.sortedRoutes(f), routeOf), func(b []*caracalv1.Route) error {
 		return stream.Send(&caracalv1.ListRoutesResponse{Routes: b})
-	})
-}
-
-// ListPeers implements caracal.v1.Inspection.
-func (s *Server) ListPeers(_ *caracalv1.ListPeersRequest, stream grpc.ServerStreamingServer[caracalv1.ListPeersResponse]) error {
-	sorted := pointers(slices.Clone(s.src.Peers()))
-	slices.SortFunc(sorted, func(a, b *bgp.PeerStatus) int { return cmp.Or(strings.Compare(a.Name, b.Name), a.Addr.Compare(b.Addr)) })
-	return batches(mapped(sorted, peerOf), func(b []*caracalv1.Peer) error {
-		return stream.Send(&caracalv1.ListPeersResponse{Peers: b})
 	})
 }
 

@@ -44,9 +44,9 @@ func lend(t *testing.T, k kernel.Kernel) *lent {
 	l.src = Sources{
 		Node: "node-a", Backend: func() cluster.Backend { return cluster.BackendBird }, State: func() *cluster.State { return state },
 		Status: func() StatusInfo { return StatusInfo{Ready: true} }, Routes: p.Snapshot, Counts: p.Counts,
-		Paths: func(p netip.Prefix) []bgp.Path {
+		Paths: func(p netip.Prefix) []bgp.Candidate {
 			if p.Addr() == addr("10.30.1.0") || p.Addr() == addr("fd00:30::4000") {
-				return []bgp.Path{{Prefix: p, Peer: "Mesh", Best: true}}
+				return []bgp.Candidate{{Path: bgp.Path{Prefix: p, Peer: "Mesh", Best: true}}}
 			}
 			return nil
 		},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/caracal-net/caracal/bgp"
 	"github.com/caracal-net/caracal/internal/cluster"
 	"github.com/caracal-net/caracal/internal/kernel"
 	caracalv1 "github.com/caracal-net/caracal/proto/caracal/v1"
@@ -30,6 +32,9 @@ func trouble() *world {
 		func(s *routes.Status) { s.Detail = "owner vxlan wins" }))
 	w.peers[0].Restarting, w.peers[0].State, w.peers[0].LastError = true, "Connect", "received: connection reset"
 	w.peers[1].EndOfRIB = false
+	w.peers[0].Cause, w.peers[0].LastSent = bgp.CauseReceived, bgp.Notification{Code: 4, At: ago(3 * time.Hour)}
+	w.peers[0].LastReceived = bgp.Notification{Code: 6, Subcode: 9, InnerCode: 6, InnerSubcode: 2, Reason: "back at noon", At: ago(2 * time.Minute)}
+	w.peers[0].Ups = 1
 	w.vteps[1].Problem = "MAC 66:01:02:03:04:2b is also that of node-aa, which comes first"
 	w.info = StatusInfo{
 		Version: "v0.1.0", Started: ago(70 * time.Second), WaitingFor: []string{"bgp", "device vxlan.calico"},
@@ -52,6 +57,11 @@ func trouble() *world {
 // answers are the messages the goldens are made of, from the world as it should be and on a bad day.
 func answers(t *testing.T, w *world) map[string]proto.Message {
 	t.Helper()
+	w.paths[pfx("10.66.0.0/26")] = contested()
+	p := &w.peers[0]
+	p.OurASN, p.RouterID, p.HoldTime, p.Looped = 64512, p.Addr, 90*time.Second, 2
+	p.OurCapabilities, p.TheirCapabilities = []string{"multiprotocol IPv4 unicast", "route refresh", "capability 73"}, []string{"multiprotocol IPv4 unicast", "route refresh", "four-octet AS 64512"}
+	p.SentMessages, p.ReceivedMessages = bgp.Messages{Open: 1, Update: 2, Keepalive: 77}, bgp.Messages{Open: 1, Update: 9, Keepalive: 76, Withdrawn: 3}
 	conn, _ := serve(t, w)
 	client := caracalv1.NewInspectionClient(conn)
 	status, err := client.GetStatus(t.Context(), &caracalv1.GetStatusRequest{})
@@ -72,7 +82,18 @@ func answers(t *testing.T, w *world) map[string]proto.Message {
 	if err != nil {
 		t.Fatal(err)
 	}
+	paths := &caracalv1.ListPathsResponse{}
+	pstream, err := client.ListPaths(t.Context(), &caracalv1.ListPathsRequest{Prefix: "10.66.0.0/26"})
+	for _, m := range receive(t, pstream, err) {
+		paths.Paths = append(paths.Paths, m.Paths...)
+	}
+	between := &caracalv1.ListPeerRoutesResponse{}
+	rstream, err := client.ListPeerRoutes(t.Context(), &caracalv1.ListPeerRoutesRequest{Peer: peers.Peers[0].Name, Direction: caracalv1.ListPeerRoutesRequest_DIRECTION_ADVERTISED})
+	for _, m := range receive(t, rstream, err) {
+		between.Routes = append(between.Routes, m.Routes...)
+	}
 	return map[string]proto.Message{
+		"peer": peers.Peers[slices.IndexFunc(peers.Peers, func(m *caracalv1.Peer) bool { return m.Name == p.Name })], "paths": paths, "between": between,
 		"routes": &caracalv1.ListRoutesResponse{Routes: listRoutes(t, conn, nil)}, "status": status, "peers": peers, "vteps": vteps, "explain": explain,
 	}
 }
@@ -86,6 +107,12 @@ func tableOf(r Renderer, w io.Writer, m proto.Message) error {
 		return r.Status(w, m)
 	case *caracalv1.ListPeersResponse:
 		return r.Peers(w, m.Peers)
+	case *caracalv1.Peer:
+		return r.Peer(w, m)
+	case *caracalv1.ListPathsResponse:
+		return r.Paths(w, m.Paths)
+	case *caracalv1.ListPeerRoutesResponse:
+		return r.PeerRoutes(w, m.Routes)
 	case *caracalv1.ListVTEPsResponse:
 		return r.VTEPs(w, m.Vteps)
 	case *caracalv1.ExplainResponse:

@@ -51,7 +51,13 @@ func NewServer(src Sources) *Server {
 		src.VTEPs = func() []VTEP { return nil }
 	}
 	if src.Paths == nil {
-		src.Paths = func(netip.Prefix) []bgp.Path { return nil }
+		src.Paths = func(netip.Prefix) []bgp.Candidate { return nil }
+	}
+	if src.WatchPeers == nil {
+		src.WatchPeers = func(ctx context.Context, _ func()) { <-ctx.Done() }
+	}
+	if src.PeerRoutes == nil {
+		src.PeerRoutes = func(netip.Addr, bgp.Direction, netip.Prefix) ([]bgp.Exchanged, error) { return nil, nil }
 	}
 	if src.Peers == nil {
 		src.Peers = func() []bgp.PeerStatus { return nil }

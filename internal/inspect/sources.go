@@ -20,7 +20,12 @@ type Sources struct {
 	Status  func() StatusInfo       // everything GetStatus says that is not below; called for each health check too
 	VTEPs   func() []VTEP           // VTEPs of the last VXLAN plan; may be nil
 	Peers   func() []bgp.PeerStatus // sessions, none where no Speaker runs; may be nil
-	Paths   func(netip.Prefix) []bgp.Path
+	Paths   func(netip.Prefix) []bgp.Candidate
+	// WatchPeers calls changed as soon as it has subscribed and then whenever something of a session but its counters may have changed, until
+	// ctx ends, and returns then. changed never blocks. May be nil.
+	WatchPeers func(ctx context.Context, changed func())
+	// PeerRoutes returns the routes of one direction between us and a peer, inside a range unless that is the zero Prefix; may be nil.
+	PeerRoutes func(peer netip.Addr, d bgp.Direction, within netip.Prefix) ([]bgp.Exchanged, error)
 
 	// Routes returns a copy of the statuses match picks; match must not keep its argument.
 	Routes func(match func(*routes.Status) bool) []routes.Status

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/caracal-net/caracal/bgp"
@@ -138,23 +137,6 @@ func oneLine(s string) string {
 func removalOf(s *routes.Status) *caracalv1.Route {
 	k := s.Route.Key()
 	return &caracalv1.Route{Prefix: k.Dst.String(), Metric: k.Metric, Owner: string(s.Owner)}
-}
-
-func peerOf(p *bgp.PeerStatus) *caracalv1.Peer {
-	m := &caracalv1.Peer{
-		Name: p.Name, Address: addrText(p.Addr), Port: uint32(p.Port), Asn: p.ASN, LocalAddress: addrText(p.LocalAddr),
-		Passive: p.Passive, Source: p.Source, Node: p.Node, State: sessionStateOf(p.State), Since: timeOf(p.Since),
-		LastError: p.LastError, Received: uint32(max(p.Received, 0)), Advertised: uint32(max(p.Advertised, 0)),
-		EndOfRib: p.EndOfRIB, Restarting: p.Restarting,
-	}
-	if b := p.Path; b != nil {
-		m.Bfd = &caracalv1.BFD{State: b.State, Since: timeOf(b.Since), Interval: durationpb.New(b.Interval), Detection: durationpb.New(b.Detection),
-			Diagnostic: b.Diag, RemoteDiagnostic: b.RemoteDiag, Downs: uint32(max(b.Downs, 0)), Error: b.Err}
-	}
-	if p.RestartTime > 0 {
-		m.RestartTime = durationpb.New(p.RestartTime)
-	}
-	return m
 }
 
 func vtepOf(v *VTEP) *caracalv1.VTEP {

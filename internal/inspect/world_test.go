@@ -35,7 +35,7 @@ type world struct {
 	state    *cluster.State
 	vteps    []VTEP
 	peers    []bgp.PeerStatus
-	paths    map[netip.Prefix][]bgp.Path
+	paths    map[netip.Prefix][]bgp.Candidate
 	lookup   func(netip.Addr) (kernel.Answer, error)
 	resync   func(context.Context) error
 	release  string
@@ -55,8 +55,9 @@ func (w *world) sources() Sources {
 	return Sources{
 		Node: w.node, Backend: func() cluster.Backend { return w.backend }, State: func() *cluster.State { return w.state },
 		Status: w.status, VTEPs: func() []VTEP { return w.vteps }, Peers: func() []bgp.PeerStatus { return w.peers },
-		Paths:  func(p netip.Prefix) []bgp.Path { return w.paths[p] },
-		Routes: w.routes, Counts: w.counts, WatchRoutes: w.watch,
+		Paths:      func(p netip.Prefix) []bgp.Candidate { return w.paths[p] },
+		PeerRoutes: w.peerRoutes,
+		Routes:     w.routes, Counts: w.counts, WatchRoutes: w.watch,
 		Lookup: func(_ context.Context, a netip.Addr) (kernel.Answer, error) {
 			if w.lookup == nil {
 				return w.answer(a)

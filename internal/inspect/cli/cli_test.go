@@ -75,7 +75,24 @@ func start(t *testing.T) *daemon {
 			if d.none {
 				return nil
 			}
-			return []bgp.PeerStatus{{Peer: bgp.Peer{Name: "Mesh_1", Addr: netip.MustParseAddr("192.0.2.1"), ASN: 64512}, State: "Active", Since: epoch}}
+			return []bgp.PeerStatus{{Peer: bgp.Peer{Name: "Mesh_1", Addr: netip.MustParseAddr("192.0.2.1"), ASN: 64512}, State: "Active", Since: epoch,
+				LastError: "dial: connection refused", Cause: bgp.CauseRefused}}
+		},
+		Paths: func(p netip.Prefix) []bgp.Candidate {
+			if p != netip.MustParsePrefix("10.10.1.0/26") {
+				return nil
+			}
+			return []bgp.Candidate{{Path: bgp.Path{Prefix: p, Peer: "Mesh_1", NextHop: netip.MustParseAddr("192.0.2.1"), Best: true}}}
+		},
+		PeerRoutes: func(_ netip.Addr, d bgp.Direction, within netip.Prefix) ([]bgp.Exchanged, error) {
+			c := bgp.Candidate{Path: bgp.Path{Prefix: netip.MustParsePrefix("10.10.1.0/26"), NextHop: netip.MustParseAddr("192.0.2.1")}}
+			switch {
+			case within.IsValid():
+				return nil, nil
+			case d == bgp.FromPeer:
+				return []bgp.Exchanged{{Before: c, After: &c}}, nil
+			}
+			return []bgp.Exchanged{{Before: c}}, nil
 		},
 		VTEPs: func() []inspect.VTEP {
 			if d.none {
@@ -147,6 +164,20 @@ func TestCommands(t *testing.T) {
 		{"explain 8.8.8.8 --check", 1, "no way to 8.8.8.8", ""},
 		{"explain 10.10.1.3 -o json", 0, "\"kind\": \"KIND_KERNEL\"", ""},
 		{"peers", 0, "Mesh_1  -     192.0.2.1  64512  Active", ""},
+		{"peers", 0, "  Mesh_1: nothing listens at 192.0.2.1:179", ""},
+		{"peers Mesh_1", 0, "last error     dial: connection refused", ""},
+		{"peers node-z", 1, "", "\"node-z\": no BGP session has that name, address or node"},
+		{"peers 192.0.2.1 --received", 0, "   10.10.1.0/26  192.0.2.1  ", ""},
+		{"peers 192.0.2.1 --advertised --refused", 0, "x  10.10.1.0/26  192.0.2.1  ", ""},
+		{"peers 192.0.2.1 --advertised --within 10.9.0.0/16", 0, "", "no such route"},
+		{"peers --received", 2, "", "NAME is missing"},
+		{"peers a b", 2, "", "\"b\": too many arguments"},
+		{"peers 192.0.2.1 --received --advertised", 2, "", "want one of them"},
+		{"peers 192.0.2.1 --refused", 2, "", "--refused and --within need"},
+		{"paths 10.10.1.0/26", 0, "*  Mesh_1  192.0.2.1", ""},
+		{"paths 10.10.1.0/26", 0, "10.10.1.0/26  vxlan  installed", ""},
+		{"paths 10.10.9.0/26", 0, "", "no BGP path to 10.10.9.0/26 is known"},
+		{"paths 10.10.9.1/26", 2, "", "bits are set"},
 		{"vteps", 0, "node-b  10.10.1.1", ""},
 		{"resync", 0, "resync done in ", ""},
 		{"release", 0, "nothing is held\n", ""},

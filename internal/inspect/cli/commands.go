@@ -64,33 +64,6 @@ func (c *command) explain() *cobra.Command {
 	return c.answers(cmd)
 }
 
-func (c *command) peers() *cobra.Command {
-	return c.answers(&cobra.Command{
-		Use:   "peers",
-		Short: "The BGP sessions",
-		Args:  exactly(),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
-				all := &caracalv1.ListPeersResponse{}
-				stream, err := caracalv1.NewInspectionClient(conn).ListPeers(ctx, &caracalv1.ListPeersRequest{})
-				err = each(stream, err, func(m *caracalv1.ListPeersResponse) error {
-					all.Peers = append(all.Peers, m.GetPeers()...)
-					return nil
-				})
-				if err != nil {
-					return err
-				}
-				return c.write(all, func(r inspect.Renderer, w io.Writer) error {
-					if len(all.Peers) == 0 {
-						return c.none("there are no BGP sessions; caracal status names the backend")
-					}
-					return r.Peers(w, all.Peers)
-				})
-			})
-		},
-	})
-}
-
 func (c *command) vteps() *cobra.Command {
 	return c.answers(&cobra.Command{
 		Use:   "vteps",

@@ -461,6 +461,55 @@ func (ExplainStep_Kind) EnumDescriptor() ([]byte, []int) {
 	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{11, 0}
 }
 
+type ListPeerRoutesRequest_Direction int32
+
+const (
+	ListPeerRoutesRequest_DIRECTION_UNSPECIFIED ListPeerRoutesRequest_Direction = 0
+	ListPeerRoutesRequest_DIRECTION_RECEIVED    ListPeerRoutesRequest_Direction = 1
+	ListPeerRoutesRequest_DIRECTION_ADVERTISED  ListPeerRoutesRequest_Direction = 2
+)
+
+// Enum value maps for ListPeerRoutesRequest_Direction.
+var (
+	ListPeerRoutesRequest_Direction_name = map[int32]string{
+		0: "DIRECTION_UNSPECIFIED",
+		1: "DIRECTION_RECEIVED",
+		2: "DIRECTION_ADVERTISED",
+	}
+	ListPeerRoutesRequest_Direction_value = map[string]int32{
+		"DIRECTION_UNSPECIFIED": 0,
+		"DIRECTION_RECEIVED":    1,
+		"DIRECTION_ADVERTISED":  2,
+	}
+)
+
+func (x ListPeerRoutesRequest_Direction) Enum() *ListPeerRoutesRequest_Direction {
+	p := new(ListPeerRoutesRequest_Direction)
+	*p = x
+	return p
+}
+
+func (x ListPeerRoutesRequest_Direction) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ListPeerRoutesRequest_Direction) Descriptor() protoreflect.EnumDescriptor {
+	return file_caracal_v1_caracal_proto_enumTypes[7].Descriptor()
+}
+
+func (ListPeerRoutesRequest_Direction) Type() protoreflect.EnumType {
+	return &file_caracal_v1_caracal_proto_enumTypes[7]
+}
+
+func (x ListPeerRoutesRequest_Direction) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ListPeerRoutesRequest_Direction.Descriptor instead.
+func (ListPeerRoutesRequest_Direction) EnumDescriptor() ([]byte, []int) {
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{25, 0}
+}
+
 // NextHop is one way out.
 type NextHop struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1425,7 +1474,7 @@ type Peer struct {
 	State     SessionState           `protobuf:"varint,9,opt,name=state,proto3,enum=caracal.v1.SessionState" json:"state,omitempty"`
 	Since     *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=since,proto3" json:"since,omitempty"`
 	LastError string                 `protobuf:"bytes,11,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
-	// Prefixes accepted from the peer, and sent to it.
+	// Paths received from the peer, those that import rules refuse among them, and prefixes sent to it.
 	Received   uint32 `protobuf:"varint,12,opt,name=received,proto3" json:"received,omitempty"`
 	Advertised uint32 `protobuf:"varint,13,opt,name=advertised,proto3" json:"advertised,omitempty"`
 	// The peer has sent End-of-RIB.
@@ -1435,7 +1484,29 @@ type Peer struct {
 	// How long its paths are kept.
 	RestartTime *durationpb.Duration `protobuf:"bytes,16,opt,name=restart_time,json=restartTime,proto3" json:"restart_time,omitempty"`
 	// BFD with the peer (RFC 5880), unset where there is none.
-	Bfd           *BFD `protobuf:"bytes,17,opt,name=bfd,proto3" json:"bfd,omitempty"`
+	Bfd *BFD `protobuf:"bytes,17,opt,name=bfd,proto3" json:"bfd,omitempty"`
+	// The last NOTIFICATION of each direction, unset where there was none.
+	LastSent     *Notification `protobuf:"bytes,20,opt,name=last_sent,json=lastSent,proto3" json:"last_sent,omitempty"`
+	LastReceived *Notification `protobuf:"bytes,21,opt,name=last_received,json=lastReceived,proto3" json:"last_received,omitempty"`
+	// Our AS number towards the peer.
+	OurAsn uint32 `protobuf:"varint,22,opt,name=our_asn,json=ourAsn,proto3" json:"our_asn,omitempty"`
+	// The peer's BGP identifier, as it said last.
+	RouterId string `protobuf:"bytes,23,opt,name=router_id,json=routerId,proto3" json:"router_id,omitempty"`
+	// What the OPENs of the last session offered (RFC 5492), in words.
+	OurCapabilities   []string `protobuf:"bytes,24,rep,name=our_capabilities,json=ourCapabilities,proto3" json:"our_capabilities,omitempty"`
+	TheirCapabilities []string `protobuf:"bytes,25,rep,name=their_capabilities,json=theirCapabilities,proto3" json:"their_capabilities,omitempty"`
+	// As agreed upon, unset where no session is up.
+	HoldTime *durationpb.Duration `protobuf:"bytes,26,opt,name=hold_time,json=holdTime,proto3" json:"hold_time,omitempty"`
+	// How often the session has come up.
+	Ups uint32 `protobuf:"varint,27,opt,name=ups,proto3" json:"ups,omitempty"`
+	// Paths that have been here before (RFC 4271 section 9.1.2, RFC 4456 section 8).
+	Looped           uint32    `protobuf:"varint,28,opt,name=looped,proto3" json:"looped,omitempty"`
+	MessagesSent     *Messages `protobuf:"bytes,29,opt,name=messages_sent,json=messagesSent,proto3" json:"messages_sent,omitempty"`
+	MessagesReceived *Messages `protobuf:"bytes,30,opt,name=messages_received,json=messagesReceived,proto3" json:"messages_received,omitempty"`
+	// What to do about a session that is not up, where something is known.
+	Remedy string `protobuf:"bytes,31,opt,name=remedy,proto3" json:"remedy,omitempty"`
+	// Why the session is not started although it is wanted.
+	Held          string `protobuf:"bytes,32,opt,name=held,proto3" json:"held,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1589,6 +1660,262 @@ func (x *Peer) GetBfd() *BFD {
 	return nil
 }
 
+func (x *Peer) GetLastSent() *Notification {
+	if x != nil {
+		return x.LastSent
+	}
+	return nil
+}
+
+func (x *Peer) GetLastReceived() *Notification {
+	if x != nil {
+		return x.LastReceived
+	}
+	return nil
+}
+
+func (x *Peer) GetOurAsn() uint32 {
+	if x != nil {
+		return x.OurAsn
+	}
+	return 0
+}
+
+func (x *Peer) GetRouterId() string {
+	if x != nil {
+		return x.RouterId
+	}
+	return ""
+}
+
+func (x *Peer) GetOurCapabilities() []string {
+	if x != nil {
+		return x.OurCapabilities
+	}
+	return nil
+}
+
+func (x *Peer) GetTheirCapabilities() []string {
+	if x != nil {
+		return x.TheirCapabilities
+	}
+	return nil
+}
+
+func (x *Peer) GetHoldTime() *durationpb.Duration {
+	if x != nil {
+		return x.HoldTime
+	}
+	return nil
+}
+
+func (x *Peer) GetUps() uint32 {
+	if x != nil {
+		return x.Ups
+	}
+	return 0
+}
+
+func (x *Peer) GetLooped() uint32 {
+	if x != nil {
+		return x.Looped
+	}
+	return 0
+}
+
+func (x *Peer) GetMessagesSent() *Messages {
+	if x != nil {
+		return x.MessagesSent
+	}
+	return nil
+}
+
+func (x *Peer) GetMessagesReceived() *Messages {
+	if x != nil {
+		return x.MessagesReceived
+	}
+	return nil
+}
+
+func (x *Peer) GetRemedy() string {
+	if x != nil {
+		return x.Remedy
+	}
+	return ""
+}
+
+func (x *Peer) GetHeld() string {
+	if x != nil {
+		return x.Held
+	}
+	return ""
+}
+
+// Notification is a NOTIFICATION message (RFC 4271 section 4.5).
+type Notification struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Code    uint32                 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
+	Subcode uint32                 `protobuf:"varint,2,opt,name=subcode,proto3" json:"subcode,omitempty"`
+	// The RFC's name: "Cease/Administrative Shutdown"; of a Hard Reset (RFC 8538) with what it stands for.
+	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// The sender's own words (RFC 9003, before it RFC 8203).
+	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Time          *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Notification) Reset() {
+	*x = Notification{}
+	mi := &file_caracal_v1_caracal_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Notification) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Notification) ProtoMessage() {}
+
+func (x *Notification) ProtoReflect() protoreflect.Message {
+	mi := &file_caracal_v1_caracal_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Notification.ProtoReflect.Descriptor instead.
+func (*Notification) Descriptor() ([]byte, []int) {
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Notification) GetCode() uint32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *Notification) GetSubcode() uint32 {
+	if x != nil {
+		return x.Subcode
+	}
+	return 0
+}
+
+func (x *Notification) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Notification) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Notification) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+// Messages counts messages of one direction since the session was configured.
+type Messages struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Open         uint64                 `protobuf:"varint,1,opt,name=open,proto3" json:"open,omitempty"`
+	Update       uint64                 `protobuf:"varint,2,opt,name=update,proto3" json:"update,omitempty"`
+	Keepalive    uint64                 `protobuf:"varint,3,opt,name=keepalive,proto3" json:"keepalive,omitempty"`
+	Notification uint64                 `protobuf:"varint,4,opt,name=notification,proto3" json:"notification,omitempty"`
+	RouteRefresh uint64                 `protobuf:"varint,5,opt,name=route_refresh,json=routeRefresh,proto3" json:"route_refresh,omitempty"`
+	// Prefixes taken back.
+	Withdrawn     uint64 `protobuf:"varint,6,opt,name=withdrawn,proto3" json:"withdrawn,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Messages) Reset() {
+	*x = Messages{}
+	mi := &file_caracal_v1_caracal_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Messages) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Messages) ProtoMessage() {}
+
+func (x *Messages) ProtoReflect() protoreflect.Message {
+	mi := &file_caracal_v1_caracal_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Messages.ProtoReflect.Descriptor instead.
+func (*Messages) Descriptor() ([]byte, []int) {
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Messages) GetOpen() uint64 {
+	if x != nil {
+		return x.Open
+	}
+	return 0
+}
+
+func (x *Messages) GetUpdate() uint64 {
+	if x != nil {
+		return x.Update
+	}
+	return 0
+}
+
+func (x *Messages) GetKeepalive() uint64 {
+	if x != nil {
+		return x.Keepalive
+	}
+	return 0
+}
+
+func (x *Messages) GetNotification() uint64 {
+	if x != nil {
+		return x.Notification
+	}
+	return 0
+}
+
+func (x *Messages) GetRouteRefresh() uint64 {
+	if x != nil {
+		return x.RouteRefresh
+	}
+	return 0
+}
+
+func (x *Messages) GetWithdrawn() uint64 {
+	if x != nil {
+		return x.Withdrawn
+	}
+	return 0
+}
+
 // BFD is how the path to a peer is.
 type BFD struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1611,7 +1938,7 @@ type BFD struct {
 
 func (x *BFD) Reset() {
 	*x = BFD{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[16]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1623,7 +1950,7 @@ func (x *BFD) String() string {
 func (*BFD) ProtoMessage() {}
 
 func (x *BFD) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[16]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1636,7 +1963,7 @@ func (x *BFD) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BFD.ProtoReflect.Descriptor instead.
 func (*BFD) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{16}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *BFD) GetState() string {
@@ -1695,6 +2022,627 @@ func (x *BFD) GetError() string {
 	return ""
 }
 
+type WatchPeersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchPeersRequest) Reset() {
+	*x = WatchPeersRequest{}
+	mi := &file_caracal_v1_caracal_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchPeersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchPeersRequest) ProtoMessage() {}
+
+func (x *WatchPeersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_caracal_v1_caracal_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchPeersRequest.ProtoReflect.Descriptor instead.
+func (*WatchPeersRequest) Descriptor() ([]byte, []int) {
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{19}
+}
+
+// WatchPeersResponse is one step of a watch.
+type WatchPeersResponse struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Events []*PeerEvent           `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	// Everything there was at the start has been sent. Set once.
+	Synced        bool `protobuf:"varint,2,opt,name=synced,proto3" json:"synced,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchPeersResponse) Reset() {
+	*x = WatchPeersResponse{}
+	mi := &file_caracal_v1_caracal_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchPeersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchPeersResponse) ProtoMessage() {}
+
+func (x *WatchPeersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_caracal_v1_caracal_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchPeersResponse.ProtoReflect.Descriptor instead.
+func (*WatchPeersResponse) Descriptor() ([]byte, []int) {
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *WatchPeersResponse) GetEvents() []*PeerEvent {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *WatchPeersResponse) GetSynced() bool {
+	if x != nil {
+		return x.Synced
+	}
+	return false
+}
+
+// PeerEvent is one session that is new or different, or gone.
+type PeerEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When set, only name and address of peer are meant.
+	Removed       bool  `protobuf:"varint,1,opt,name=removed,proto3" json:"removed,omitempty"`
+	Peer          *Peer `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerEvent) Reset() {
+	*x = PeerEvent{}
+	mi := &file_caracal_v1_caracal_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerEvent) ProtoMessage() {}
+
+func (x *PeerEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_caracal_v1_caracal_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerEvent.ProtoReflect.Descriptor instead.
+func (*PeerEvent) Descriptor() ([]byte, []int) {
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *PeerEvent) GetRemoved() bool {
+	if x != nil {
+		return x.Removed
+	}
+	return false
+}
+
+func (x *PeerEvent) GetPeer() *Peer {
+	if x != nil {
+		return x.Peer
+	}
+	return nil
+}
+
+type ListPathsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "10.1.2.0/26"; an address alone is its host route.
+	Prefix        string `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPathsRequest) Reset() {
+	*x = ListPathsRequest{}
+	mi := &file_caracal_v1_caracal_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPathsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPathsRequest) ProtoMessage() {}
+
+func (x *ListPathsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_caracal_v1_caracal_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPathsRequest.ProtoReflect.Descriptor instead.
+func (*ListPathsRequest) Descriptor() ([]byte, []int) {
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ListPathsRequest) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+type ListPathsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Paths         []*Path                `protobuf:"bytes,1,rep,name=paths,proto3" json:"paths,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPathsResponse) Reset() {
+	*x = ListPathsResponse{}
+	mi := &file_caracal_v1_caracal_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPathsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPathsResponse) ProtoMessage() {}
+
+func (x *ListPathsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_caracal_v1_caracal_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPathsResponse.ProtoReflect.Descriptor instead.
+func (*ListPathsResponse) Descriptor() ([]byte, []int) {
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ListPathsResponse) GetPaths() []*Path {
+	if x != nil {
+		return x.Paths
+	}
+	return nil
+}
+
+// Path is one BGP path to a prefix.
+type Path struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Prefix string                 `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// Name and address of the peer that sent it; empty for our own.
+	Peer        string   `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"`
+	PeerAddress string   `protobuf:"bytes,3,opt,name=peer_address,json=peerAddress,proto3" json:"peer_address,omitempty"`
+	NextHop     string   `protobuf:"bytes,4,opt,name=next_hop,json=nextHop,proto3" json:"next_hop,omitempty"`
+	LocalPref   uint32   `protobuf:"varint,5,opt,name=local_pref,json=localPref,proto3" json:"local_pref,omitempty"`
+	Med         uint32   `protobuf:"varint,6,opt,name=med,proto3" json:"med,omitempty"`
+	AsPath      []uint32 `protobuf:"varint,7,rep,packed,name=as_path,json=asPath,proto3" json:"as_path,omitempty"`
+	// IGP, EGP or INCOMPLETE.
+	Origin string `protobuf:"bytes,8,opt,name=origin,proto3" json:"origin,omitempty"`
+	// "65000:100", "65000:1:2".
+	Communities []string `protobuf:"bytes,9,rep,name=communities,proto3" json:"communities,omitempty"`
+	// Kept while the peer restarts (RFC 4724).
+	Stale bool `protobuf:"varint,10,opt,name=stale,proto3" json:"stale,omitempty"`
+	// Among the best ones, all of which are used.
+	Best bool `protobuf:"varint,11,opt,name=best,proto3" json:"best,omitempty"`
+	// We originate it.
+	Local bool `protobuf:"varint,12,opt,name=local,proto3" json:"local,omitempty"`
+	// Learned by eBGP.
+	External bool `protobuf:"varint,13,opt,name=external,proto3" json:"external,omitempty"`
+	// RFC 7911, 0 for none.
+	PathId uint32 `protobuf:"varint,14,opt,name=path_id,json=pathId,proto3" json:"path_id,omitempty"`
+	// BGP identifier of the peer.
+	RouterId string `protobuf:"bytes,15,opt,name=router_id,json=routerId,proto3" json:"router_id,omitempty"`
+	// RFC 4456.
+	OriginatorId string                 `protobuf:"bytes,16,opt,name=originator_id,json=originatorId,proto3" json:"originator_id,omitempty"`
+	ClusterList  []string               `protobuf:"bytes,17,rep,name=cluster_list,json=clusterList,proto3" json:"cluster_list,omitempty"`
+	Since        *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=since,proto3" json:"since,omitempty"`
+	// Why it is not used, empty if it is.
+	Lost string `protobuf:"bytes,19,opt,name=lost,proto3" json:"lost,omitempty"`
+	// Kept out by a rule or because it has been here before; it takes no part in the choice.
+	Refused       bool `protobuf:"varint,20,opt,name=refused,proto3" json:"refused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Path) Reset() {
+	*x = Path{}
+	mi := &file_caracal_v1_caracal_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Path) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Path) ProtoMessage() {}
+
+func (x *Path) ProtoReflect() protoreflect.Message {
+	mi := &file_caracal_v1_caracal_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Path.ProtoReflect.Descriptor instead.
+func (*Path) Descriptor() ([]byte, []int) {
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Path) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *Path) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *Path) GetPeerAddress() string {
+	if x != nil {
+		return x.PeerAddress
+	}
+	return ""
+}
+
+func (x *Path) GetNextHop() string {
+	if x != nil {
+		return x.NextHop
+	}
+	return ""
+}
+
+func (x *Path) GetLocalPref() uint32 {
+	if x != nil {
+		return x.LocalPref
+	}
+	return 0
+}
+
+func (x *Path) GetMed() uint32 {
+	if x != nil {
+		return x.Med
+	}
+	return 0
+}
+
+func (x *Path) GetAsPath() []uint32 {
+	if x != nil {
+		return x.AsPath
+	}
+	return nil
+}
+
+func (x *Path) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+func (x *Path) GetCommunities() []string {
+	if x != nil {
+		return x.Communities
+	}
+	return nil
+}
+
+func (x *Path) GetStale() bool {
+	if x != nil {
+		return x.Stale
+	}
+	return false
+}
+
+func (x *Path) GetBest() bool {
+	if x != nil {
+		return x.Best
+	}
+	return false
+}
+
+func (x *Path) GetLocal() bool {
+	if x != nil {
+		return x.Local
+	}
+	return false
+}
+
+func (x *Path) GetExternal() bool {
+	if x != nil {
+		return x.External
+	}
+	return false
+}
+
+func (x *Path) GetPathId() uint32 {
+	if x != nil {
+		return x.PathId
+	}
+	return 0
+}
+
+func (x *Path) GetRouterId() string {
+	if x != nil {
+		return x.RouterId
+	}
+	return ""
+}
+
+func (x *Path) GetOriginatorId() string {
+	if x != nil {
+		return x.OriginatorId
+	}
+	return ""
+}
+
+func (x *Path) GetClusterList() []string {
+	if x != nil {
+		return x.ClusterList
+	}
+	return nil
+}
+
+func (x *Path) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Path) GetLost() string {
+	if x != nil {
+		return x.Lost
+	}
+	return ""
+}
+
+func (x *Path) GetRefused() bool {
+	if x != nil {
+		return x.Refused
+	}
+	return false
+}
+
+type ListPeerRoutesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name or address of the session.
+	Peer      string                          `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
+	Direction ListPeerRoutesRequest_Direction `protobuf:"varint,2,opt,name=direction,proto3,enum=caracal.v1.ListPeerRoutesRequest_Direction" json:"direction,omitempty"`
+	// Only this prefix and longer ones inside it; empty for all.
+	Within string `protobuf:"bytes,3,opt,name=within,proto3" json:"within,omitempty"`
+	// Only what is kept out or back.
+	Refused       bool `protobuf:"varint,4,opt,name=refused,proto3" json:"refused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPeerRoutesRequest) Reset() {
+	*x = ListPeerRoutesRequest{}
+	mi := &file_caracal_v1_caracal_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPeerRoutesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPeerRoutesRequest) ProtoMessage() {}
+
+func (x *ListPeerRoutesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_caracal_v1_caracal_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPeerRoutesRequest.ProtoReflect.Descriptor instead.
+func (*ListPeerRoutesRequest) Descriptor() ([]byte, []int) {
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ListPeerRoutesRequest) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *ListPeerRoutesRequest) GetDirection() ListPeerRoutesRequest_Direction {
+	if x != nil {
+		return x.Direction
+	}
+	return ListPeerRoutesRequest_DIRECTION_UNSPECIFIED
+}
+
+func (x *ListPeerRoutesRequest) GetWithin() string {
+	if x != nil {
+		return x.Within
+	}
+	return ""
+}
+
+func (x *ListPeerRoutesRequest) GetRefused() bool {
+	if x != nil {
+		return x.Refused
+	}
+	return false
+}
+
+type ListPeerRoutesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Routes        []*PeerRoute           `protobuf:"bytes,1,rep,name=routes,proto3" json:"routes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPeerRoutesResponse) Reset() {
+	*x = ListPeerRoutesResponse{}
+	mi := &file_caracal_v1_caracal_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPeerRoutesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPeerRoutesResponse) ProtoMessage() {}
+
+func (x *ListPeerRoutesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_caracal_v1_caracal_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPeerRoutesResponse.ProtoReflect.Descriptor instead.
+func (*ListPeerRoutesResponse) Descriptor() ([]byte, []int) {
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ListPeerRoutesResponse) GetRoutes() []*PeerRoute {
+	if x != nil {
+		return x.Routes
+	}
+	return nil
+}
+
+// PeerRoute is one route between us and a peer.
+type PeerRoute struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Before policy: as the peer sent it, or as our table has it.
+	Before *Path `protobuf:"bytes,1,opt,name=before,proto3" json:"before,omitempty"`
+	// After policy: as our table has it, or as it is sent; unset where it is kept out or back.
+	After *Path `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
+	// What decided: "BGPFilter rack spec.importV4[2]", "own block".
+	By            string `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerRoute) Reset() {
+	*x = PeerRoute{}
+	mi := &file_caracal_v1_caracal_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerRoute) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerRoute) ProtoMessage() {}
+
+func (x *PeerRoute) ProtoReflect() protoreflect.Message {
+	mi := &file_caracal_v1_caracal_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerRoute.ProtoReflect.Descriptor instead.
+func (*PeerRoute) Descriptor() ([]byte, []int) {
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *PeerRoute) GetBefore() *Path {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *PeerRoute) GetAfter() *Path {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *PeerRoute) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
 type ListVTEPsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1703,7 +2651,7 @@ type ListVTEPsRequest struct {
 
 func (x *ListVTEPsRequest) Reset() {
 	*x = ListVTEPsRequest{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[17]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1715,7 +2663,7 @@ func (x *ListVTEPsRequest) String() string {
 func (*ListVTEPsRequest) ProtoMessage() {}
 
 func (x *ListVTEPsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[17]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1728,7 +2676,7 @@ func (x *ListVTEPsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVTEPsRequest.ProtoReflect.Descriptor instead.
 func (*ListVTEPsRequest) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{17}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{28}
 }
 
 type ListVTEPsResponse struct {
@@ -1740,7 +2688,7 @@ type ListVTEPsResponse struct {
 
 func (x *ListVTEPsResponse) Reset() {
 	*x = ListVTEPsResponse{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[18]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1752,7 +2700,7 @@ func (x *ListVTEPsResponse) String() string {
 func (*ListVTEPsResponse) ProtoMessage() {}
 
 func (x *ListVTEPsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[18]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1765,7 +2713,7 @@ func (x *ListVTEPsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVTEPsResponse.ProtoReflect.Descriptor instead.
 func (*ListVTEPsResponse) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{18}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListVTEPsResponse) GetVteps() []*VTEP {
@@ -1798,7 +2746,7 @@ type VTEP struct {
 
 func (x *VTEP) Reset() {
 	*x = VTEP{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[19]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1810,7 +2758,7 @@ func (x *VTEP) String() string {
 func (*VTEP) ProtoMessage() {}
 
 func (x *VTEP) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[19]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1823,7 +2771,7 @@ func (x *VTEP) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VTEP.ProtoReflect.Descriptor instead.
 func (*VTEP) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{19}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *VTEP) GetNode() string {
@@ -1890,7 +2838,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[20]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1902,7 +2850,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[20]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1915,7 +2863,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{20}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{31}
 }
 
 type GetStatusResponse struct {
@@ -1944,7 +2892,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[21]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1956,7 +2904,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[21]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1969,7 +2917,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{21}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GetStatusResponse) GetNode() string {
@@ -2067,7 +3015,7 @@ type Setting struct {
 
 func (x *Setting) Reset() {
 	*x = Setting{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[22]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2079,7 +3027,7 @@ func (x *Setting) String() string {
 func (*Setting) ProtoMessage() {}
 
 func (x *Setting) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[22]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2092,7 +3040,7 @@ func (x *Setting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Setting.ProtoReflect.Descriptor instead.
 func (*Setting) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{22}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Setting) GetName() string {
@@ -2155,7 +3103,7 @@ type LatencyBucket struct {
 
 func (x *LatencyBucket) Reset() {
 	*x = LatencyBucket{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[23]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2167,7 +3115,7 @@ func (x *LatencyBucket) String() string {
 func (*LatencyBucket) ProtoMessage() {}
 
 func (x *LatencyBucket) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[23]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2180,7 +3128,7 @@ func (x *LatencyBucket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatencyBucket.ProtoReflect.Descriptor instead.
 func (*LatencyBucket) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{23}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *LatencyBucket) GetUpto() *durationpb.Duration {
@@ -2209,7 +3157,7 @@ type Readiness struct {
 
 func (x *Readiness) Reset() {
 	*x = Readiness{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[24]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2221,7 +3169,7 @@ func (x *Readiness) String() string {
 func (*Readiness) ProtoMessage() {}
 
 func (x *Readiness) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[24]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2234,7 +3182,7 @@ func (x *Readiness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Readiness.ProtoReflect.Descriptor instead.
 func (*Readiness) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{24}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Readiness) GetReady() bool {
@@ -2265,7 +3213,7 @@ type Source struct {
 
 func (x *Source) Reset() {
 	*x = Source{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[25]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2277,7 +3225,7 @@ func (x *Source) String() string {
 func (*Source) ProtoMessage() {}
 
 func (x *Source) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[25]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2290,7 +3238,7 @@ func (x *Source) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Source.ProtoReflect.Descriptor instead.
 func (*Source) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{25}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Source) GetName() string {
@@ -2332,7 +3280,7 @@ type RouteCount struct {
 
 func (x *RouteCount) Reset() {
 	*x = RouteCount{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[26]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2344,7 +3292,7 @@ func (x *RouteCount) String() string {
 func (*RouteCount) ProtoMessage() {}
 
 func (x *RouteCount) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[26]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2357,7 +3305,7 @@ func (x *RouteCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteCount.ProtoReflect.Descriptor instead.
 func (*RouteCount) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{26}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RouteCount) GetOwner() string {
@@ -2402,7 +3350,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[27]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2414,7 +3362,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[27]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2427,7 +3375,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{27}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Device) GetName() string {
@@ -2511,7 +3459,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[28]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2523,7 +3471,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[28]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2536,7 +3484,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{28}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Problem) GetObject() string {
@@ -2584,7 +3532,7 @@ type HistoryRequest struct {
 
 func (x *HistoryRequest) Reset() {
 	*x = HistoryRequest{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[29]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2596,7 +3544,7 @@ func (x *HistoryRequest) String() string {
 func (*HistoryRequest) ProtoMessage() {}
 
 func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[29]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2609,7 +3557,7 @@ func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
 func (*HistoryRequest) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{29}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *HistoryRequest) GetPrefix() string {
@@ -2630,7 +3578,7 @@ type HistoryResponse struct {
 
 func (x *HistoryResponse) Reset() {
 	*x = HistoryResponse{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[30]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2642,7 +3590,7 @@ func (x *HistoryResponse) String() string {
 func (*HistoryResponse) ProtoMessage() {}
 
 func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[30]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2655,7 +3603,7 @@ func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
 func (*HistoryResponse) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{30}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *HistoryResponse) GetPrefix() string {
@@ -2694,7 +3642,7 @@ type HistoryEvent struct {
 
 func (x *HistoryEvent) Reset() {
 	*x = HistoryEvent{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[31]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2706,7 +3654,7 @@ func (x *HistoryEvent) String() string {
 func (*HistoryEvent) ProtoMessage() {}
 
 func (x *HistoryEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[31]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2719,7 +3667,7 @@ func (x *HistoryEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryEvent.ProtoReflect.Descriptor instead.
 func (*HistoryEvent) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{31}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *HistoryEvent) GetTime() *timestamppb.Timestamp {
@@ -2795,7 +3743,7 @@ type PlanBGPRequest struct {
 
 func (x *PlanBGPRequest) Reset() {
 	*x = PlanBGPRequest{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[32]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2807,7 +3755,7 @@ func (x *PlanBGPRequest) String() string {
 func (*PlanBGPRequest) ProtoMessage() {}
 
 func (x *PlanBGPRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[32]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2820,7 +3768,7 @@ func (x *PlanBGPRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanBGPRequest.ProtoReflect.Descriptor instead.
 func (*PlanBGPRequest) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{32}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *PlanBGPRequest) GetNode() string {
@@ -2841,7 +3789,7 @@ type PlanBGPResponse struct {
 
 func (x *PlanBGPResponse) Reset() {
 	*x = PlanBGPResponse{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[33]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2853,7 +3801,7 @@ func (x *PlanBGPResponse) String() string {
 func (*PlanBGPResponse) ProtoMessage() {}
 
 func (x *PlanBGPResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[33]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2866,7 +3814,7 @@ func (x *PlanBGPResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanBGPResponse.ProtoReflect.Descriptor instead.
 func (*PlanBGPResponse) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{33}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *PlanBGPResponse) GetNode() string {
@@ -2903,7 +3851,7 @@ type ConfigLine struct {
 
 func (x *ConfigLine) Reset() {
 	*x = ConfigLine{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[34]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2915,7 +3863,7 @@ func (x *ConfigLine) String() string {
 func (*ConfigLine) ProtoMessage() {}
 
 func (x *ConfigLine) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[34]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2928,7 +3876,7 @@ func (x *ConfigLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigLine.ProtoReflect.Descriptor instead.
 func (*ConfigLine) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{34}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ConfigLine) GetText() string {
@@ -2958,7 +3906,7 @@ type DiffBGPRequest struct {
 
 func (x *DiffBGPRequest) Reset() {
 	*x = DiffBGPRequest{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[35]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2970,7 +3918,7 @@ func (x *DiffBGPRequest) String() string {
 func (*DiffBGPRequest) ProtoMessage() {}
 
 func (x *DiffBGPRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[35]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2983,7 +3931,7 @@ func (x *DiffBGPRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffBGPRequest.ProtoReflect.Descriptor instead.
 func (*DiffBGPRequest) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{35}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *DiffBGPRequest) GetNode() string {
@@ -3029,7 +3977,7 @@ type DiffBGPResponse struct {
 
 func (x *DiffBGPResponse) Reset() {
 	*x = DiffBGPResponse{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[36]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3041,7 +3989,7 @@ func (x *DiffBGPResponse) String() string {
 func (*DiffBGPResponse) ProtoMessage() {}
 
 func (x *DiffBGPResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[36]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3054,7 +4002,7 @@ func (x *DiffBGPResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffBGPResponse.ProtoReflect.Descriptor instead.
 func (*DiffBGPResponse) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{36}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *DiffBGPResponse) GetNode() string {
@@ -3137,7 +4085,7 @@ type SessionChange struct {
 
 func (x *SessionChange) Reset() {
 	*x = SessionChange{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[37]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3149,7 +4097,7 @@ func (x *SessionChange) String() string {
 func (*SessionChange) ProtoMessage() {}
 
 func (x *SessionChange) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[37]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3162,7 +4110,7 @@ func (x *SessionChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionChange.ProtoReflect.Descriptor instead.
 func (*SessionChange) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{37}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *SessionChange) GetPeer() string {
@@ -3192,7 +4140,7 @@ type PeerChange struct {
 
 func (x *PeerChange) Reset() {
 	*x = PeerChange{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[38]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3204,7 +4152,7 @@ func (x *PeerChange) String() string {
 func (*PeerChange) ProtoMessage() {}
 
 func (x *PeerChange) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[38]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3217,7 +4165,7 @@ func (x *PeerChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerChange.ProtoReflect.Descriptor instead.
 func (*PeerChange) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{38}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *PeerChange) GetPeer() string {
@@ -3256,7 +4204,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[39]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3268,7 +4216,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[39]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3281,7 +4229,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{39}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{50}
 }
 
 type ReleaseResponse struct {
@@ -3294,7 +4242,7 @@ type ReleaseResponse struct {
 
 func (x *ReleaseResponse) Reset() {
 	*x = ReleaseResponse{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[40]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3306,7 +4254,7 @@ func (x *ReleaseResponse) String() string {
 func (*ReleaseResponse) ProtoMessage() {}
 
 func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[40]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3319,7 +4267,7 @@ func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{40}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ReleaseResponse) GetReleased() string {
@@ -3337,7 +4285,7 @@ type ResyncRequest struct {
 
 func (x *ResyncRequest) Reset() {
 	*x = ResyncRequest{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[41]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3349,7 +4297,7 @@ func (x *ResyncRequest) String() string {
 func (*ResyncRequest) ProtoMessage() {}
 
 func (x *ResyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[41]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3362,7 +4310,7 @@ func (x *ResyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResyncRequest.ProtoReflect.Descriptor instead.
 func (*ResyncRequest) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{41}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{52}
 }
 
 type ResyncResponse struct {
@@ -3374,7 +4322,7 @@ type ResyncResponse struct {
 
 func (x *ResyncResponse) Reset() {
 	*x = ResyncResponse{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[42]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3386,7 +4334,7 @@ func (x *ResyncResponse) String() string {
 func (*ResyncResponse) ProtoMessage() {}
 
 func (x *ResyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[42]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3399,7 +4347,7 @@ func (x *ResyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResyncResponse.ProtoReflect.Descriptor instead.
 func (*ResyncResponse) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{42}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ResyncResponse) GetTook() *durationpb.Duration {
@@ -3497,7 +4445,7 @@ const file_caracal_v1_caracal_proto_rawDesc = "" +
 	"\x04text\x18\x02 \x01(\tR\x04text\"\x18\n" +
 	"\x10ListPeersRequestJ\x04\b\x01\x10\x06\";\n" +
 	"\x11ListPeersResponse\x12&\n" +
-	"\x05peers\x18\x01 \x03(\v2\x10.caracal.v1.PeerR\x05peers\"\xa7\x04\n" +
+	"\x05peers\x18\x01 \x03(\v2\x10.caracal.v1.PeerR\x05peers\"\xb9\b\n" +
 	"\x04Peer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
@@ -3522,7 +4470,33 @@ const file_caracal_v1_caracal_proto_rawDesc = "" +
 	"restarting\x18\x0f \x01(\bR\n" +
 	"restarting\x12<\n" +
 	"\frestart_time\x18\x10 \x01(\v2\x19.google.protobuf.DurationR\vrestartTime\x12!\n" +
-	"\x03bfd\x18\x11 \x01(\v2\x0f.caracal.v1.BFDR\x03bfdJ\x04\b\x14\x10\x1e\"\xb6\x02\n" +
+	"\x03bfd\x18\x11 \x01(\v2\x0f.caracal.v1.BFDR\x03bfd\x125\n" +
+	"\tlast_sent\x18\x14 \x01(\v2\x18.caracal.v1.NotificationR\blastSent\x12=\n" +
+	"\rlast_received\x18\x15 \x01(\v2\x18.caracal.v1.NotificationR\flastReceived\x12\x17\n" +
+	"\aour_asn\x18\x16 \x01(\rR\x06ourAsn\x12\x1b\n" +
+	"\trouter_id\x18\x17 \x01(\tR\brouterId\x12)\n" +
+	"\x10our_capabilities\x18\x18 \x03(\tR\x0fourCapabilities\x12-\n" +
+	"\x12their_capabilities\x18\x19 \x03(\tR\x11theirCapabilities\x126\n" +
+	"\thold_time\x18\x1a \x01(\v2\x19.google.protobuf.DurationR\bholdTime\x12\x10\n" +
+	"\x03ups\x18\x1b \x01(\rR\x03ups\x12\x16\n" +
+	"\x06looped\x18\x1c \x01(\rR\x06looped\x129\n" +
+	"\rmessages_sent\x18\x1d \x01(\v2\x14.caracal.v1.MessagesR\fmessagesSent\x12A\n" +
+	"\x11messages_received\x18\x1e \x01(\v2\x14.caracal.v1.MessagesR\x10messagesReceived\x12\x16\n" +
+	"\x06remedy\x18\x1f \x01(\tR\x06remedy\x12\x12\n" +
+	"\x04held\x18  \x01(\tR\x04heldJ\x04\b(\x102\"\x98\x01\n" +
+	"\fNotification\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\rR\x04code\x12\x18\n" +
+	"\asubcode\x18\x02 \x01(\rR\asubcode\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12.\n" +
+	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xbb\x01\n" +
+	"\bMessages\x12\x12\n" +
+	"\x04open\x18\x01 \x01(\x04R\x04open\x12\x16\n" +
+	"\x06update\x18\x02 \x01(\x04R\x06update\x12\x1c\n" +
+	"\tkeepalive\x18\x03 \x01(\x04R\tkeepalive\x12\"\n" +
+	"\fnotification\x18\x04 \x01(\x04R\fnotification\x12#\n" +
+	"\rroute_refresh\x18\x05 \x01(\x04R\frouteRefresh\x12\x1c\n" +
+	"\twithdrawn\x18\x06 \x01(\x04R\twithdrawn\"\xb6\x02\n" +
 	"\x03BFD\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x120\n" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x125\n" +
@@ -3533,7 +4507,56 @@ const file_caracal_v1_caracal_proto_rawDesc = "" +
 	"diagnostic\x12+\n" +
 	"\x11remote_diagnostic\x18\x06 \x01(\tR\x10remoteDiagnostic\x12\x14\n" +
 	"\x05downs\x18\a \x01(\rR\x05downs\x12\x14\n" +
-	"\x05error\x18\b \x01(\tR\x05error\"\x18\n" +
+	"\x05error\x18\b \x01(\tR\x05error\"\x13\n" +
+	"\x11WatchPeersRequest\"[\n" +
+	"\x12WatchPeersResponse\x12-\n" +
+	"\x06events\x18\x01 \x03(\v2\x15.caracal.v1.PeerEventR\x06events\x12\x16\n" +
+	"\x06synced\x18\x02 \x01(\bR\x06synced\"K\n" +
+	"\tPeerEvent\x12\x18\n" +
+	"\aremoved\x18\x01 \x01(\bR\aremoved\x12$\n" +
+	"\x04peer\x18\x02 \x01(\v2\x10.caracal.v1.PeerR\x04peer\"*\n" +
+	"\x10ListPathsRequest\x12\x16\n" +
+	"\x06prefix\x18\x01 \x01(\tR\x06prefix\";\n" +
+	"\x11ListPathsResponse\x12&\n" +
+	"\x05paths\x18\x01 \x03(\v2\x10.caracal.v1.PathR\x05paths\"\xae\x04\n" +
+	"\x04Path\x12\x16\n" +
+	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x12\n" +
+	"\x04peer\x18\x02 \x01(\tR\x04peer\x12!\n" +
+	"\fpeer_address\x18\x03 \x01(\tR\vpeerAddress\x12\x19\n" +
+	"\bnext_hop\x18\x04 \x01(\tR\anextHop\x12\x1d\n" +
+	"\n" +
+	"local_pref\x18\x05 \x01(\rR\tlocalPref\x12\x10\n" +
+	"\x03med\x18\x06 \x01(\rR\x03med\x12\x17\n" +
+	"\aas_path\x18\a \x03(\rR\x06asPath\x12\x16\n" +
+	"\x06origin\x18\b \x01(\tR\x06origin\x12 \n" +
+	"\vcommunities\x18\t \x03(\tR\vcommunities\x12\x14\n" +
+	"\x05stale\x18\n" +
+	" \x01(\bR\x05stale\x12\x12\n" +
+	"\x04best\x18\v \x01(\bR\x04best\x12\x14\n" +
+	"\x05local\x18\f \x01(\bR\x05local\x12\x1a\n" +
+	"\bexternal\x18\r \x01(\bR\bexternal\x12\x17\n" +
+	"\apath_id\x18\x0e \x01(\rR\x06pathId\x12\x1b\n" +
+	"\trouter_id\x18\x0f \x01(\tR\brouterId\x12#\n" +
+	"\roriginator_id\x18\x10 \x01(\tR\foriginatorId\x12!\n" +
+	"\fcluster_list\x18\x11 \x03(\tR\vclusterList\x120\n" +
+	"\x05since\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x12\n" +
+	"\x04lost\x18\x13 \x01(\tR\x04lost\x12\x18\n" +
+	"\arefused\x18\x14 \x01(\bR\arefused\"\x82\x02\n" +
+	"\x15ListPeerRoutesRequest\x12\x12\n" +
+	"\x04peer\x18\x01 \x01(\tR\x04peer\x12I\n" +
+	"\tdirection\x18\x02 \x01(\x0e2+.caracal.v1.ListPeerRoutesRequest.DirectionR\tdirection\x12\x16\n" +
+	"\x06within\x18\x03 \x01(\tR\x06within\x12\x18\n" +
+	"\arefused\x18\x04 \x01(\bR\arefused\"X\n" +
+	"\tDirection\x12\x19\n" +
+	"\x15DIRECTION_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12DIRECTION_RECEIVED\x10\x01\x12\x18\n" +
+	"\x14DIRECTION_ADVERTISED\x10\x02\"G\n" +
+	"\x16ListPeerRoutesResponse\x12-\n" +
+	"\x06routes\x18\x01 \x03(\v2\x15.caracal.v1.PeerRouteR\x06routes\"m\n" +
+	"\tPeerRoute\x12(\n" +
+	"\x06before\x18\x01 \x01(\v2\x10.caracal.v1.PathR\x06before\x12&\n" +
+	"\x05after\x18\x02 \x01(\v2\x10.caracal.v1.PathR\x05after\x12\x0e\n" +
+	"\x02by\x18\x03 \x01(\tR\x02by\"\x18\n" +
 	"\x10ListVTEPsRequestJ\x04\b\x01\x10\x06\";\n" +
 	"\x11ListVTEPsResponse\x12&\n" +
 	"\x05vteps\x18\x01 \x03(\v2\x10.caracal.v1.VTEPR\x05vteps\"\xdc\x01\n" +
@@ -3696,7 +4719,7 @@ const file_caracal_v1_caracal_proto_rawDesc = "" +
 	"\x14SESSION_STATE_ACTIVE\x10\x03\x12\x1b\n" +
 	"\x17SESSION_STATE_OPEN_SENT\x10\x04\x12\x1e\n" +
 	"\x1aSESSION_STATE_OPEN_CONFIRM\x10\x05\x12\x1d\n" +
-	"\x19SESSION_STATE_ESTABLISHED\x10\x062\x9f\x05\n" +
+	"\x19SESSION_STATE_ESTABLISHED\x10\x062\x95\a\n" +
 	"\n" +
 	"Inspection\x12H\n" +
 	"\tGetStatus\x12\x1c.caracal.v1.GetStatusRequest\x1a\x1d.caracal.v1.GetStatusResponse\x12M\n" +
@@ -3704,7 +4727,11 @@ const file_caracal_v1_caracal_proto_rawDesc = "" +
 	"ListRoutes\x12\x1d.caracal.v1.ListRoutesRequest\x1a\x1e.caracal.v1.ListRoutesResponse0\x01\x12P\n" +
 	"\vWatchRoutes\x12\x1e.caracal.v1.WatchRoutesRequest\x1a\x1f.caracal.v1.WatchRoutesResponse0\x01\x12B\n" +
 	"\aExplain\x12\x1a.caracal.v1.ExplainRequest\x1a\x1b.caracal.v1.ExplainResponse\x12J\n" +
-	"\tListPeers\x12\x1c.caracal.v1.ListPeersRequest\x1a\x1d.caracal.v1.ListPeersResponse0\x01\x12J\n" +
+	"\tListPeers\x12\x1c.caracal.v1.ListPeersRequest\x1a\x1d.caracal.v1.ListPeersResponse0\x01\x12M\n" +
+	"\n" +
+	"WatchPeers\x12\x1d.caracal.v1.WatchPeersRequest\x1a\x1e.caracal.v1.WatchPeersResponse0\x01\x12J\n" +
+	"\tListPaths\x12\x1c.caracal.v1.ListPathsRequest\x1a\x1d.caracal.v1.ListPathsResponse0\x01\x12Y\n" +
+	"\x0eListPeerRoutes\x12!.caracal.v1.ListPeerRoutesRequest\x1a\".caracal.v1.ListPeerRoutesResponse0\x01\x12J\n" +
 	"\tListVTEPs\x12\x1c.caracal.v1.ListVTEPsRequest\x1a\x1d.caracal.v1.ListVTEPsResponse0\x01\x12B\n" +
 	"\aHistory\x12\x1a.caracal.v1.HistoryRequest\x1a\x1b.caracal.v1.HistoryResponse\x12B\n" +
 	"\aPlanBGP\x12\x1a.caracal.v1.PlanBGPRequest\x1a\x1b.caracal.v1.PlanBGPResponse\x12B\n" +
@@ -3725,142 +4752,174 @@ func file_caracal_v1_caracal_proto_rawDescGZIP() []byte {
 	return file_caracal_v1_caracal_proto_rawDescData
 }
 
-var file_caracal_v1_caracal_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
-var file_caracal_v1_caracal_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_caracal_v1_caracal_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
+var file_caracal_v1_caracal_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_caracal_v1_caracal_proto_goTypes = []any{
-	(Family)(0),                   // 0: caracal.v1.Family
-	(RouteState)(0),               // 1: caracal.v1.RouteState
-	(RouteType)(0),                // 2: caracal.v1.RouteType
-	(Level)(0),                    // 3: caracal.v1.Level
-	(SessionState)(0),             // 4: caracal.v1.SessionState
-	(WatchRoutesResponse_Mark)(0), // 5: caracal.v1.WatchRoutesResponse.Mark
-	(ExplainStep_Kind)(0),         // 6: caracal.v1.ExplainStep.Kind
-	(*NextHop)(nil),               // 7: caracal.v1.NextHop
-	(*Reason)(nil),                // 8: caracal.v1.Reason
-	(*Route)(nil),                 // 9: caracal.v1.Route
-	(*RouteFilter)(nil),           // 10: caracal.v1.RouteFilter
-	(*ListRoutesRequest)(nil),     // 11: caracal.v1.ListRoutesRequest
-	(*ListRoutesResponse)(nil),    // 12: caracal.v1.ListRoutesResponse
-	(*WatchRoutesRequest)(nil),    // 13: caracal.v1.WatchRoutesRequest
-	(*WatchRoutesResponse)(nil),   // 14: caracal.v1.WatchRoutesResponse
-	(*RouteChange)(nil),           // 15: caracal.v1.RouteChange
-	(*ExplainRequest)(nil),        // 16: caracal.v1.ExplainRequest
-	(*ExplainResponse)(nil),       // 17: caracal.v1.ExplainResponse
-	(*ExplainStep)(nil),           // 18: caracal.v1.ExplainStep
-	(*Verdict)(nil),               // 19: caracal.v1.Verdict
-	(*ListPeersRequest)(nil),      // 20: caracal.v1.ListPeersRequest
-	(*ListPeersResponse)(nil),     // 21: caracal.v1.ListPeersResponse
-	(*Peer)(nil),                  // 22: caracal.v1.Peer
-	(*BFD)(nil),                   // 23: caracal.v1.BFD
-	(*ListVTEPsRequest)(nil),      // 24: caracal.v1.ListVTEPsRequest
-	(*ListVTEPsResponse)(nil),     // 25: caracal.v1.ListVTEPsResponse
-	(*VTEP)(nil),                  // 26: caracal.v1.VTEP
-	(*GetStatusRequest)(nil),      // 27: caracal.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),     // 28: caracal.v1.GetStatusResponse
-	(*Setting)(nil),               // 29: caracal.v1.Setting
-	(*LatencyBucket)(nil),         // 30: caracal.v1.LatencyBucket
-	(*Readiness)(nil),             // 31: caracal.v1.Readiness
-	(*Source)(nil),                // 32: caracal.v1.Source
-	(*RouteCount)(nil),            // 33: caracal.v1.RouteCount
-	(*Device)(nil),                // 34: caracal.v1.Device
-	(*Problem)(nil),               // 35: caracal.v1.Problem
-	(*HistoryRequest)(nil),        // 36: caracal.v1.HistoryRequest
-	(*HistoryResponse)(nil),       // 37: caracal.v1.HistoryResponse
-	(*HistoryEvent)(nil),          // 38: caracal.v1.HistoryEvent
-	(*PlanBGPRequest)(nil),        // 39: caracal.v1.PlanBGPRequest
-	(*PlanBGPResponse)(nil),       // 40: caracal.v1.PlanBGPResponse
-	(*ConfigLine)(nil),            // 41: caracal.v1.ConfigLine
-	(*DiffBGPRequest)(nil),        // 42: caracal.v1.DiffBGPRequest
-	(*DiffBGPResponse)(nil),       // 43: caracal.v1.DiffBGPResponse
-	(*SessionChange)(nil),         // 44: caracal.v1.SessionChange
-	(*PeerChange)(nil),            // 45: caracal.v1.PeerChange
-	(*ReleaseRequest)(nil),        // 46: caracal.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),       // 47: caracal.v1.ReleaseResponse
-	(*ResyncRequest)(nil),         // 48: caracal.v1.ResyncRequest
-	(*ResyncResponse)(nil),        // 49: caracal.v1.ResyncResponse
-	(*timestamppb.Timestamp)(nil), // 50: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 51: google.protobuf.Duration
+	(Family)(0),                          // 0: caracal.v1.Family
+	(RouteState)(0),                      // 1: caracal.v1.RouteState
+	(RouteType)(0),                       // 2: caracal.v1.RouteType
+	(Level)(0),                           // 3: caracal.v1.Level
+	(SessionState)(0),                    // 4: caracal.v1.SessionState
+	(WatchRoutesResponse_Mark)(0),        // 5: caracal.v1.WatchRoutesResponse.Mark
+	(ExplainStep_Kind)(0),                // 6: caracal.v1.ExplainStep.Kind
+	(ListPeerRoutesRequest_Direction)(0), // 7: caracal.v1.ListPeerRoutesRequest.Direction
+	(*NextHop)(nil),                      // 8: caracal.v1.NextHop
+	(*Reason)(nil),                       // 9: caracal.v1.Reason
+	(*Route)(nil),                        // 10: caracal.v1.Route
+	(*RouteFilter)(nil),                  // 11: caracal.v1.RouteFilter
+	(*ListRoutesRequest)(nil),            // 12: caracal.v1.ListRoutesRequest
+	(*ListRoutesResponse)(nil),           // 13: caracal.v1.ListRoutesResponse
+	(*WatchRoutesRequest)(nil),           // 14: caracal.v1.WatchRoutesRequest
+	(*WatchRoutesResponse)(nil),          // 15: caracal.v1.WatchRoutesResponse
+	(*RouteChange)(nil),                  // 16: caracal.v1.RouteChange
+	(*ExplainRequest)(nil),               // 17: caracal.v1.ExplainRequest
+	(*ExplainResponse)(nil),              // 18: caracal.v1.ExplainResponse
+	(*ExplainStep)(nil),                  // 19: caracal.v1.ExplainStep
+	(*Verdict)(nil),                      // 20: caracal.v1.Verdict
+	(*ListPeersRequest)(nil),             // 21: caracal.v1.ListPeersRequest
+	(*ListPeersResponse)(nil),            // 22: caracal.v1.ListPeersResponse
+	(*Peer)(nil),                         // 23: caracal.v1.Peer
+	(*Notification)(nil),                 // 24: caracal.v1.Notification
+	(*Messages)(nil),                     // 25: caracal.v1.Messages
+	(*BFD)(nil),                          // 26: caracal.v1.BFD
+	(*WatchPeersRequest)(nil),            // 27: caracal.v1.WatchPeersRequest
+	(*WatchPeersResponse)(nil),           // 28: caracal.v1.WatchPeersResponse
+	(*PeerEvent)(nil),                    // 29: caracal.v1.PeerEvent
+	(*ListPathsRequest)(nil),             // 30: caracal.v1.ListPathsRequest
+	(*ListPathsResponse)(nil),            // 31: caracal.v1.ListPathsResponse
+	(*Path)(nil),                         // 32: caracal.v1.Path
+	(*ListPeerRoutesRequest)(nil),        // 33: caracal.v1.ListPeerRoutesRequest
+	(*ListPeerRoutesResponse)(nil),       // 34: caracal.v1.ListPeerRoutesResponse
+	(*PeerRoute)(nil),                    // 35: caracal.v1.PeerRoute
+	(*ListVTEPsRequest)(nil),             // 36: caracal.v1.ListVTEPsRequest
+	(*ListVTEPsResponse)(nil),            // 37: caracal.v1.ListVTEPsResponse
+	(*VTEP)(nil),                         // 38: caracal.v1.VTEP
+	(*GetStatusRequest)(nil),             // 39: caracal.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),            // 40: caracal.v1.GetStatusResponse
+	(*Setting)(nil),                      // 41: caracal.v1.Setting
+	(*LatencyBucket)(nil),                // 42: caracal.v1.LatencyBucket
+	(*Readiness)(nil),                    // 43: caracal.v1.Readiness
+	(*Source)(nil),                       // 44: caracal.v1.Source
+	(*RouteCount)(nil),                   // 45: caracal.v1.RouteCount
+	(*Device)(nil),                       // 46: caracal.v1.Device
+	(*Problem)(nil),                      // 47: caracal.v1.Problem
+	(*HistoryRequest)(nil),               // 48: caracal.v1.HistoryRequest
+	(*HistoryResponse)(nil),              // 49: caracal.v1.HistoryResponse
+	(*HistoryEvent)(nil),                 // 50: caracal.v1.HistoryEvent
+	(*PlanBGPRequest)(nil),               // 51: caracal.v1.PlanBGPRequest
+	(*PlanBGPResponse)(nil),              // 52: caracal.v1.PlanBGPResponse
+	(*ConfigLine)(nil),                   // 53: caracal.v1.ConfigLine
+	(*DiffBGPRequest)(nil),               // 54: caracal.v1.DiffBGPRequest
+	(*DiffBGPResponse)(nil),              // 55: caracal.v1.DiffBGPResponse
+	(*SessionChange)(nil),                // 56: caracal.v1.SessionChange
+	(*PeerChange)(nil),                   // 57: caracal.v1.PeerChange
+	(*ReleaseRequest)(nil),               // 58: caracal.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),              // 59: caracal.v1.ReleaseResponse
+	(*ResyncRequest)(nil),                // 60: caracal.v1.ResyncRequest
+	(*ResyncResponse)(nil),               // 61: caracal.v1.ResyncResponse
+	(*timestamppb.Timestamp)(nil),        // 62: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),          // 63: google.protobuf.Duration
 }
 var file_caracal_v1_caracal_proto_depIdxs = []int32{
 	1,  // 0: caracal.v1.Route.state:type_name -> caracal.v1.RouteState
-	8,  // 1: caracal.v1.Route.reason:type_name -> caracal.v1.Reason
+	9,  // 1: caracal.v1.Route.reason:type_name -> caracal.v1.Reason
 	2,  // 2: caracal.v1.Route.type:type_name -> caracal.v1.RouteType
-	7,  // 3: caracal.v1.Route.next_hops:type_name -> caracal.v1.NextHop
-	50, // 4: caracal.v1.Route.since:type_name -> google.protobuf.Timestamp
+	8,  // 3: caracal.v1.Route.next_hops:type_name -> caracal.v1.NextHop
+	62, // 4: caracal.v1.Route.since:type_name -> google.protobuf.Timestamp
 	1,  // 5: caracal.v1.RouteFilter.states:type_name -> caracal.v1.RouteState
 	0,  // 6: caracal.v1.RouteFilter.family:type_name -> caracal.v1.Family
-	10, // 7: caracal.v1.ListRoutesRequest.filter:type_name -> caracal.v1.RouteFilter
-	9,  // 8: caracal.v1.ListRoutesResponse.routes:type_name -> caracal.v1.Route
-	10, // 9: caracal.v1.WatchRoutesRequest.filter:type_name -> caracal.v1.RouteFilter
-	15, // 10: caracal.v1.WatchRoutesResponse.changes:type_name -> caracal.v1.RouteChange
+	11, // 7: caracal.v1.ListRoutesRequest.filter:type_name -> caracal.v1.RouteFilter
+	10, // 8: caracal.v1.ListRoutesResponse.routes:type_name -> caracal.v1.Route
+	11, // 9: caracal.v1.WatchRoutesRequest.filter:type_name -> caracal.v1.RouteFilter
+	16, // 10: caracal.v1.WatchRoutesResponse.changes:type_name -> caracal.v1.RouteChange
 	5,  // 11: caracal.v1.WatchRoutesResponse.mark:type_name -> caracal.v1.WatchRoutesResponse.Mark
-	9,  // 12: caracal.v1.RouteChange.route:type_name -> caracal.v1.Route
-	18, // 13: caracal.v1.ExplainResponse.steps:type_name -> caracal.v1.ExplainStep
-	19, // 14: caracal.v1.ExplainResponse.verdict:type_name -> caracal.v1.Verdict
+	10, // 12: caracal.v1.RouteChange.route:type_name -> caracal.v1.Route
+	19, // 13: caracal.v1.ExplainResponse.steps:type_name -> caracal.v1.ExplainStep
+	20, // 14: caracal.v1.ExplainResponse.verdict:type_name -> caracal.v1.Verdict
 	6,  // 15: caracal.v1.ExplainStep.kind:type_name -> caracal.v1.ExplainStep.Kind
 	3,  // 16: caracal.v1.ExplainStep.level:type_name -> caracal.v1.Level
 	3,  // 17: caracal.v1.Verdict.level:type_name -> caracal.v1.Level
-	22, // 18: caracal.v1.ListPeersResponse.peers:type_name -> caracal.v1.Peer
+	23, // 18: caracal.v1.ListPeersResponse.peers:type_name -> caracal.v1.Peer
 	4,  // 19: caracal.v1.Peer.state:type_name -> caracal.v1.SessionState
-	50, // 20: caracal.v1.Peer.since:type_name -> google.protobuf.Timestamp
-	51, // 21: caracal.v1.Peer.restart_time:type_name -> google.protobuf.Duration
-	23, // 22: caracal.v1.Peer.bfd:type_name -> caracal.v1.BFD
-	50, // 23: caracal.v1.BFD.since:type_name -> google.protobuf.Timestamp
-	51, // 24: caracal.v1.BFD.interval:type_name -> google.protobuf.Duration
-	51, // 25: caracal.v1.BFD.detection:type_name -> google.protobuf.Duration
-	26, // 26: caracal.v1.ListVTEPsResponse.vteps:type_name -> caracal.v1.VTEP
-	0,  // 27: caracal.v1.VTEP.family:type_name -> caracal.v1.Family
-	50, // 28: caracal.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
-	31, // 29: caracal.v1.GetStatusResponse.readiness:type_name -> caracal.v1.Readiness
-	32, // 30: caracal.v1.GetStatusResponse.sources:type_name -> caracal.v1.Source
-	33, // 31: caracal.v1.GetStatusResponse.counts:type_name -> caracal.v1.RouteCount
-	34, // 32: caracal.v1.GetStatusResponse.devices:type_name -> caracal.v1.Device
-	35, // 33: caracal.v1.GetStatusResponse.problems:type_name -> caracal.v1.Problem
-	30, // 34: caracal.v1.GetStatusResponse.latencies:type_name -> caracal.v1.LatencyBucket
-	29, // 35: caracal.v1.GetStatusResponse.settings:type_name -> caracal.v1.Setting
-	1,  // 36: caracal.v1.Setting.state:type_name -> caracal.v1.RouteState
-	50, // 37: caracal.v1.Setting.since:type_name -> google.protobuf.Timestamp
-	51, // 38: caracal.v1.LatencyBucket.upto:type_name -> google.protobuf.Duration
-	50, // 39: caracal.v1.Source.since:type_name -> google.protobuf.Timestamp
-	1,  // 40: caracal.v1.RouteCount.state:type_name -> caracal.v1.RouteState
-	1,  // 41: caracal.v1.Device.state:type_name -> caracal.v1.RouteState
-	38, // 42: caracal.v1.HistoryResponse.events:type_name -> caracal.v1.HistoryEvent
-	50, // 43: caracal.v1.HistoryEvent.time:type_name -> google.protobuf.Timestamp
-	50, // 44: caracal.v1.HistoryEvent.cause_time:type_name -> google.protobuf.Timestamp
-	41, // 45: caracal.v1.PlanBGPResponse.lines:type_name -> caracal.v1.ConfigLine
-	35, // 46: caracal.v1.PlanBGPResponse.problems:type_name -> caracal.v1.Problem
-	44, // 47: caracal.v1.DiffBGPResponse.reset:type_name -> caracal.v1.SessionChange
-	44, // 48: caracal.v1.DiffBGPResponse.refresh:type_name -> caracal.v1.SessionChange
-	45, // 49: caracal.v1.DiffBGPResponse.peers:type_name -> caracal.v1.PeerChange
-	35, // 50: caracal.v1.DiffBGPResponse.problems:type_name -> caracal.v1.Problem
-	51, // 51: caracal.v1.ResyncResponse.took:type_name -> google.protobuf.Duration
-	27, // 52: caracal.v1.Inspection.GetStatus:input_type -> caracal.v1.GetStatusRequest
-	11, // 53: caracal.v1.Inspection.ListRoutes:input_type -> caracal.v1.ListRoutesRequest
-	13, // 54: caracal.v1.Inspection.WatchRoutes:input_type -> caracal.v1.WatchRoutesRequest
-	16, // 55: caracal.v1.Inspection.Explain:input_type -> caracal.v1.ExplainRequest
-	20, // 56: caracal.v1.Inspection.ListPeers:input_type -> caracal.v1.ListPeersRequest
-	24, // 57: caracal.v1.Inspection.ListVTEPs:input_type -> caracal.v1.ListVTEPsRequest
-	36, // 58: caracal.v1.Inspection.History:input_type -> caracal.v1.HistoryRequest
-	39, // 59: caracal.v1.Inspection.PlanBGP:input_type -> caracal.v1.PlanBGPRequest
-	42, // 60: caracal.v1.Inspection.DiffBGP:input_type -> caracal.v1.DiffBGPRequest
-	48, // 61: caracal.v1.Control.Resync:input_type -> caracal.v1.ResyncRequest
-	46, // 62: caracal.v1.Control.Release:input_type -> caracal.v1.ReleaseRequest
-	28, // 63: caracal.v1.Inspection.GetStatus:output_type -> caracal.v1.GetStatusResponse
-	12, // 64: caracal.v1.Inspection.ListRoutes:output_type -> caracal.v1.ListRoutesResponse
-	14, // 65: caracal.v1.Inspection.WatchRoutes:output_type -> caracal.v1.WatchRoutesResponse
-	17, // 66: caracal.v1.Inspection.Explain:output_type -> caracal.v1.ExplainResponse
-	21, // 67: caracal.v1.Inspection.ListPeers:output_type -> caracal.v1.ListPeersResponse
-	25, // 68: caracal.v1.Inspection.ListVTEPs:output_type -> caracal.v1.ListVTEPsResponse
-	37, // 69: caracal.v1.Inspection.History:output_type -> caracal.v1.HistoryResponse
-	40, // 70: caracal.v1.Inspection.PlanBGP:output_type -> caracal.v1.PlanBGPResponse
-	43, // 71: caracal.v1.Inspection.DiffBGP:output_type -> caracal.v1.DiffBGPResponse
-	49, // 72: caracal.v1.Control.Resync:output_type -> caracal.v1.ResyncResponse
-	47, // 73: caracal.v1.Control.Release:output_type -> caracal.v1.ReleaseResponse
-	63, // [63:74] is the sub-list for method output_type
-	52, // [52:63] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	62, // 20: caracal.v1.Peer.since:type_name -> google.protobuf.Timestamp
+	63, // 21: caracal.v1.Peer.restart_time:type_name -> google.protobuf.Duration
+	26, // 22: caracal.v1.Peer.bfd:type_name -> caracal.v1.BFD
+	24, // 23: caracal.v1.Peer.last_sent:type_name -> caracal.v1.Notification
+	24, // 24: caracal.v1.Peer.last_received:type_name -> caracal.v1.Notification
+	63, // 25: caracal.v1.Peer.hold_time:type_name -> google.protobuf.Duration
+	25, // 26: caracal.v1.Peer.messages_sent:type_name -> caracal.v1.Messages
+	25, // 27: caracal.v1.Peer.messages_received:type_name -> caracal.v1.Messages
+	62, // 28: caracal.v1.Notification.time:type_name -> google.protobuf.Timestamp
+	62, // 29: caracal.v1.BFD.since:type_name -> google.protobuf.Timestamp
+	63, // 30: caracal.v1.BFD.interval:type_name -> google.protobuf.Duration
+	63, // 31: caracal.v1.BFD.detection:type_name -> google.protobuf.Duration
+	29, // 32: caracal.v1.WatchPeersResponse.events:type_name -> caracal.v1.PeerEvent
+	23, // 33: caracal.v1.PeerEvent.peer:type_name -> caracal.v1.Peer
+	32, // 34: caracal.v1.ListPathsResponse.paths:type_name -> caracal.v1.Path
+	62, // 35: caracal.v1.Path.since:type_name -> google.protobuf.Timestamp
+	7,  // 36: caracal.v1.ListPeerRoutesRequest.direction:type_name -> caracal.v1.ListPeerRoutesRequest.Direction
+	35, // 37: caracal.v1.ListPeerRoutesResponse.routes:type_name -> caracal.v1.PeerRoute
+	32, // 38: caracal.v1.PeerRoute.before:type_name -> caracal.v1.Path
+	32, // 39: caracal.v1.PeerRoute.after:type_name -> caracal.v1.Path
+	38, // 40: caracal.v1.ListVTEPsResponse.vteps:type_name -> caracal.v1.VTEP
+	0,  // 41: caracal.v1.VTEP.family:type_name -> caracal.v1.Family
+	62, // 42: caracal.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
+	43, // 43: caracal.v1.GetStatusResponse.readiness:type_name -> caracal.v1.Readiness
+	44, // 44: caracal.v1.GetStatusResponse.sources:type_name -> caracal.v1.Source
+	45, // 45: caracal.v1.GetStatusResponse.counts:type_name -> caracal.v1.RouteCount
+	46, // 46: caracal.v1.GetStatusResponse.devices:type_name -> caracal.v1.Device
+	47, // 47: caracal.v1.GetStatusResponse.problems:type_name -> caracal.v1.Problem
+	42, // 48: caracal.v1.GetStatusResponse.latencies:type_name -> caracal.v1.LatencyBucket
+	41, // 49: caracal.v1.GetStatusResponse.settings:type_name -> caracal.v1.Setting
+	1,  // 50: caracal.v1.Setting.state:type_name -> caracal.v1.RouteState
+	62, // 51: caracal.v1.Setting.since:type_name -> google.protobuf.Timestamp
+	63, // 52: caracal.v1.LatencyBucket.upto:type_name -> google.protobuf.Duration
+	62, // 53: caracal.v1.Source.since:type_name -> google.protobuf.Timestamp
+	1,  // 54: caracal.v1.RouteCount.state:type_name -> caracal.v1.RouteState
+	1,  // 55: caracal.v1.Device.state:type_name -> caracal.v1.RouteState
+	50, // 56: caracal.v1.HistoryResponse.events:type_name -> caracal.v1.HistoryEvent
+	62, // 57: caracal.v1.HistoryEvent.time:type_name -> google.protobuf.Timestamp
+	62, // 58: caracal.v1.HistoryEvent.cause_time:type_name -> google.protobuf.Timestamp
+	53, // 59: caracal.v1.PlanBGPResponse.lines:type_name -> caracal.v1.ConfigLine
+	47, // 60: caracal.v1.PlanBGPResponse.problems:type_name -> caracal.v1.Problem
+	56, // 61: caracal.v1.DiffBGPResponse.reset:type_name -> caracal.v1.SessionChange
+	56, // 62: caracal.v1.DiffBGPResponse.refresh:type_name -> caracal.v1.SessionChange
+	57, // 63: caracal.v1.DiffBGPResponse.peers:type_name -> caracal.v1.PeerChange
+	47, // 64: caracal.v1.DiffBGPResponse.problems:type_name -> caracal.v1.Problem
+	63, // 65: caracal.v1.ResyncResponse.took:type_name -> google.protobuf.Duration
+	39, // 66: caracal.v1.Inspection.GetStatus:input_type -> caracal.v1.GetStatusRequest
+	12, // 67: caracal.v1.Inspection.ListRoutes:input_type -> caracal.v1.ListRoutesRequest
+	14, // 68: caracal.v1.Inspection.WatchRoutes:input_type -> caracal.v1.WatchRoutesRequest
+	17, // 69: caracal.v1.Inspection.Explain:input_type -> caracal.v1.ExplainRequest
+	21, // 70: caracal.v1.Inspection.ListPeers:input_type -> caracal.v1.ListPeersRequest
+	27, // 71: caracal.v1.Inspection.WatchPeers:input_type -> caracal.v1.WatchPeersRequest
+	30, // 72: caracal.v1.Inspection.ListPaths:input_type -> caracal.v1.ListPathsRequest
+	33, // 73: caracal.v1.Inspection.ListPeerRoutes:input_type -> caracal.v1.ListPeerRoutesRequest
+	36, // 74: caracal.v1.Inspection.ListVTEPs:input_type -> caracal.v1.ListVTEPsRequest
+	48, // 75: caracal.v1.Inspection.History:input_type -> caracal.v1.HistoryRequest
+	51, // 76: caracal.v1.Inspection.PlanBGP:input_type -> caracal.v1.PlanBGPRequest
+	54, // 77: caracal.v1.Inspection.DiffBGP:input_type -> caracal.v1.DiffBGPRequest
+	60, // 78: caracal.v1.Control.Resync:input_type -> caracal.v1.ResyncRequest
+	58, // 79: caracal.v1.Control.Release:input_type -> caracal.v1.ReleaseRequest
+	40, // 80: caracal.v1.Inspection.GetStatus:output_type -> caracal.v1.GetStatusResponse
+	13, // 81: caracal.v1.Inspection.ListRoutes:output_type -> caracal.v1.ListRoutesResponse
+	15, // 82: caracal.v1.Inspection.WatchRoutes:output_type -> caracal.v1.WatchRoutesResponse
+	18, // 83: caracal.v1.Inspection.Explain:output_type -> caracal.v1.ExplainResponse
+	22, // 84: caracal.v1.Inspection.ListPeers:output_type -> caracal.v1.ListPeersResponse
+	28, // 85: caracal.v1.Inspection.WatchPeers:output_type -> caracal.v1.WatchPeersResponse
+	31, // 86: caracal.v1.Inspection.ListPaths:output_type -> caracal.v1.ListPathsResponse
+	34, // 87: caracal.v1.Inspection.ListPeerRoutes:output_type -> caracal.v1.ListPeerRoutesResponse
+	37, // 88: caracal.v1.Inspection.ListVTEPs:output_type -> caracal.v1.ListVTEPsResponse
+	49, // 89: caracal.v1.Inspection.History:output_type -> caracal.v1.HistoryResponse
+	52, // 90: caracal.v1.Inspection.PlanBGP:output_type -> caracal.v1.PlanBGPResponse
+	55, // 91: caracal.v1.Inspection.DiffBGP:output_type -> caracal.v1.DiffBGPResponse
+	61, // 92: caracal.v1.Control.Resync:output_type -> caracal.v1.ResyncResponse
+	59, // 93: caracal.v1.Control.Release:output_type -> caracal.v1.ReleaseResponse
+	80, // [80:94] is the sub-list for method output_type
+	66, // [66:80] is the sub-list for method input_type
+	66, // [66:66] is the sub-list for extension type_name
+	66, // [66:66] is the sub-list for extension extendee
+	0,  // [0:66] is the sub-list for field type_name
 }
 
 func init() { file_caracal_v1_caracal_proto_init() }
@@ -3873,8 +4932,8 @@ func file_caracal_v1_caracal_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_caracal_v1_caracal_proto_rawDesc), len(file_caracal_v1_caracal_proto_rawDesc)),
-			NumEnums:      7,
-			NumMessages:   43,
+			NumEnums:      8,
+			NumMessages:   54,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -26,15 +26,18 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Inspection_GetStatus_FullMethodName   = "/caracal.v1.Inspection/GetStatus"
-	Inspection_ListRoutes_FullMethodName  = "/caracal.v1.Inspection/ListRoutes"
-	Inspection_WatchRoutes_FullMethodName = "/caracal.v1.Inspection/WatchRoutes"
-	Inspection_Explain_FullMethodName     = "/caracal.v1.Inspection/Explain"
-	Inspection_ListPeers_FullMethodName   = "/caracal.v1.Inspection/ListPeers"
-	Inspection_ListVTEPs_FullMethodName   = "/caracal.v1.Inspection/ListVTEPs"
-	Inspection_History_FullMethodName     = "/caracal.v1.Inspection/History"
-	Inspection_PlanBGP_FullMethodName     = "/caracal.v1.Inspection/PlanBGP"
-	Inspection_DiffBGP_FullMethodName     = "/caracal.v1.Inspection/DiffBGP"
+	Inspection_GetStatus_FullMethodName      = "/caracal.v1.Inspection/GetStatus"
+	Inspection_ListRoutes_FullMethodName     = "/caracal.v1.Inspection/ListRoutes"
+	Inspection_WatchRoutes_FullMethodName    = "/caracal.v1.Inspection/WatchRoutes"
+	Inspection_Explain_FullMethodName        = "/caracal.v1.Inspection/Explain"
+	Inspection_ListPeers_FullMethodName      = "/caracal.v1.Inspection/ListPeers"
+	Inspection_WatchPeers_FullMethodName     = "/caracal.v1.Inspection/WatchPeers"
+	Inspection_ListPaths_FullMethodName      = "/caracal.v1.Inspection/ListPaths"
+	Inspection_ListPeerRoutes_FullMethodName = "/caracal.v1.Inspection/ListPeerRoutes"
+	Inspection_ListVTEPs_FullMethodName      = "/caracal.v1.Inspection/ListVTEPs"
+	Inspection_History_FullMethodName        = "/caracal.v1.Inspection/History"
+	Inspection_PlanBGP_FullMethodName        = "/caracal.v1.Inspection/PlanBGP"
+	Inspection_DiffBGP_FullMethodName        = "/caracal.v1.Inspection/DiffBGP"
 )
 
 // InspectionClient is the client API for Inspection service.
@@ -53,6 +56,12 @@ type InspectionClient interface {
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
 	// ListPeers streams the configured BGP sessions, sorted by name. Empty where no BGP runs.
 	ListPeers(ctx context.Context, in *ListPeersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListPeersResponse], error)
+	// WatchPeers streams the sessions there are, a mark, and then every session that changes. Counters alone are no change.
+	WatchPeers(ctx context.Context, in *WatchPeersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchPeersResponse], error)
+	// ListPaths streams every BGP path to a prefix, the best first, with why each other one is not used.
+	ListPaths(ctx context.Context, in *ListPathsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListPathsResponse], error)
+	// ListPeerRoutes streams what a peer sends to us or gets from us, before and after policy, by prefix.
+	ListPeerRoutes(ctx context.Context, in *ListPeerRoutesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListPeerRoutesResponse], error)
 	// ListVTEPs streams the VXLAN tunnel endpoints of the cluster, sorted by node and family.
 	ListVTEPs(ctx context.Context, in *ListVTEPsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListVTEPsResponse], error)
 	// History says what is remembered of the routes to a prefix: what was asked, decided and written, and why. The memory is bounded.
@@ -148,9 +157,66 @@ func (c *inspectionClient) ListPeers(ctx context.Context, in *ListPeersRequest, 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Inspection_ListPeersClient = grpc.ServerStreamingClient[ListPeersResponse]
 
+func (c *inspectionClient) WatchPeers(ctx context.Context, in *WatchPeersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchPeersResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Inspection_ServiceDesc.Streams[3], Inspection_WatchPeers_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchPeersRequest, WatchPeersResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Inspection_WatchPeersClient = grpc.ServerStreamingClient[WatchPeersResponse]
+
+func (c *inspectionClient) ListPaths(ctx context.Context, in *ListPathsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListPathsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Inspection_ServiceDesc.Streams[4], Inspection_ListPaths_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ListPathsRequest, ListPathsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Inspection_ListPathsClient = grpc.ServerStreamingClient[ListPathsResponse]
+
+func (c *inspectionClient) ListPeerRoutes(ctx context.Context, in *ListPeerRoutesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListPeerRoutesResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Inspection_ServiceDesc.Streams[5], Inspection_ListPeerRoutes_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ListPeerRoutesRequest, ListPeerRoutesResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Inspection_ListPeerRoutesClient = grpc.ServerStreamingClient[ListPeerRoutesResponse]
+
 func (c *inspectionClient) ListVTEPs(ctx context.Context, in *ListVTEPsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListVTEPsResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Inspection_ServiceDesc.Streams[3], Inspection_ListVTEPs_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Inspection_ServiceDesc.Streams[6], Inspection_ListVTEPs_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -213,6 +279,12 @@ type InspectionServer interface {
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
 	// ListPeers streams the configured BGP sessions, sorted by name. Empty where no BGP runs.
 	ListPeers(*ListPeersRequest, grpc.ServerStreamingServer[ListPeersResponse]) error
+	// WatchPeers streams the sessions there are, a mark, and then every session that changes. Counters alone are no change.
+	WatchPeers(*WatchPeersRequest, grpc.ServerStreamingServer[WatchPeersResponse]) error
+	// ListPaths streams every BGP path to a prefix, the best first, with why each other one is not used.
+	ListPaths(*ListPathsRequest, grpc.ServerStreamingServer[ListPathsResponse]) error
+	// ListPeerRoutes streams what a peer sends to us or gets from us, before and after policy, by prefix.
+	ListPeerRoutes(*ListPeerRoutesRequest, grpc.ServerStreamingServer[ListPeerRoutesResponse]) error
 	// ListVTEPs streams the VXLAN tunnel endpoints of the cluster, sorted by node and family.
 	ListVTEPs(*ListVTEPsRequest, grpc.ServerStreamingServer[ListVTEPsResponse]) error
 	// History says what is remembered of the routes to a prefix: what was asked, decided and written, and why. The memory is bounded.
@@ -245,6 +317,15 @@ func (UnimplementedInspectionServer) Explain(context.Context, *ExplainRequest) (
 }
 func (UnimplementedInspectionServer) ListPeers(*ListPeersRequest, grpc.ServerStreamingServer[ListPeersResponse]) error {
 	return status.Error(codes.Unimplemented, "method ListPeers not implemented")
+}
+func (UnimplementedInspectionServer) WatchPeers(*WatchPeersRequest, grpc.ServerStreamingServer[WatchPeersResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchPeers not implemented")
+}
+func (UnimplementedInspectionServer) ListPaths(*ListPathsRequest, grpc.ServerStreamingServer[ListPathsResponse]) error {
+	return status.Error(codes.Unimplemented, "method ListPaths not implemented")
+}
+func (UnimplementedInspectionServer) ListPeerRoutes(*ListPeerRoutesRequest, grpc.ServerStreamingServer[ListPeerRoutesResponse]) error {
+	return status.Error(codes.Unimplemented, "method ListPeerRoutes not implemented")
 }
 func (UnimplementedInspectionServer) ListVTEPs(*ListVTEPsRequest, grpc.ServerStreamingServer[ListVTEPsResponse]) error {
 	return status.Error(codes.Unimplemented, "method ListVTEPs not implemented")
@@ -347,6 +428,39 @@ func _Inspection_ListPeers_Handler(srv interface{}, stream grpc.ServerStream) er
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Inspection_ListPeersServer = grpc.ServerStreamingServer[ListPeersResponse]
+
+func _Inspection_WatchPeers_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchPeersRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(InspectionServer).WatchPeers(m, &grpc.GenericServerStream[WatchPeersRequest, WatchPeersResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Inspection_WatchPeersServer = grpc.ServerStreamingServer[WatchPeersResponse]
+
+func _Inspection_ListPaths_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ListPathsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(InspectionServer).ListPaths(m, &grpc.GenericServerStream[ListPathsRequest, ListPathsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Inspection_ListPathsServer = grpc.ServerStreamingServer[ListPathsResponse]
+
+func _Inspection_ListPeerRoutes_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ListPeerRoutesRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(InspectionServer).ListPeerRoutes(m, &grpc.GenericServerStream[ListPeerRoutesRequest, ListPeerRoutesResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Inspection_ListPeerRoutesServer = grpc.ServerStreamingServer[ListPeerRoutesResponse]
 
 func _Inspection_ListVTEPs_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(ListVTEPsRequest)
@@ -455,6 +569,21 @@ var Inspection_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "ListPeers",
 			Handler:       _Inspection_ListPeers_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "WatchPeers",
+			Handler:       _Inspection_WatchPeers_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ListPaths",
+			Handler:       _Inspection_ListPaths_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ListPeerRoutes",
+			Handler:       _Inspection_ListPeerRoutes_Handler,
 			ServerStreams: true,
 		},
 		{

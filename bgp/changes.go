@@ -12,7 +12,7 @@ import (
 func (r *Routes) look(st *cluster.State, h *routes.Host) {
 	d := cluster.Diff(r.st, st)
 	for _, c := range d.Blocks {
-		r.dirty[either(c.Old, c.New).CIDR] = struct{}{}
+		r.mark(either(c.Old, c.New).CIDR)
 	}
 	if len(d.Affinities) > 0 || r.whole {
 		r.lookAtClaims(st)
@@ -25,7 +25,7 @@ func (r *Routes) look(st *cluster.State, h *routes.Host) {
 	}
 	if h != r.host {
 		for p := range r.reach {
-			r.dirty[p] = struct{}{}
+			r.mark(p)
 		}
 	}
 	rerouted := r.rerouted
@@ -53,17 +53,16 @@ func either[T any](a, b *T) *T {
 func (r *Routes) again(st *cluster.State) {
 	clear(r.ways)
 	clear(r.shared)
-	for p := range r.learned {
-		r.dirty[p] = struct{}{}
-	}
-	for p := range r.said {
-		r.dirty[p] = struct{}{}
+	r.last = lastForward{}
+	r.ordered = false
+	for _, e := range r.all {
+		r.markEntry(e)
 	}
 	for p := range r.own {
-		r.dirty[p] = struct{}{}
+		r.mark(p)
 	}
 	for _, b := range st.Blocks() {
-		r.dirty[b.CIDR] = struct{}{}
+		r.mark(b.CIDR)
 	}
 }
 
@@ -75,7 +74,7 @@ func (r *Routes) lookAtNodes(st *cluster.State, nodes []cluster.Change[cluster.N
 	}
 	for _, b := range st.Blocks() {
 		if _, ok := changed[b.Node]; ok {
-			r.dirty[b.CIDR] = struct{}{}
+			r.mark(b.CIDR)
 		}
 	}
 }
@@ -104,12 +103,12 @@ func (r *Routes) lookAtWorkloads(h *routes.Host) {
 func (r *Routes) difference(old, now map[netip.Prefix]struct{}) map[netip.Prefix]struct{} {
 	for p := range old {
 		if _, ok := now[p]; !ok {
-			r.dirty[p] = struct{}{}
+			r.mark(p)
 		}
 	}
 	for p := range now {
 		if _, ok := old[p]; !ok {
-			r.dirty[p] = struct{}{}
+			r.mark(p)
 		}
 	}
 	return now

@@ -49,61 +49,79 @@ type forwardKey struct {
 	v6               bool
 }
 
-// forward is what routes made of the same ways share.
+// forward is a route without what it leads to: what routes made of the same ways share.
 type forward struct {
+	typ     routes.RouteType
 	hops    []routes.NextHop
 	mtu     uint32
 	reason  *routes.Reason
 	refused string
 }
 
-// decide returns what is wanted of one prefix, false for nothing.
-func (r *Routes) decide(p netip.Prefix) (routes.Route, bool) {
+// route returns the route to a prefix.
+func (f *forward) route(p netip.Prefix, metric uint32) routes.Route {
+	return routes.Route{Dst: p, Metric: metric, Type: f.typ, NextHops: f.hops, MTU: f.mtu, Reason: f.reason, Unroutable: f.refused}
+}
+
+func (f *forward) equal(g *forward) bool {
+	return f == g || f.typ == g.typ && f.mtu == g.mtu && f.refused == g.refused && *f.reason == *g.reason && slices.Equal(f.hops, g.hops)
+}
+
+// lastForward remembers the forward of one path that was asked for last: those of one peer come in a row.
+type lastForward struct {
+	forward *forward
+	pool    *cluster.Pool
+	peer    string
+	gateway netip.Addr
+	v6      bool
+}
+
+// decide returns what is wanted of one prefix and the metric (0 = the ordinary one); nil for nothing.
+func (r *Routes) decide(e *entry) (*forward, uint32) {
+	p := e.prefix
 	pool := r.st.PoolFor(p)
 	if pool != nil {
 		if enc, _ := pool.Encapsulation(); enc == cluster.VXLAN {
-			return routes.Route{}, false // made from the datastore by package vxlan
+			return nil, 0 // made from the datastore by package vxlan
 		}
 	}
 	if _, ok := r.own[p]; ok {
-		return r.ownBlock(p, pool)
+		return r.ownBlock(p, pool), 0
 	}
-	paths := r.learned[p]
-	if _, ok := r.works[p]; ok && (len(paths) == 0 || metricOf(paths[0].LocalPref) >= MaxPref-ordinaryPref(r.st, p)) {
-		return routes.Route{}, false // the host itself routes to the workload; but an elevated path is where it has moved to
+	if _, ok := r.works[p]; ok && (len(e.paths) == 0 || metricOf(e.paths[0].LocalPref) >= MaxPref-ordinaryPref(r.st, p)) {
+		return nil, 0 // the host itself routes to the workload; but an elevated path is where it has moved to
 	}
 	if service := r.serviceRange(p); service {
-		return routes.Route{}, false // services are forwarded by kube-proxy and its like (confd: /rejectcidrs)
+		return nil, 0 // services are forwarded by kube-proxy and its like (confd: /rejectcidrs)
 	}
 	if rc, ok := r.reach[p]; ok {
-		return r.toPeer(p, rc), true
+		return r.toPeer(rc), 0
 	}
-	if len(paths) > 0 {
-		return r.route(p, pool, paths), true
+	if len(e.paths) > 0 {
+		return r.forward(p, pool, e.paths), metricOf(e.paths[0].LocalPref)
 	}
 	if b := r.st.Block(p); b != nil && pool != nil && b.Node != "" && b.Node != r.node {
-		return r.noPath(p, pool, b), true
+		return r.noPath(p, pool, b), 0
 	}
-	return routes.Route{}, false
+	return nil, 0
 }
 
 // ownBlock returns the blackhole of a block of ours. A block of one address has none: the workload's route is that prefix.
-func (r *Routes) ownBlock(p netip.Prefix, pool *cluster.Pool) (routes.Route, bool) {
+func (r *Routes) ownBlock(p netip.Prefix, pool *cluster.Pool) *forward {
 	if p.IsSingleIP() {
-		return routes.Route{}, false
+		return nil
 	}
-	reason := &routes.Reason{
+	return &forward{typ: routes.Blackhole, reason: &routes.Reason{
 		Rule: RuleOwnBlock, Source: "BlockAffinity " + affinityName(&cluster.Affinity{Node: r.node, CIDR: p}), Pool: nameOf(pool), Node: r.node,
-	}
-	return routes.Route{Dst: p, Type: routes.Blackhole, Reason: reason}, true
+	}}
 }
 
 // noPath returns the row that keeps a block visible to which no path leads.
-func (r *Routes) noPath(p netip.Prefix, pool *cluster.Pool, b *cluster.Block) routes.Route {
-	return routes.Route{
-		Dst: p, Type: routes.Unicast,
-		Reason:     &routes.Reason{Rule: RuleNoPath, Source: "IPAMBlock of " + p.String(), Pool: pool.Name, Node: b.Node},
-		Unroutable: r.whyNoPath(p, pool, b),
+func (r *Routes) noPath(p netip.Prefix, pool *cluster.Pool, b *cluster.Block) *forward {
+	return &forward{
+		typ:     routes.Unicast,
+		reason:  &routes.Reason{Rule: RuleNoPath, Source: "IPAMBlock of " + p.String(), Pool: pool.Name, Node: b.Node},
+		refused: r.whyNoPath(p, pool, b),
 	}
 }
 
@@ -122,15 +140,6 @@ func (r *Routes) whyNoPath(p netip.Prefix, pool *cluster.Pool, b *cluster.Block)
 	return fmt.Sprintf("no BGP path: no established session brings the block from node %s (%s)", b.Node, addr.Addr())
 }
 
-// route returns the route of a prefix with paths: all of them that lead somewhere.
-func (r *Routes) route(p netip.Prefix, pool *cluster.Pool, paths []Path) routes.Route {
-	f := r.forward(p, pool, paths)
-	return routes.Route{
-		Dst: p, Type: routes.Unicast, Metric: metricOf(paths[0].LocalPref),
-		NextHops: f.hops, MTU: f.mtu, Reason: f.reason, Unroutable: f.refused,
-	}
-}
-
 // metricOf is the route metric behind a LOCAL_PREF (Calico v3.32 and later). What would be no metric at all, or
 // less, becomes 1: to IPv6 a metric of 0 means 1024.
 func metricOf(pref uint32) uint32 {
@@ -140,8 +149,19 @@ func metricOf(pref uint32) uint32 {
 	return MaxPref - pref
 }
 
-// forward returns what a route over these paths shares with others over the same.
+// forward returns what a route over all of these paths that lead somewhere shares with others over the same.
 func (r *Routes) forward(p netip.Prefix, pool *cluster.Pool, paths []Path) *forward {
+	l := &r.last
+	if len(paths) > 1 {
+		return r.sharedForward(p, pool, paths)
+	}
+	if l.forward == nil || l.pool != pool || l.gateway != paths[0].NextHop || l.v6 != p.Addr().Is6() || l.peer != paths[0].Peer {
+		*l = lastForward{r.sharedForward(p, pool, paths), pool, paths[0].Peer, paths[0].NextHop, p.Addr().Is6()}
+	}
+	return l.forward
+}
+
+func (r *Routes) sharedForward(p netip.Prefix, pool *cluster.Pool, paths []Path) *forward {
 	key := forwardKey{pool: nameOf(pool), v6: p.Addr().Is6(), peer: paths[0].Peer, gateway: paths[0].NextHop}
 	if len(paths) > 1 {
 		var rest strings.Builder
@@ -162,7 +182,7 @@ func (r *Routes) forward(p netip.Prefix, pool *cluster.Pool, paths []Path) *forw
 }
 
 func (r *Routes) newForward(p netip.Prefix, pool *cluster.Pool, paths []Path) *forward {
-	f := &forward{}
+	f := &forward{typ: routes.Unicast}
 	var rules, peers, nodes, refused []string
 	for i := range paths {
 		w := r.way(p, pool, paths[i].NextHop)
@@ -271,14 +291,14 @@ func (r *Routes) serviceRange(p netip.Prefix) bool {
 }
 
 // toPeer returns the route to a peer that is reached through a gateway (BGPPeer reachableBy).
-func (r *Routes) toPeer(p netip.Prefix, rc Reach) routes.Route {
-	out := routes.Route{Dst: p, Type: routes.Unicast, Reason: &routes.Reason{Rule: RuleReach, Source: rc.Source}}
+func (r *Routes) toPeer(rc Reach) *forward {
+	out := &forward{typ: routes.Unicast, reason: &routes.Reason{Rule: RuleReach, Source: rc.Source}}
 	hop, ok := r.host.Resolve(rc.Gateway)
 	if !ok {
-		out.Unroutable = fmt.Sprintf("gateway %s of reachableBy: no route of the host leads there", rc.Gateway)
+		out.refused = fmt.Sprintf("gateway %s of reachableBy: no route of the host leads there", rc.Gateway)
 		return out
 	}
-	out.NextHops = []routes.NextHop{hop}
+	out.hops = []routes.NextHop{hop}
 	return out
 }
 

@@ -23,14 +23,17 @@ type Routes struct {
 	tunnel Tunnel
 
 	mu      sync.Mutex
-	learned map[netip.Prefix][]Path
-	dirty   map[netip.Prefix]struct{}     // to be decided again by the next Plan
-	said    map[netip.Prefix]routes.Route // the owner's whole set as of the last Change
-	own     map[netip.Prefix]struct{}     // our claims
-	works   map[netip.Prefix]struct{}     // workload addresses, which the host routes itself
-	reach   map[netip.Prefix]Reach        // routes to peers
-	ways    map[wayKey]*way               // what is known of each next hop in use
-	shared  map[forwardKey]*forward       // next hops and reason by the paths they are made of
+	all     map[netip.Prefix]*entry   // every prefix that was learned or said
+	dirty   []*entry                  // to be decided again by the next Plan
+	ordered bool                      // dirty is in the order of what was learned, and needs none other
+	learned int                       // prefixes with paths
+	said    int                       // the size of the owner's whole set as of the last Change
+	own     map[netip.Prefix]struct{} // our claims
+	works   map[netip.Prefix]struct{} // workload addresses, which the host routes itself
+	reach   map[netip.Prefix]Reach    // routes to peers
+	ways    map[wayKey]*way           // what is known of each next hop in use
+	shared  map[forwardKey]*forward   // next hops and reason by the paths they are made of
+	last    lastForward
 	st      *cluster.State
 	host    *routes.Host
 	whole   bool // the next Change is a whole one
@@ -39,12 +42,27 @@ type Routes struct {
 	rerouted bool   // reach changed since the last Plan
 }
 
+// entry is one prefix: what leads there, and what was said of it. There may be 100,000, so it is small.
+type entry struct {
+	prefix netip.Prefix
+	paths  []Path   // learned
+	said   *forward // in the last Change; nil for nothing
+	metric uint32   // with which it was said, 0 = the ordinary one
+	dirty  bool
+}
+
+// key is what a route to the prefix is told apart by.
+func (e *entry) key(metric uint32) routes.Key {
+	r := routes.Route{Dst: e.prefix, Metric: metric}
+	return r.Key()
+}
+
 // spareForwards is how much of what Routes shares may be out of use before it is made anew.
 const spareForwards = 1024
 
 // NewRoutes returns the Routes of a node that has heard nothing. tunnel may be nil where no IPIP pool can be served.
 func NewRoutes(node string, tunnel Tunnel) *Routes {
-	r := &Routes{node: node, tunnel: tunnel, learned: make(map[netip.Prefix][]Path)}
+	r := &Routes{node: node, tunnel: tunnel, all: make(map[netip.Prefix]*entry)}
 	r.reset()
 	return r
 }
@@ -57,12 +75,17 @@ func (r *Routes) Reset() {
 }
 
 func (r *Routes) reset() {
-	r.dirty = make(map[netip.Prefix]struct{})
-	r.said = make(map[netip.Prefix]routes.Route)
+	for p, e := range r.all {
+		if e.said, e.dirty = nil, false; len(e.paths) == 0 {
+			delete(r.all, p)
+		}
+	}
+	r.dirty, r.ordered, r.said = nil, true, 0
 	r.own = make(map[netip.Prefix]struct{})
 	r.works = make(map[netip.Prefix]struct{})
 	r.ways = make(map[wayKey]*way)
 	r.shared = make(map[forwardKey]*forward)
+	r.last = lastForward{}
 	r.st, r.host, r.whole = nil, nil, true
 }
 
@@ -80,23 +103,56 @@ func (r *Routes) LeaveNoEncap(why string) {
 func (r *Routes) Forget() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for p := range r.learned {
-		r.dirty[p] = struct{}{}
+	for _, e := range r.all {
+		r.setPaths(e, nil)
 	}
-	clear(r.learned)
+	r.ordered = false
 }
 
 // Learned takes in what the Speaker heard; the next Plan acts on it. Paths handed over must not be changed afterwards.
 func (r *Routes) Learned(changes []Learned) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, c := range changes {
-		r.dirty[c.Prefix] = struct{}{}
-		if len(c.Paths) == 0 {
-			delete(r.learned, c.Prefix)
-			continue
+	for i := range changes {
+		c := &changes[i]
+		e := r.all[c.Prefix]
+		if e == nil {
+			e = r.add(c.Prefix)
 		}
-		r.learned[c.Prefix] = c.Paths
+		r.setPaths(e, c.Paths)
+	}
+}
+
+func (r *Routes) add(p netip.Prefix) *entry {
+	e := &entry{prefix: p}
+	r.all[p] = e
+	return e
+}
+
+func (r *Routes) setPaths(e *entry, paths []Path) {
+	if len(e.paths) > 0 {
+		r.learned--
+	}
+	if e.paths = paths; len(paths) > 0 {
+		r.learned++
+	}
+	r.markEntry(e)
+}
+
+// mark has a prefix decided about again.
+func (r *Routes) mark(p netip.Prefix) {
+	e := r.all[p]
+	if e == nil {
+		e = r.add(p)
+	}
+	r.markEntry(e)
+	r.ordered = false
+}
+
+func (r *Routes) markEntry(e *entry) {
+	if !e.dirty {
+		e.dirty = true
+		r.dirty = append(r.dirty, e)
 	}
 }
 
@@ -104,12 +160,12 @@ func (r *Routes) Learned(changes []Learned) {
 func (r *Routes) Without(gone func(peer netip.Addr) bool) (lost, all int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, paths := range r.learned {
-		if !slices.ContainsFunc(paths, func(p Path) bool { return !gone(p.PeerAddr) }) {
+	for _, e := range r.all {
+		if len(e.paths) > 0 && !slices.ContainsFunc(e.paths, func(p Path) bool { return !gone(p.PeerAddr) }) {
 			lost++
 		}
 	}
-	return lost, len(r.learned)
+	return lost, r.learned
 }
 
 // Reach sets the routes to peers that are reached through a gateway (Config.Reach); the next Plan acts on it.
@@ -124,10 +180,10 @@ func (r *Routes) Reach(list []Reach) {
 		return
 	}
 	for p := range r.reach {
-		r.dirty[p] = struct{}{}
+		r.mark(p)
 	}
 	for p := range now {
-		r.dirty[p] = struct{}{}
+		r.mark(p)
 	}
 	r.rerouted = true // next hops may lead elsewhere
 	r.reach = now
@@ -141,77 +197,73 @@ func (r *Routes) Plan(st *cluster.State, h *routes.Host) routes.Change {
 	if h == nil {
 		h = &routes.Host{}
 	}
-	if len(r.shared) > 2*len(r.said)+spareForwards {
+	if len(r.shared) > 2*r.said+spareForwards {
 		r.again(st) // most of what is shared belongs to next hops that went away
 	}
 	r.look(st, h)
 	r.st, r.host = st, h
+	ch := routes.Change{Whole: r.whole}
 	if r.whole {
 		r.whole = false
-		return r.wholeChange()
+		r.markWhole()
 	}
-	var ch routes.Change
-	dirty := make([]netip.Prefix, 0, len(r.dirty))
-	for p := range r.dirty {
-		dirty = append(dirty, p)
+	if !r.ordered {
+		slices.SortFunc(r.dirty, func(a, b *entry) int { return a.prefix.Compare(b.prefix) })
+	}
+	for i, e := range r.dirty {
+		e.dirty = false
+		r.step(e, &ch, len(r.dirty)-i)
 	}
 	clear(r.dirty)
-	slices.SortFunc(dirty, netip.Prefix.Compare)
-	for _, p := range dirty {
-		r.step(p, &ch)
+	if r.dirty, r.ordered = r.dirty[:0], true; cap(r.dirty) > spareDirty {
+		r.dirty = nil
 	}
 	return ch
 }
 
-// wholeChange decides about everything there is.
-func (r *Routes) wholeChange() routes.Change {
-	clear(r.dirty)
-	seen := make(map[netip.Prefix]struct{}, len(r.learned)+len(r.own)+len(r.st.Blocks()))
-	for p := range r.learned {
-		seen[p] = struct{}{}
+// spareDirty is how long a list of what has changed may be that is kept for the next time.
+const spareDirty = 4096
+
+// markWhole marks everything there is to decide about.
+func (r *Routes) markWhole() {
+	for _, e := range r.all {
+		r.markEntry(e)
 	}
 	for p := range r.own {
-		seen[p] = struct{}{}
+		r.mark(p)
 	}
 	for _, b := range r.st.Blocks() {
-		seen[b.CIDR] = struct{}{}
+		r.mark(b.CIDR)
 	}
 	for p := range r.reach {
-		seen[p] = struct{}{}
+		r.mark(p)
 	}
-	all := make([]netip.Prefix, 0, len(seen))
-	for p := range seen {
-		all = append(all, p)
-	}
-	slices.SortFunc(all, netip.Prefix.Compare)
-	ch := routes.Change{Whole: true}
-	for _, p := range all {
-		r.step(p, &ch)
-	}
-	return ch
+	r.ordered = false
 }
 
-// step decides about one prefix and adds the difference to the Change.
-func (r *Routes) step(p netip.Prefix, ch *routes.Change) {
-	route, ok := r.decide(p)
-	was, had := r.said[p]
+// step decides about one prefix and adds the difference to the Change; left is how many there are from here on.
+func (r *Routes) step(e *entry, ch *routes.Change, left int) {
+	f, metric := r.decide(e)
 	switch {
-	case ok && had && sameRoute(&was, &route):
-		return
-	case ok:
-		r.said[p] = route
-		ch.Routes = append(ch.Routes, route)
-		if had && was.Key() != route.Key() {
-			ch.Withdraw = append(ch.Withdraw, was.Key())
+	case f != nil && e.said != nil && e.key(metric) == e.key(e.metric) && f.equal(e.said):
+		e.said, e.metric = f, metric // perhaps made anew: what is not in use any more is not kept
+	case f != nil:
+		if ch.Routes == nil {
+			ch.Routes = make([]routes.Route, 0, left)
 		}
-	case had:
-		delete(r.said, p)
-		ch.Withdraw = append(ch.Withdraw, was.Key())
+		ch.Routes = append(ch.Routes, f.route(e.prefix, metric))
+		if e.said == nil {
+			r.said++
+		} else if e.key(metric) != e.key(e.metric) {
+			ch.Withdraw = append(ch.Withdraw, e.key(e.metric))
+		}
+		e.said, e.metric = f, metric
+	case e.said != nil:
+		ch.Withdraw = append(ch.Withdraw, e.key(e.metric))
+		e.said = nil
+		r.said--
 	}
-}
-
-// sameRoute reports whether two routes are the same wish.
-func sameRoute(a, b *routes.Route) bool {
-	return a.Dst == b.Dst && a.Key() == b.Key() && a.Type == b.Type && a.MTU == b.MTU && a.Unroutable == b.Unroutable &&
-		(a.Reason == b.Reason || *a.Reason == *b.Reason) && slices.Equal(a.NextHops, b.NextHops)
+	if e.said == nil && len(e.paths) == 0 {
+		delete(r.all, e.prefix)
+	}
 }

@@ -96,8 +96,10 @@ type Path struct {
 	ASPath    []uint32
 	// Communities are the standard and large ones, as they were received.
 	Communities []Community
-	Stale       bool // retained by graceful restart
-	Best        bool // among the equal best paths, all of which are used
+	ID          uint32  // path id (RFC 7911), 0 where the session has none
+	RouterID    [4]byte // of the peer when it sent the path; zero for our own
+	Stale       bool    // retained by graceful restart
+	Best        bool    // among the equal best paths, all of which are used
 }
 
 // Learned is a change in what is known of one prefix: all usable equal best paths, empty when none is left.

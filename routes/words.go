@@ -8,3 +8,6 @@ const (
 	Blackhole = kernel.Blackhole
 	ScopeLink = kernel.ScopeLink
 )
+
+// RouteType is how a route treats packets: Unicast, Blackhole.
+type RouteType = kernel.RouteType

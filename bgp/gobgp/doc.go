@@ -8,8 +8,9 @@
 // The server runs goroutines of its own: one for management, three per session. It tells us of changes on one more, through a
 // queue without a bound; so what runs there only files the news into the feed, which holds one entry per prefix and
 // session however often they change, and goes back for more. The goroutine "deliver" takes what the feed has collected,
-// all prefixes at once, and calls the Events, one after the other. A consumer that is slow, or stands still, delays only what is
-// delivered to itself. Methods may be called from any goroutine; Apply and Stop wait for each other.
+// all prefixes at once, and calls the Events, one after the other; then it lets a millisecond of news gather, so that a peer's table, which
+// GoBGP tells of prefix by prefix, is handed on in hundreds and a change that comes alone is not held up. A consumer that is slow, or
+// stands still, delays only what is delivered to itself. Methods may be called from any goroutine; Apply and Stop wait for each other.
 //
 // The server reports changes of best paths as differences, without saying which set they belong to. The feed adds them up: per
 // prefix the set of equal best paths, told apart by the peer's address, its router id and the path id. Its own

@@ -4,36 +4,28 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
-	"maps"
 	"net/netip"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/osrg/gobgp/v4/pkg/apiutil"
+
 	"github.com/caracal-net/caracal/bgp"
 )
 
-// pathKey tells the paths of one prefix apart: by who sent it and its path id (RFC 7911). A peer that comes back with another
-// router id replaces its old path; to GoBGP they are two, and the old one may be withdrawn late or, where it was stale,
-// never. Therefore a withdrawal counts only for the router id that the path in hand came with.
-type pathKey struct {
-	peer netip.Addr
-	id   uint32
-}
-
-// dest is what is known of one prefix: its equal best paths, sorted, with the key of each. Most have one. The slices are
-// replaced, never changed: paths has been handed out.
+// dest is what is known of one prefix: its equal best paths, sorted. Most have one. The slice is replaced, never changed: it has been
+// handed out.
+//
+// Paths are told apart by who sent them and their path id (RFC 7911). A peer that comes back with another router id replaces its old
+// path; to GoBGP they are two, and the old one may be withdrawn late or, where it was stale, never. Therefore a withdrawal counts
+// only for the router id that the path in hand came with.
 type dest struct {
-	keys  []origin
-	paths []bgp.Path
+	prefix netip.Prefix
+	dirty  bool // is in the feed's list of what has changed
+	paths  []bgp.Path
 	// retained are the paths a former server of this process had, until the new one is in sync.
 	retained []bgp.Path
-}
-
-// origin is a path's key and the router id it came with.
-type origin struct {
-	pathKey
-	routerID netip.Addr
 }
 
 // feed collects news of the server until deliver fetches them. Its size is that of the table, whatever the rate of changes.
@@ -43,7 +35,8 @@ type feed struct {
 	mu       sync.Mutex
 	gen      int // counts servers; news of an old one are dropped
 	table    map[netip.Prefix]*dest
-	dirty    map[netip.Prefix]struct{}
+	dirty    []*dest // what is to be delivered, in the order in which it changed first
+	seen     attributes
 	sessions map[netip.Addr]*session
 	changed  bool // sessions are to be reported
 	ready    bool // an Apply has been made, so the sessions are the ones to wait for
@@ -60,7 +53,6 @@ func newFeed(log *slog.Logger) *feed {
 	return &feed{
 		log:      log,
 		table:    make(map[netip.Prefix]*dest),
-		dirty:    make(map[netip.Prefix]struct{}),
 		sessions: make(map[netip.Addr]*session),
 		wake:     make(chan struct{}, 1),
 	}
@@ -97,15 +89,15 @@ func (f *feed) retain() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.gen++ // nothing the old server says from here on counts
-	for p, d := range f.table {
+	for _, d := range f.table {
 		if len(d.paths) > 0 {
 			d.retained = slices.Clone(d.paths)
 			for i := range d.retained {
 				d.retained[i].Stale = true
 			}
 		}
-		d.keys, d.paths = nil, nil
-		f.dirty[p] = struct{}{}
+		d.paths = nil
+		f.mark(d)
 	}
 	clear(f.sessions)
 	f.changed = true
@@ -160,69 +152,98 @@ func (f *feed) stopTimer() {
 	}
 }
 
-// news is one change of one path.
-type news struct {
-	prefix   netip.Prefix
-	from     origin
-	path     bgp.Path
-	withdraw bool
-}
-
-// learn files changes of best paths.
-func (f *feed) learn(gen int, changes []news) {
+// learn files changes of best paths, as the server tells of them.
+func (f *feed) learn(gen int, changes []*apiutil.Path) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if gen != f.gen || f.closed {
 		return
 	}
-	for i := range changes {
-		f.file(&changes[i])
+	for _, p := range changes {
+		f.file(p)
 	}
-	f.kick()
+	if len(f.dirty) > 0 {
+		f.kick()
+	}
 }
 
-func (f *feed) file(n *news) {
-	d := f.table[n.prefix]
-	if d == nil {
-		if n.withdraw {
-			return
-		}
-		d = &dest{}
-		f.table[n.prefix] = d
-	}
-	i := slices.IndexFunc(d.keys, func(o origin) bool { return o.pathKey == n.from.pathKey })
-	if n.withdraw && (i < 0 || d.keys[i] != n.from) {
+// file files one change. Paths of our own are left out, and so is anything but unicast.
+func (f *feed) file(p *apiutil.Path) {
+	if p == nil || !p.PeerAddress.IsValid() {
 		return
 	}
-	d.keys, d.paths = slices.Clone(d.keys), slices.Clone(d.paths) // what was delivered is never written to
-	if i >= 0 {
-		d.keys, d.paths = slices.Delete(d.keys, i, i+1), slices.Delete(d.paths, i, i+1)
+	prefix := prefixOf(p.Nlri)
+	if !prefix.IsValid() {
+		return
 	}
-	if !n.withdraw {
-		if s := f.sessions[n.from.peer]; s != nil {
-			n.path.Peer = s.peer.Name
+	withdraw := p.Withdrawal || p.IsNexthopInvalid
+	d := f.table[prefix]
+	if d == nil {
+		if withdraw {
+			return
 		}
-		n.path.Best = true
-		at, _ := slices.BinarySearchFunc(d.paths, n.path, comparePaths)
-		d.keys, d.paths = slices.Insert(d.keys, at, n.from), slices.Insert(d.paths, at, n.path)
+		d = &dest{prefix: prefix}
+		f.table[prefix] = d
 	}
+	i := slices.IndexFunc(d.paths, func(o bgp.Path) bool { return o.PeerAddr == p.PeerAddress && o.ID == p.RemoteID })
+	if withdraw {
+		if i >= 0 && d.paths[i].RouterID == routerID(p) {
+			d.paths = without(d.paths, i)
+			f.changedPaths(d)
+		}
+		return
+	}
+	path := bgp.Path{Prefix: prefix, PeerAddr: p.PeerAddress, ID: p.RemoteID, RouterID: routerID(p), Stale: p.Stale, Best: true}
+	f.seen.fill(&path, p.Attrs)
+	if s := f.sessions[p.PeerAddress]; s != nil {
+		path.Peer = s.peer.Name
+	}
+	if i >= 0 {
+		d.paths = without(d.paths, i)
+	}
+	at, _ := slices.BinarySearchFunc(d.paths, path, comparePaths)
+	paths := make([]bgp.Path, len(d.paths)+1)
+	copy(paths, d.paths[:at])
+	paths[at] = path
+	copy(paths[at+1:], d.paths[at:])
+	d.paths = paths
+	f.changedPaths(d)
+}
+
+// without returns a copy of a list less one of its members.
+func without(paths []bgp.Path, i int) []bgp.Path {
+	if len(paths) == 1 {
+		return nil
+	}
+	return slices.Concat(paths[:i], paths[i+1:])
+}
+
+func (f *feed) changedPaths(d *dest) {
 	if len(d.paths) > 0 {
 		d.retained = nil
 	}
-	f.dirty[n.prefix] = struct{}{}
+	f.mark(d)
+}
+
+// mark has a prefix delivered.
+func (f *feed) mark(d *dest) {
+	if !d.dirty {
+		d.dirty = true
+		f.dirty = append(f.dirty, d)
+	}
 }
 
 // stale marks or unmarks every path of a peer. GoBGP does so too but tells nobody: to it a path with the same attributes is the
 // same path.
 func (f *feed) stale(peer netip.Addr, stale bool) {
-	for p, d := range f.table {
+	for _, d := range f.table {
 		for i := range d.paths {
 			if d.paths[i].PeerAddr != peer || d.paths[i].Stale == stale {
 				continue
 			}
 			d.paths = slices.Clone(d.paths)
 			d.paths[i].Stale = stale
-			f.dirty[p] = struct{}{}
+			f.mark(d)
 		}
 	}
 }
@@ -247,17 +268,18 @@ func (f *feed) take() batch {
 		b.inSync = !f.told
 		f.told = true
 	}
-	for _, p := range slices.SortedFunc(maps.Keys(f.dirty), netip.Prefix.Compare) {
-		l := bgp.Learned{Prefix: p}
-		if d := f.table[p]; d != nil {
-			l.Paths = d.now()
-			if len(l.Paths) == 0 {
-				delete(f.table, p)
-			}
+	if len(f.dirty) > 0 {
+		b.learned = make([]bgp.Learned, len(f.dirty))
+	}
+	for i, d := range f.dirty {
+		b.learned[i] = bgp.Learned{Prefix: d.prefix, Paths: d.now()}
+		d.dirty = false
+		if len(b.learned[i].Paths) == 0 {
+			delete(f.table, d.prefix)
 		}
-		b.learned = append(b.learned, l)
 	}
 	clear(f.dirty)
+	f.dirty = f.dirty[:0]
 	b.peers, f.changed = f.changed, false
 	return b
 }
@@ -277,18 +299,29 @@ func comparePaths(a, b bgp.Path) int {
 
 // release drops what a former server had learned and the present one has not.
 func (f *feed) release() {
-	for p, d := range f.table {
+	for _, d := range f.table {
 		if d.retained != nil {
 			d.retained = nil
-			f.dirty[p] = struct{}{}
+			f.mark(d)
 		}
 	}
 }
 
+// gather is the least time between two deliveries. What comes alone is delivered at once; what comes in a stream, as a peer's table does,
+// is delivered in portions that are worth what handing one over costs everybody behind us.
+const gather = time.Millisecond
+
 // deliver calls the Events, until ctx ends.
 func (s *Speaker) deliver(ctx context.Context) {
 	ev := s.opts.Events
+	rest := time.NewTimer(0)
+	defer rest.Stop()
 	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-rest.C:
+		}
 		select {
 		case <-ctx.Done():
 			return
@@ -305,5 +338,6 @@ func (s *Speaker) deliver(ctx context.Context) {
 		if b.inSync && ev.InSync != nil && ctx.Err() == nil {
 			ev.InSync()
 		}
+		rest.Reset(gather)
 	}
 }

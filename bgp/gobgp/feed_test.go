@@ -18,27 +18,28 @@ import (
 
 var peerAddr = netip.MustParseAddr("192.0.2.12")
 
-func testNews(routerID string, id uint32, withdraw bool) news {
-	return news{
-		prefix: netip.MustParsePrefix("10.1.0.0/26"), withdraw: withdraw,
-		from: origin{pathKey{peerAddr, id}, netip.MustParseAddr(routerID)},
-		path: bgp.Path{Prefix: netip.MustParsePrefix("10.1.0.0/26"), PeerAddr: peerAddr, LocalPref: id},
+func testNews(routerID string, id uint32, withdraw bool) *apiutil.Path {
+	nlri, err := gobgp.NewIPAddrPrefix(netip.MustParsePrefix("10.1.0.0/26"))
+	if err != nil {
+		panic(err)
 	}
+	return &apiutil.Path{Nlri: nlri, Withdrawal: withdraw, PeerAddress: peerAddr, PeerID: netip.MustParseAddr(routerID), RemoteID: id,
+		Attrs: []gobgp.PathAttributeInterface{gobgp.NewPathAttributeLocalPref(id)}}
 }
 
 // TestFeedRouterID: a peer that came back with another router id is one peer. What GoBGP says of its former self does not count.
 func TestFeedRouterID(t *testing.T) {
 	f := newFeed(slog.New(slog.DiscardHandler))
 	gen := f.begin()
-	f.learn(gen, []news{testNews("10.0.0.1", 0, false), testNews("10.0.0.2", 0, false), testNews("10.0.0.1", 0, true)})
+	f.learn(gen, []*apiutil.Path{testNews("10.0.0.1", 0, false), testNews("10.0.0.2", 0, false), testNews("10.0.0.1", 0, true)})
 	if b := f.take(); len(b.learned) != 1 || len(b.learned[0].Paths) != 1 {
 		t.Fatalf("%+v", b)
 	}
-	f.learn(gen, []news{testNews("10.0.0.2", 7, false)}) // a second path of it, by add-path
+	f.learn(gen, []*apiutil.Path{testNews("10.0.0.2", 7, false)}) // a second path of it, by add-path
 	if b := f.take(); len(b.learned) != 1 || len(b.learned[0].Paths) != 2 {
 		t.Fatalf("%+v", b)
 	}
-	f.learn(gen, []news{testNews("10.0.0.2", 0, true), testNews("10.0.0.2", 7, true)})
+	f.learn(gen, []*apiutil.Path{testNews("10.0.0.2", 0, true), testNews("10.0.0.2", 7, true)})
 	if b := f.take(); len(b.learned) != 1 || len(b.learned[0].Paths) != 0 || len(f.table) != 0 {
 		t.Fatalf("%+v, table %v", b, f.table)
 	}
@@ -48,14 +49,14 @@ func TestFeedRouterID(t *testing.T) {
 func TestFeedNeverWritesToWhatItHandedOut(t *testing.T) {
 	f := newFeed(slog.New(slog.DiscardHandler))
 	gen := f.begin()
-	f.learn(gen, []news{testNews("10.0.0.1", 1, false), testNews("10.0.0.1", 2, false)})
+	f.learn(gen, []*apiutil.Path{testNews("10.0.0.1", 1, false), testNews("10.0.0.1", 2, false)})
 	for what, do := range map[string]func(){
 		"stale":    func() { f.stale(peerAddr, true) },
-		"withdraw": func() { f.learn(gen, []news{testNews("10.0.0.1", 2, true)}) },
-		"replace":  func() { f.learn(gen, []news{testNews("10.0.0.1", 1, false)}) },
+		"withdraw": func() { f.learn(gen, []*apiutil.Path{testNews("10.0.0.1", 2, true)}) },
+		"replace":  func() { f.learn(gen, []*apiutil.Path{testNews("10.0.0.1", 1, false)}) },
 	} {
 		f.stale(peerAddr, false)
-		f.learn(gen, []news{testNews("10.0.0.1", 1, false), testNews("10.0.0.1", 2, false)})
+		f.learn(gen, []*apiutil.Path{testNews("10.0.0.1", 1, false), testNews("10.0.0.1", 2, false)})
 		paths := f.take().learned[0].Paths
 		was := fmt.Sprint(paths)
 		do()
@@ -65,14 +66,80 @@ func TestFeedNeverWritesToWhatItHandedOut(t *testing.T) {
 	}
 }
 
+// TestAStreamIsDeliveredInPortions: what comes alone is delivered at once, what comes without end is gathered, and nothing is lost.
+func TestAStreamIsDeliveredInPortions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		deliveries, prefixes := 0, 0
+		s := &Speaker{feed: newFeed(slog.New(slog.DiscardHandler))}
+		s.opts.Events.Learned = func(l []bgp.Learned) {
+			deliveries++
+			prefixes += len(l)
+		}
+		gen := s.feed.begin()
+		go s.deliver(t.Context())
+		const stream, pace = 1000, gather / 20
+		for i := range stream {
+			n := testNews("10.0.0.1", 0, false)
+			n.Nlri, _ = gobgp.NewIPAddrPrefix(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), 32))
+			s.feed.learn(gen, []*apiutil.Path{n})
+			synctest.Wait()
+			if i == 0 && deliveries != 1 {
+				t.Fatalf("the first path was not delivered at once: %d deliveries", deliveries)
+			}
+			time.Sleep(pace)
+		}
+		time.Sleep(2 * gather)
+		synctest.Wait()
+		if prefixes != stream {
+			t.Errorf("%d prefixes delivered of %d", prefixes, stream)
+		}
+		if most := int(stream*pace/gather) + 2; deliveries > most {
+			t.Errorf("%d deliveries in %v, want one in %v", deliveries, stream*pace, gather)
+		}
+	})
+}
+
+// TestFeedSharesAttributes: prefixes of one UPDATE share what is read from its attributes, and keep next hops of their own where those come
+// with the prefix.
+func TestFeedSharesAttributes(t *testing.T) {
+	asPath := gobgp.NewPathAttributeAsPath([]gobgp.AsPathParamInterface{gobgp.NewAs4PathParam(gobgp.BGP_ASPATH_ATTR_TYPE_SEQ, []uint32{65001, 65002})})
+	var seen attributes
+	read := func(prefix, nextHop string, attrs ...gobgp.PathAttributeInterface) bgp.Path {
+		nlri, err := gobgp.NewIPAddrPrefix(netip.MustParsePrefix(prefix))
+		if err != nil {
+			t.Fatal(err)
+		}
+		reach, err := gobgp.NewPathAttributeMpReachNLRI(gobgp.RF_IPv6_UC, []gobgp.PathNLRI{{NLRI: nlri}}, netip.MustParseAddr(nextHop))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var p bgp.Path
+		seen.fill(&p, append(attrs, reach))
+		return p
+	}
+	a, b := read("fd00::/64", "2001:db8::1", asPath), read("fd01::/64", "2001:db8::2", asPath)
+	if len(a.ASPath) != 2 || len(b.ASPath) != 2 || &a.ASPath[0] != &b.ASPath[0] {
+		t.Errorf("AS paths %v and %v are not one", a.ASPath, b.ASPath)
+	}
+	if a.NextHop.String() != "2001:db8::1" || b.NextHop.String() != "2001:db8::2" {
+		t.Errorf("next hops %v and %v", a.NextHop, b.NextHop)
+	}
+	c := read("fd02::/64", "2001:db8::1", asPath, gobgp.NewPathAttributeLocalPref(7))
+	d := read("fd02::/64", "2001:db8::1", asPath, gobgp.NewPathAttributeLocalPref(8))
+	e := read("fd02::/64", "2001:db8::1", gobgp.NewPathAttributeLocalPref(8))
+	if c.LocalPref != 7 || d.LocalPref != 8 || len(d.ASPath) != 2 || len(e.ASPath) != 0 || a.LocalPref != 100 {
+		t.Errorf("after other attributes: %+v, %+v and %+v", c, d, e)
+	}
+}
+
 // TestFeedOldServer: news of a server that has been replaced are not heard, and what it had learned stays until the new one is in sync.
 func TestFeedOldServer(t *testing.T) {
 	f := newFeed(slog.New(slog.DiscardHandler))
 	gen := f.begin()
-	f.learn(gen, []news{testNews("10.0.0.1", 1, false)})
+	f.learn(gen, []*apiutil.Path{testNews("10.0.0.1", 1, false)})
 	f.take()
 	f.retain()
-	f.learn(gen, []news{testNews("10.0.0.1", 1, true)})
+	f.learn(gen, []*apiutil.Path{testNews("10.0.0.1", 1, true)})
 	f.begin()
 	f.add(bgp.Peer{Addr: peerAddr})
 	f.configured(time.Hour)

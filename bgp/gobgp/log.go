@@ -40,6 +40,7 @@ const (
 	msgDial     = "failed to connect"
 	msgSent     = "sent notification"
 	msgReceived = "received notification"
+	msgStop     = "failed to stop BGP server" // pkg/server/server.go
 	attrPeer    = "Key"
 	attrError   = "Error"
 	attrCode    = "Code"
@@ -60,6 +61,8 @@ func (a *logAdapter) Handle(ctx context.Context, r slog.Record) error {
 		a.dialFailed(attr(r, attrError).String())
 	case msgSent:
 		a.notified(true, notificationOf(r))
+	case msgStop:
+		return nil // its Stop asks for what halt has asked for, and reported, before
 	case msgReceived:
 		a.notified(false, notificationOf(r))
 	}

@@ -3,6 +3,7 @@ package gobgp_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"strings"
@@ -109,6 +110,28 @@ func TestEqualPaths(t *testing.T) {
 	nd.cfg.Originate = nil
 	nd.apply(t)
 	nd.knows(t, "10.1.0.0/26 Mesh_127_1_1_2 via 127.1.1.2")
+}
+
+// TestStopIsQuiet: an end that went well is no reason for a warning.
+func TestStopIsQuiet(t *testing.T) {
+	for _, graceful := range []bool{true, false} {
+		var said strings.Builder
+		s, err := gobgp.New(gobgp.Options{Log: slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelWarn}))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Apply(t.Context(), config("127.1.3.1", testPort())); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		if err := s.Stop(ctx, graceful); err != nil {
+			t.Error(err)
+		}
+		if said.Len() > 0 {
+			t.Errorf("graceful %t: %s", graceful, &said)
+		}
+	}
 }
 
 // TestStop: a graceful end costs the peers nothing, the other kind tells them at once.

@@ -17,15 +17,7 @@ import (
 func (s *Speaker) watch(ctx context.Context, srv *server.BgpServer, gen int) error {
 	return srv.WatchEvent(ctx, server.WatchEventMessageCallbacks{
 		OnBestPath: func(paths []*apiutil.Path, _ time.Time) {
-			changes := make([]news, 0, len(paths))
-			for _, p := range paths {
-				if n, ok := heard(p); ok {
-					changes = append(changes, n)
-				}
-			}
-			if len(changes) > 0 {
-				s.feed.learn(gen, changes)
-			}
+			s.feed.learn(gen, paths)
 		},
 		OnPathEor: func(p *apiutil.Path, _ time.Time) {
 			s.feed.endOfRIB(gen, p.PeerAddress, p.Family)
@@ -38,31 +30,65 @@ func (s *Speaker) watch(ctx context.Context, srv *server.BgpServer, gen int) err
 	}, server.WatchBestPath(true), server.WatchEor(false), server.WatchPeer())
 }
 
-// heard translates a path of a peer. False for our own paths, and for anything but unicast.
-func heard(p *apiutil.Path) (news, bool) {
-	if p == nil || !p.PeerAddress.IsValid() {
-		return news{}, false
-	}
-	prefix := prefixOf(p.Nlri)
-	if !prefix.IsValid() {
-		return news{}, false
-	}
-	n := news{prefix: prefix, from: origin{pathKey{p.PeerAddress, p.RemoteID}, p.PeerID}, withdraw: p.Withdrawal || p.IsNexthopInvalid}
-	if !n.withdraw {
-		n.path = translate(p, prefix)
-	}
-	return n, true
-}
-
 // translate turns a path into our words; the peer's name is left open.
 func translate(p *apiutil.Path, prefix netip.Prefix) bgp.Path {
-	out := bgp.Path{Prefix: prefix, PeerAddr: p.PeerAddress, LocalPref: 100, Stale: p.Stale, Best: p.Best} // RFC 4271 names no default; 100 is everybody's
-	for _, a := range p.Attrs {
+	out := bgp.Path{Prefix: prefix, PeerAddr: p.PeerAddress, ID: p.RemoteID, RouterID: routerID(p), Stale: p.Stale, Best: p.Best}
+	new(attributes).fill(&out, p.Attrs)
+	return out
+}
+
+// routerID is the router id of the peer that a path came from.
+func routerID(p *apiutil.Path) [4]byte {
+	if !p.PeerID.Is4() {
+		return [4]byte{}
+	}
+	return p.PeerID.As4()
+}
+
+// attributes translates path attributes. It remembers the last ones: GoBGP shares them between the prefixes of one UPDATE, and so do we.
+type attributes struct {
+	from []gobgp.PathAttributeInterface
+	path bgp.Path
+}
+
+// fill translates into a path. Its next hop may be in an attribute that names the prefix too and is shared by none (RFC 4760 section 3).
+func (a *attributes) fill(out *bgp.Path, from []gobgp.PathAttributeInterface) {
+	if !sameAttributes(a.from, from) {
+		a.from, a.path = from, readAttributes(from)
+	}
+	out.NextHop, out.LocalPref, out.MED, out.ASPath, out.Communities = a.path.NextHop, a.path.LocalPref, a.path.MED, a.path.ASPath, a.path.Communities
+	for _, attr := range from {
+		if reach, ok := attr.(*gobgp.PathAttributeMpReachNLRI); ok {
+			out.NextHop = reach.Nexthop.Unmap()
+		}
+	}
+}
+
+// sameAttributes reports whether two lists hold the same objects, but for those that name a prefix.
+func sameAttributes(a, b []gobgp.PathAttributeInterface) bool {
+	if len(a) != len(b) || len(a) == 0 {
+		return false
+	}
+	for i := range a {
+		if a[i] == b[i] {
+			continue
+		}
+		_, x := a[i].(*gobgp.PathAttributeMpReachNLRI)
+		_, y := b[i].(*gobgp.PathAttributeMpReachNLRI)
+		if !x || !y {
+			return false
+		}
+	}
+	return true
+}
+
+// readAttributes turns attributes into a path that has nothing else.
+func readAttributes(attrs []gobgp.PathAttributeInterface) bgp.Path {
+	out := bgp.Path{LocalPref: 100} // RFC 4271 names no default; 100 is everybody's
+	for _, a := range attrs {
 		switch a := a.(type) {
 		case *gobgp.PathAttributeNextHop:
-			out.NextHop = a.Value
-		case *gobgp.PathAttributeMpReachNLRI:
-			out.NextHop = a.Nexthop
+			out.NextHop = a.Value.Unmap()
 		case *gobgp.PathAttributeLocalPref:
 			out.LocalPref = a.Value
 		case *gobgp.PathAttributeMultiExitDisc:
@@ -81,7 +107,6 @@ func translate(p *apiutil.Path, prefix netip.Prefix) bgp.Path {
 			}
 		}
 	}
-	out.NextHop = out.NextHop.Unmap()
 	return out
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -58,20 +59,12 @@ type controller struct {
 	seen    inbox           // of the plan before
 	planned cluster.Backend // backend the last plan was made for, "" before the first
 	partial bool            // a plan from a part of the datastore was made
+	whole   bool            // the last plan was one of everything, under bird, for what is in seen
 	share   share           // what is left to Felix
 	claimed []netip.Prefix  // pools whose leftovers are ours
 	vxlan   *vxlan.Planner
 	learned *bgp.Routes
 	config  *bgp.Config // last one given to the Speaker
-}
-
-// inbox holds what has happened since the last plan.
-type inbox struct {
-	update    datastore.Update
-	host      *routes.Host
-	learned   []bgp.Learned
-	bgpInSync bool // the Speaker has heard every peer out since it was started
-	release   bool // somebody wants what the rails hold to happen
 }
 
 // view is what inspection sees of the last plan.
@@ -102,28 +95,6 @@ func newController(node string, fallback cluster.Backend, log *slog.Logger, prog
 // String names the task.
 func (c *controller) String() string { return "controller" }
 
-// The methods that fill the inbox; any goroutine may call them, none waits for a plan.
-
-func (c *controller) setUpdate(u datastore.Update) { c.post(func(in *inbox) { in.update = u }) }
-
-func (c *controller) setHost(h *routes.Host) { c.post(func(in *inbox) { in.host = h }) }
-
-func (c *controller) addLearned(l []bgp.Learned) {
-	c.post(func(in *inbox) { in.learned = append(in.learned, l...) })
-}
-
-func (c *controller) setBGPInSync() { c.post(func(in *inbox) { in.bgpInSync = true }) }
-
-func (c *controller) post(f func(*inbox)) {
-	c.mu.Lock()
-	f(&c.in)
-	c.mu.Unlock()
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
-}
-
 // View returns what inspection sees.
 func (c *controller) View() view {
 	c.mu.Lock()
@@ -143,18 +114,14 @@ func (c *controller) Run(ctx context.Context) error {
 	}
 }
 
-// take empties the inbox of what is consumed once: learned paths. The rest is the newest there is.
-func (c *controller) take() inbox {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	in := c.in
-	c.in.learned, c.in.release = nil, false
-	return in
-}
-
 // plan makes everything wanted equal to what is known. Before the datastore and the host are known nothing is planned, and so
 // nothing is touched (invariant 1).
 func (c *controller) plan(in inbox) {
+	if c.whole && !in.news {
+		c.planLearned(in.learned)
+		return
+	}
+	c.whole = false
 	if c.planned == cluster.BackendBird {
 		c.learned.Learned(in.learned)
 	} else {
@@ -188,10 +155,27 @@ func (c *controller) plan(in inbox) {
 		c.planVXLAN(in, &v)
 		c.planBGP(in, &v)
 	}
+	c.whole = v.backend == cluster.BackendBird
 	v.planned = true
 	v.bgpDone = v.backend != cluster.BackendBird || in.bgpInSync
 	c.show(v)
 }
+
+// planLearned plans what nothing but learned paths can change: their routes. Paths may come by the thousand in a second, one by one.
+func (c *controller) planLearned(learned []bgp.Learned) {
+	if len(learned) == 0 {
+		return // a plan before this one has taken them already
+	}
+	c.learned.Learned(learned)
+	change := c.learned.Plan(c.seen.update.State, c.seen.host)
+	if len(change.Routes)+len(change.Withdraw) == 0 {
+		return
+	}
+	change.Cause = fromBGP(len(learned))
+	c.prog.Apply(routes.OwnerBGP, change)
+}
+
+func fromBGP(prefixes int) string { return strconv.Itoa(prefixes) + " prefixes from BGP" }
 
 // because says what of the inbox is new since the plan before.
 func (c *controller) because(in *inbox) {
@@ -200,7 +184,7 @@ func (c *controller) because(in *inbox) {
 		why = append(why, fmt.Sprintf("datastore revision %d", in.update.State.Revision()))
 	}
 	if n := len(in.learned); n > 0 {
-		why = append(why, fmt.Sprintf("%d prefixes from BGP", n))
+		why = append(why, fromBGP(n))
 	}
 	if in.host != c.seen.host {
 		why = append(why, "the host changed")
@@ -276,13 +260,6 @@ func (c *controller) lossesOfBGP(from, to *cluster.State, h *routes.Host, backen
 
 func (c *controller) plannerOfBGP() *bgp.Planner {
 	return &bgp.Planner{Match: matchSelector, RouterID: c.routerID.Addr, HashRouterID: c.routerID.Hash}
-}
-
-// host returns the last picture of the host, nil before the first.
-func (c *controller) host() *routes.Host {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.in.host
 }
 
 // Release lets happen what the rails hold back, and returns what that is, nil for nothing.

@@ -25,6 +25,7 @@ type kernelLog struct {
 	within  []string
 	speaker *bgp.Config
 	order   []string
+	applied []routes.Owner
 }
 
 func newKernelLog() *kernelLog {
@@ -52,6 +53,7 @@ func (k *kernelLog) Set(cfg *bgp.Config) {
 }
 
 func (k *kernelLog) Apply(o routes.Owner, c routes.Change) {
+	k.applied = append(k.applied, o)
 	if c.Whole || k.wants[o] == nil {
 		k.wants[o] = map[routes.Key]routes.Route{}
 	}
@@ -169,6 +171,51 @@ func TestKeptState(t *testing.T) {
 	c.plan(c.take())
 	if len(k.order) > 0 || len(k.synced) > 0 {
 		t.Errorf("a copy that says none: %v, in sync %v", k.order, k.synced)
+	}
+}
+
+// TestLearnedPathsArePlannedAlone: paths that come alone cost no plan of anything else, and lead to what a whole plan leads to. Any other
+// news in between is planned as ever.
+func TestLearnedPathsArePlannedAlone(t *testing.T) {
+	c, k := newSample()
+	c.setHost(sampleHost())
+	c.step(datastore.Update{State: sampleState("", true), InSync: true})
+	c.learn()
+	learn := func(with func()) {
+		k.applied = nil
+		p := netip.MustParsePrefix("10.2.1.64/26")
+		c.addLearned([]bgp.Learned{{Prefix: p, Paths: []bgp.Path{{Prefix: p, Peer: "Mesh_192_0_2_129", PeerAddr: netip.MustParseAddr("192.0.2.129"),
+			NextHop: netip.MustParseAddr("192.0.2.129"), LocalPref: 2147482623, Best: true}}}})
+		with()
+		c.plan(c.take())
+		if got := k.installable(routes.OwnerBGP); !slices.Contains(got, p.String()) {
+			t.Errorf("the path made no route: %v", got)
+		}
+		c.addLearned([]bgp.Learned{{Prefix: p}})
+		c.plan(c.take())
+		if got := k.installable(routes.OwnerBGP); slices.Contains(got, p.String()) {
+			t.Errorf("the path is gone, its route is not: %v", got)
+		}
+	}
+	learn(func() {})
+	if want := []routes.Owner{routes.OwnerBGP, routes.OwnerBGP}; !slices.Equal(k.applied, want) {
+		t.Errorf("planned %v, want %v", k.applied, want)
+	}
+	for what, news := range map[string]func(){
+		"host":  func() { c.setHost(sampleHost()) },
+		"state": func() { c.setUpdate(datastore.Update{State: sampleState("", true), InSync: true}) },
+		"sync":  c.setBGPInSync,
+	} {
+		learn(news)
+		if !slices.Contains(k.applied, routes.OwnerVXLAN) {
+			t.Errorf("%s: planned %v alone", what, k.applied)
+		}
+	}
+	c.step(datastore.Update{State: sampleState(cluster.BackendVXLAN, true), InSync: true})
+	k.applied = nil
+	c.learn()
+	if slices.Contains(k.applied, routes.OwnerBGP) || len(k.installable(routes.OwnerBGP)) > 0 {
+		t.Errorf("backend vxlan: planned %v, routes %v", k.applied, k.installable(routes.OwnerBGP))
 	}
 }
 

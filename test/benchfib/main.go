@@ -33,6 +33,7 @@ func main() {
 	flag.DurationVar(&o.limit, "limit", 10*time.Minute, "when to give up")
 	flag.StringVar(&o.profile, "perf", "", "a directory: perf(1) records what caracald does meanwhile there")
 	sizes := flag.String("prefixes", "1000,10000,100000", "how many prefixes are announced")
+	flag.BoolVar(&o.loadOnly, "load-only", false, "announce once and nothing else, for profiles")
 	only := flag.String("only", "", "measure these alone: caracald,bird2,frr,read,write,bare")
 	flag.Parse()
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -50,13 +51,14 @@ func main() {
 }
 
 type options struct {
-	daemon  string
-	runs    int
-	idle    time.Duration
-	limit   time.Duration
-	profile string
-	sizes   []int
-	only    map[string]bool
+	daemon   string
+	runs     int
+	idle     time.Duration
+	limit    time.Duration
+	profile  string
+	loadOnly bool
+	sizes    []int
+	only     map[string]bool
 }
 
 func (o *options) parse(sizes, only string) (err error) {

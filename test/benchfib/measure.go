@@ -42,8 +42,9 @@ type measurement struct {
 type figures struct {
 	load, move, withdraw time.Duration
 	flapsDeep, flapsBare []time.Duration
-	resident             int64   // bytes, 0 = not measured
-	idle                 float64 // share of a processor, < 0 = not measured
+	cpu                  time.Duration // that loading took, until all was at rest again
+	resident             int64         // bytes, 0 = not measured
+	idle                 float64       // share of a processor, < 0 = not measured
 }
 
 func (m *measurement) run(ctx context.Context) (f figures, err error) {
@@ -102,6 +103,10 @@ func (m *measurement) measure(ctx context.Context, f *figures) (err error) {
 	if err != nil {
 		return err
 	}
+	before, err := cpuTime(m.running.pids)
+	if err != nil {
+		return err
+	}
 	f.load, err = m.send(ctx, present(m.n), here)
 	if err := errors.Join(err, stop()); err != nil {
 		return fmt.Errorf("announce: %w", err)
@@ -109,12 +114,20 @@ func (m *measurement) measure(ctx context.Context, f *figures) (err error) {
 	if err := errors.Join(m.session.EndOfRIB(false), sleep(ctx, settle)); err != nil {
 		return err
 	}
+	after, err := cpuTime(m.running.pids)
+	if err != nil {
+		return err
+	}
+	f.cpu = after - before
+	if m.loadOnly {
+		return nil
+	}
 	if m.last && len(m.running.pids) > 0 {
 		if err := m.costs(ctx, f); err != nil {
 			return err
 		}
 	}
-	if m.deep {
+	if m.deep && m.last {
 		if f.flapsDeep, err = m.flap(ctx); err != nil {
 			return fmt.Errorf("flap: %w", err)
 		}
@@ -128,7 +141,7 @@ func (m *measurement) measure(ctx context.Context, f *figures) (err error) {
 	if f.withdraw, err = m.send(ctx, none, gone); err != nil {
 		return fmt.Errorf("withdraw: %w", err)
 	}
-	if m.bare {
+	if m.bare && m.last {
 		if f.flapsBare, err = m.flap(ctx); err != nil {
 			return fmt.Errorf("flap with an empty table: %w", err)
 		}

@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
+	"time"
 
 	"github.com/caracal-net/caracal/internal/kernel"
 	"github.com/caracal-net/caracal/test/peers"
@@ -100,12 +102,22 @@ func (s daemonSubject) start(_ context.Context, p *place) (running, error) {
 	}
 	return running{
 		pids: []int{cmd.Process.Pid},
-		stop: func() error { return errors.Join(cmd.Process.Kill(), ignore(cmd.Wait())) },
+		stop: func() error { return end(cmd) },
 		log: func() string {
 			b, _ := os.ReadFile(logPath)
 			return string(b)
 		},
 	}, nil
+}
+
+// end asks a process to end and kills it if it does not.
+func end(cmd *exec.Cmd) error {
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return errors.Join(err, ignore(cmd.Wait()))
+	}
+	late := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() })
+	defer late.Stop()
+	return ignore(cmd.Wait())
 }
 
 // ignore drops the error of a process that was killed.

@@ -49,12 +49,12 @@ func title(name string) string {
 func (r *results) print(out io.Writer, o *options) {
 	fmt.Fprintf(out, "from the first UPDATE sent to the last notification of the kernel, best / median of %d\n\n", o.runs)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "system\tprefixes\tannounce all\tto caracald\tnew next hop for all\twithdraw all\tresident\tidle CPU")
+	fmt.Fprintln(w, "system\tprefixes\tannounce all\tto caracald\tCPU for it\tnew next hop for all\twithdraw all\tresident\tidle CPU")
 	for _, n := range o.sizes {
 		for _, name := range r.order {
 			r.row(w, name, n)
 		}
-		fmt.Fprintln(w, "\t\t\t\t\t\t\t")
+		fmt.Fprintln(w, "\t\t\t\t\t\t\t\t")
 	}
 	_ = w.Flush()
 	fmt.Fprintf(out, "one prefix withdrawn or announced, from the UPDATE to the kernel's notification, %d changes\n\n", 2*flaps)
@@ -88,7 +88,8 @@ func (r *results) row(w io.Writer, name string, n int) {
 			idle = fmt.Sprintf("%.2f %%", 100*f.idle)
 		}
 	}
-	fmt.Fprintf(w, "%s\t%d\t%s / %s\t%s\t%s\t%s\t%s\t%s\n", title(name), n, milliseconds(best), milliseconds(median), ratio,
+	fmt.Fprintf(w, "%s\t%d\t%s / %s\t%s\t%s\t%s\t%s\t%s\t%s\n", title(name), n, milliseconds(best), milliseconds(median), ratio,
+		both(runs, func(f *figures) time.Duration { return f.cpu }),
 		both(runs, func(f *figures) time.Duration { return f.move }), both(runs, func(f *figures) time.Duration { return f.withdraw }), memory, idle)
 }
 

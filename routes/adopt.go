@@ -49,7 +49,7 @@ func (p *Programmer) adoptWithin(ctx context.Context, dsts []netip.Prefix) {
 	if t.wanted == (Adoption{}) || slices.Equal(t.within, dsts) {
 		return
 	}
-	t.within = dsts
+	t.within, p.hostDirty = dsts, true
 	p.policy.within = new(bart.Lite)
 	for _, d := range dsts {
 		p.policy.within.Insert(d.Masked())

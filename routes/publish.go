@@ -29,7 +29,7 @@ func (p *Programmer) publish() {
 	} else {
 		changed = true
 	}
-	if !changed {
+	if !changed && slices.Equal(p.host.Within, p.takeover.within) {
 		return
 	}
 	workloads, felix := []netip.Prefix(nil), []netip.Prefix(nil)
@@ -41,7 +41,7 @@ func (p *Programmer) publish() {
 		p.foreign.wMoved = false
 	}
 	p.host = newHost(interfaces, workloads, p.foreign.table)
-	p.host.Felix = felix
+	p.host.Felix, p.host.Within = felix, p.takeover.within
 	if p.onHost != nil {
 		host := p.host
 		p.mu.Unlock()

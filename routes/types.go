@@ -159,6 +159,8 @@ type Host struct {
 	Workloads []netip.Prefix
 	// Felix are destinations at other nodes to which a Felix has made routes, sorted. It runs, or has left them behind.
 	Felix []netip.Prefix
+	// Within are the destinations, sorted, whose leftovers of other programs count as ours in this picture (Programmer.Within).
+	Within []netip.Prefix
 	// foreign routes of table main by destination, lowest metric first, for Resolve.
 	table  *bart.Table[[]HostRoute]
 	byAddr map[netip.Addr]int32

@@ -36,8 +36,8 @@ func ParseAdoption(s string, besideFelix bool) (routes.Adoption, error) {
 	return a, nil
 }
 
-// claim tells the programmer within which pools leftovers are ours: those that we program. It reports whether they are others than before.
-func (c *controller) claim(st *cluster.State, b cluster.Backend) bool {
+// claim tells the programmer within which pools leftovers are ours: those that we program.
+func (c *controller) claim(st *cluster.State, b cluster.Backend) {
 	var ours []netip.Prefix
 	if b != cluster.BackendNone {
 		for _, p := range st.Pools() {
@@ -46,10 +46,9 @@ func (c *controller) claim(st *cluster.State, b cluster.Backend) bool {
 			}
 		}
 	}
-	if slices.Equal(ours, c.claimed) {
-		return false
+	slices.SortFunc(ours, netip.Prefix.Compare)
+	if !slices.Equal(ours, c.claimed) {
+		c.claimed = ours
+		c.prog.Within(ours...)
 	}
-	c.claimed = ours
-	c.prog.Within(ours...)
-	return true
 }

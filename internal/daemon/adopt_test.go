@@ -8,6 +8,8 @@ import (
 
 	"github.com/caracal-net/caracal/internal/cluster"
 	"github.com/caracal-net/caracal/internal/datastore"
+	"github.com/caracal-net/caracal/internal/kernel"
+	"github.com/caracal-net/caracal/internal/kernel/kerneltest"
 	"github.com/caracal-net/caracal/routes"
 )
 
@@ -71,19 +73,52 @@ func TestClaim(t *testing.T) {
 	}
 }
 
-// TestRivalIsNotWhatIsTakenOver: routes of Felix are no problem in the plan that takes them over; those that are there afterwards are.
+// TestRivalIsNotWhatIsTakenOver: routes of Felix are no problem until they could be taken over; those that are there afterwards are.
 func TestRivalIsNotWhatIsTakenOver(t *testing.T) {
 	for _, adopt := range []bool{false, true} {
 		c, _ := newSample()
 		c.adoptFelix = adopt
-		h := sampleHost()
-		h.Felix = []netip.Prefix{netip.MustParsePrefix("10.1.1.0/26")}
-		c.setHost(h)
-		for turn := range 2 {
+		for turn := range 3 {
+			h := sampleHost()
+			h.Felix = []netip.Prefix{netip.MustParsePrefix("10.1.1.0/26")}
+			if turn > 1 {
+				h.Within = c.claimed
+			}
+			c.setHost(h)
 			c.step(datastore.Update{State: sampleState("", true), InSync: true})
 			told := slices.ContainsFunc(c.View().problems, func(p cluster.Problem) bool { return strings.Contains(p.Text, "routes of Felix") })
-			if want := !adopt || turn > 0; told != want {
+			if want := !adopt || turn > 1; told != want {
 				t.Errorf("adopted %v, plan %d: told %v", adopt, turn, told)
+			}
+		}
+	}
+}
+
+// TestHoldsRoutes: peers are told that forwarding went on where routes of a former run are there, or those of a program that is taken over.
+func TestHoldsRoutes(t *testing.T) {
+	for _, c := range []struct {
+		protocol kernel.Protocol // 0 = no route
+		adopt    routes.Adoption
+		want     bool
+	}{
+		{0, routes.Adoption{BIRD: true, Felix: true}, false},
+		{kernel.ProtoCaracal, routes.Adoption{}, true},
+		{kernel.ProtoBird, routes.Adoption{BIRD: true}, true},
+		{kernel.ProtoBird, routes.Adoption{Felix: true}, false},
+		{kernel.ProtoFelix, routes.Adoption{Felix: true}, true},
+		{kernel.ProtoFelix, routes.Adoption{BIRD: true}, false},
+		{kernel.ProtoStatic, routes.Adoption{BIRD: true, Felix: true}, false},
+	} {
+		for _, dst := range []string{"10.1.0.0/26", "fd00:1::/122"} {
+			k := kerneltest.NewFake()
+			if c.protocol != 0 {
+				r := kernel.Route{Dst: netip.MustParsePrefix(dst), Type: kernel.Blackhole, Protocol: c.protocol}
+				if err := k.WriteRoutes(t.Context(), []kernel.RouteOp{{Verb: kernel.Add, Route: &r}}, func(_ int, err error) { t.Error(err) }); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got, err := holdsRoutes(t.Context(), k, c.adopt); err != nil || got != c.want {
+				t.Errorf("a route of protocol %d to %s with %+v: %v, %v; want %v", c.protocol, dst, c.adopt, got, err, c.want)
 			}
 		}
 	}

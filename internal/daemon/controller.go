@@ -390,8 +390,8 @@ func (c *controller) divide(in inbox, v *view) {
 	}
 	c.share = share
 	v.problems = append(v.problems, problems...)
-	fresh := c.claim(in.update.State, v.backend)
-	if fresh && c.adoptFelix {
+	c.claim(in.update.State, v.backend)
+	if c.adoptFelix && !slices.Equal(in.host.Within, c.claimed) {
 		return // what the picture shows of Felix is what is being taken over; the next one comes with that
 	}
 	if v.backend != cluster.BackendNone {

@@ -40,26 +40,35 @@ func lastWord() netip.Prefix { return netip.MustParsePrefix("192.0.0.8/32") }
 
 // lost returns the routes of ours that were deleted from the beginning until now.
 func (g *guard) lost(ctx context.Context) (lost []string, err error) {
+	err = g.drain(ctx, func(e kernel.Event) {
+		if e.Kind == kernel.EventRoute && e.Deleted && e.Route.Protocol == kernel.ProtoCaracal {
+			lost = append(lost, fmt.Sprintf("%s on %s", e.Route.Dst, g.node))
+		}
+	})
+	return lost, err
+}
+
+// drain calls f with each event from the last call until now.
+func (g *guard) drain(ctx context.Context, f func(kernel.Event)) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	mark := kernel.Route{Dst: lastWord(), Type: kernel.Blackhole, Protocol: kernel.ProtoStatic}
 	ops := []kernel.RouteOp{{Verb: kernel.Add, Route: &mark}, {Verb: kernel.Delete, Route: &mark}}
 	if werr := g.kernel.WriteRoutes(ctx, ops, func(_ int, e error) { err = errors.Join(err, e) }); werr != nil || err != nil {
-		return nil, fmt.Errorf("mark the end of the events of %s: %w", g.node, errors.Join(werr, err))
+		return fmt.Errorf("mark the end of the events of %s: %w", g.node, errors.Join(werr, err))
 	}
 	for {
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("events of %s: %w", g.node, ctx.Err())
+			return fmt.Errorf("events of %s: %w", g.node, ctx.Err())
 		case e := <-g.events:
 			switch {
 			case e.Kind == kernel.EventLost:
-				return nil, fmt.Errorf("events of %s were lost: %w", g.node, e.Err)
-			case e.Kind != kernel.EventRoute || !e.Deleted:
-			case e.Route.Dst == lastWord():
-				return lost, nil
-			case e.Route.Protocol == kernel.ProtoCaracal:
-				lost = append(lost, fmt.Sprintf("%s on %s", e.Route.Dst, g.node))
+				return fmt.Errorf("events of %s were lost: %w", g.node, e.Err)
+			case e.Kind == kernel.EventRoute && e.Deleted && e.Route.Dst == lastWord():
+				return nil
+			default:
+				f(e)
 			}
 		}
 	}

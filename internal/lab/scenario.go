@@ -29,6 +29,7 @@ func Scenarios() []Scenario {
 		{"new-block", "one node claims a new block; time until its workload answers everybody", anywhere, newBlock},
 		{"node-leaves", "a node is deleted and comes back; time until the others drop and learn its routes", severalNodes, nodeLeaves},
 		{"tampering", "a foreign program deletes our route, FDB entry, neighbour, device; time until each is repaired", severalNodes, tampering},
+		{"takeover", "a daemon starts where calico-node (BIRD and Felix) has left its routes, addresses and devices: no packet lost", severalNodes, takeover},
 		{"pool-mode", "pools change from Always to CrossSubnet and back", encapsulated, poolMode},
 		{"backend", "the backend is switched in all six directions while running", encapsulated, backends},
 		{"garbage", "a configured peer and a stranger speak garbage to the BGP port", anywhere, garbage},

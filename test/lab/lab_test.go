@@ -151,7 +151,7 @@ func TestScenariosVXLAN(t *testing.T) {
 // TestScenariosVXLANDual plays what touches the data plane with both families at once.
 func TestScenariosVXLANDual(t *testing.T) {
 	t.Parallel()
-	play(t, lab.Spec{Mode: lab.VXLAN, Family: lab.DualStack}, "kill", "new-block", "tampering", "pool-mode")
+	play(t, lab.Spec{Mode: lab.VXLAN, Family: lab.DualStack}, "kill", "new-block", "tampering", "takeover", "pool-mode")
 }
 
 // TestScenariosPlain plays what does not need encapsulation, over BGP in both families, on this kernel.

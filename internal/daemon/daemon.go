@@ -76,7 +76,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 	err = runStages(ctx, []stage{
 		sources,
 		{task{"route programmer", d.programmer.Run}},
-		{d.engine, d.liveness, d.tunnels, task{"memory", d.trimMemory}},
+		{d.engine, d.liveness, d.tunnels, task{"memory", keepHeap}},
 		{task{"gRPC server", func(ctx context.Context) error { return server.Serve(ctx, listener) }}},
 	})
 	d.log.Info("caracald has stopped; routes, devices and addresses stay")

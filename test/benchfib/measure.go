@@ -22,6 +22,8 @@ const (
 	// flapRest lets a system come to rest between two changes, so that each is measured alone.
 	flapRest = 3 * time.Millisecond
 	settle   = time.Second
+	// rest is how long a system may still be busy with the end of its start: with timers, and giving memory back.
+	rest = 6 * time.Second
 )
 
 // measurement is one subject with one number of prefixes.
@@ -183,7 +185,7 @@ func (m *measurement) flap(ctx context.Context) ([]time.Duration, error) {
 // costs measures memory and processor at rest.
 func (m *measurement) costs(ctx context.Context, f *figures) (err error) {
 	if m.deep && m.idle > 0 {
-		if err := sleep(ctx, 2*settle); err != nil { // garbage collectors and timers of the start
+		if err := sleep(ctx, rest); err != nil {
 			return err
 		}
 		if f.idle, err = idleCPU(ctx, m.running.pids, m.idle); err != nil {

@@ -31,9 +31,9 @@ func message(kind byte, body []byte) []byte {
 	return append(append(m, kind), body...)
 }
 
-// open is an OPEN with the capabilities multiprotocol IPv4, four-octet AS if as4, and graceful restart.
+// open is an OPEN with the capabilities multiprotocol IPv4, route refresh, four-octet AS if as4, and graceful restart.
 func open(asn uint16, id string, as4 bool) []byte {
-	caps := []byte{1, 4, 0, 1, 0, 1, 64, 6, 0, 120, 0, 1, 1, 0x80}
+	caps := []byte{1, 4, 0, 1, 0, 1, 2, 0, 64, 6, 0, 120, 0, 1, 1, 0x80}
 	if as4 {
 		caps = append(caps, 65, 4, 0, 0, byte(asn>>8), byte(asn))
 	}

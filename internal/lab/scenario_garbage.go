@@ -256,6 +256,13 @@ func drivel() [][]byte {
 		// ORIGIN, NEXT_HOP, AS4_PATH and only then AS_PATH: the order that brought GoBGP v3 down (decision 001).
 		after(bgpMessage(bgpUpdateType, updateBody(
 			[]byte{0x40, 1, 1, 0}, []byte{0x40, 3, 4, 192, 0, 2, 1}, []byte{0xc0, 17, 6, 2, 1, 0, 0, 0xfb, 0xf3}, []byte{0x40, 2, 4, 2, 1, 0xfb, 0xf3}))),
+		// The advisories of 2026 against GoBGP v4: wrong flags (GHSA-p3w2-64xm-833j), an unknown well-known attribute (GHSA-7235-89m6-f4px),
+		// AS4_PATH of one octet (GHSA-8rxh-r2p6-7f2q), NEXT_HOP of none (GHSA-4p9m-8gc4-rw2h), withdrawn routes without end (GHSA-pw7p-7fqv-hpj8).
+		after(bgpMessage(bgpUpdateType, updateBody([]byte{0, 1, 1, 0}, []byte{0x40, 3, 4, 192, 0, 2, 1}, []byte{0x40, 2, 4, 2, 1, 0xfb, 0xf3}))),
+		after(bgpMessage(bgpUpdateType, updateBody([]byte{0x40, 250, 1, 2}))),
+		after(bgpMessage(bgpUpdateType, []byte{0, 0, 0, 11, 0x40, 17, 1, 2, 0x40, 2, 4, 0xff, 0xff, 0xde, 0xad})),
+		after(bgpMessage(bgpUpdateType, updateBody([]byte{0x40, 1, 1, 0}, []byte{0x40, 3, 0}, []byte{0x40, 2, 4, 2, 1, 0xfb, 0xf3}))),
+		after(bgpMessage(bgpUpdateType, []byte{0xff, 0xff, 0, 0})),
 		after(bgpMessage(bgpUpdateType, updateBody([]byte{0x40, 1, 1, 0}, []byte{0x40, 2, 4, 2, 1, 0xfb, 0xf3}))), // no NEXT_HOP
 		after(bgpMessage(bgpUpdateType, []byte{0, 0, 0xff, 0xff, 0x40, 1})),                                       // attributes longer than the message
 		after(bgpMessage(bgpUpdateType, updateBody([]byte{0x40, 3, 200, 1}))),                                     // attribute longer than the attributes

@@ -35,8 +35,6 @@ type Candidate struct {
 	Local        bool // we originate it
 	External     bool // learned by eBGP
 	Origin       Origin
-	PathID       uint32     // RFC 7911, 0 for none
-	RouterID     netip.Addr // of the peer that sent it
 	OriginatorID netip.Addr // RFC 4456, invalid for none
 	ClusterList  []netip.Addr
 	Since        time.Time // when it was received

@@ -63,7 +63,7 @@ func (p *picture) list(table api.TableType, peer string, fam gobgp.Family, only 
 
 // candidate turns a path into our words.
 func (p *picture) candidate(path *apiutil.Path, prefix netip.Prefix) bgp.Candidate {
-	c := bgp.Candidate{Path: translate(path, prefix), Local: !path.PeerAddress.IsValid(), PathID: path.RemoteID, RouterID: path.PeerID, Since: time.Unix(path.Age, 0)}
+	c := bgp.Candidate{Path: translate(path, prefix), Local: !path.PeerAddress.IsValid(), Since: time.Unix(path.Age, 0)}
 	if peer := p.peers[path.PeerAddress]; peer != nil {
 		c.Peer, c.External = peer.Name, p.cfg.External(peer)
 	}
@@ -119,7 +119,7 @@ func (s *Speaker) Candidates(prefix netip.Prefix) []bgp.Candidate {
 func (p *picture) refused(peer *bgp.Peer, sent, known []bgp.Candidate) []bgp.Candidate {
 	var out []bgp.Candidate
 	for _, c := range sent {
-		if slices.ContainsFunc(known, func(k bgp.Candidate) bool { return k.PeerAddr == c.PeerAddr && k.PathID == c.PathID }) {
+		if slices.ContainsFunc(known, func(k bgp.Candidate) bool { return k.PeerAddr == c.PeerAddr && k.ID == c.ID }) {
 			continue
 		}
 		c.Lost, c.Refused = p.whyRefused(peer, &c), true
@@ -174,7 +174,7 @@ func (s *Speaker) Exchange(addr netip.Addr, d bgp.Direction, within netip.Prefix
 		return nil, fmt.Errorf("routes of BGP peer %s: %w", peer.Name, err)
 	}
 	slices.SortStableFunc(out, func(a, b bgp.Exchanged) int {
-		return cmp.Or(a.Before.Prefix.Compare(b.Before.Prefix), cmp.Compare(a.Before.PathID, b.Before.PathID))
+		return cmp.Or(a.Before.Prefix.Compare(b.Before.Prefix), cmp.Compare(a.Before.ID, b.Before.ID))
 	})
 	return out, nil
 }
@@ -206,7 +206,7 @@ func (p *picture) fromPeer(peer *bgp.Peer, within netip.Prefix) ([]bgp.Exchanged
 			if !list[i].Best && list[i].Lost == "" {
 				list[i].Lost = bgp.WhyLost(&list[0], &list[i])
 			}
-			used[key{prefix, list[i].PathID}] = &list[i]
+			used[key{prefix, list[i].ID}] = &list[i]
 		}
 	})
 	if err != nil {
@@ -218,7 +218,7 @@ func (p *picture) fromPeer(peer *bgp.Peer, within netip.Prefix) ([]bgp.Exchanged
 			if !ranged(within, prefix) {
 				continue
 			}
-			x := bgp.Exchanged{Before: c, After: used[key{prefix, c.PathID}]}
+			x := bgp.Exchanged{Before: c, After: used[key{prefix, c.ID}]}
 			if x.After == nil {
 				x.By = p.whyRefused(peer, &c)
 			} else {

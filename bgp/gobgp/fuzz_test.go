@@ -45,22 +45,25 @@ func FuzzUpdate(f *testing.F) {
 			t.Fatal(err)
 		}
 		path := &apiutil.Path{Family: family(prefix.Addr()), Nlri: nlri, Attrs: m.Body.(*gobgp.BGPUpdate).PathAttributes, PeerAddress: peerAddr}
-		n, ok := heard(path)
-		if !ok || n.prefix != prefix || n.path.Prefix != prefix {
-			t.Fatalf("%+v, %v", n, ok)
+		feed := newFeed(slog.New(slog.DiscardHandler))
+		feed.learn(feed.begin(), []*apiutil.Path{path, path})
+		b := feed.take()
+		if len(b.learned) != 1 || b.learned[0].Prefix != prefix || len(b.learned[0].Paths) != 1 {
+			t.Fatalf("%+v", b.learned)
 		}
-		if n.path.NextHop.Is4In6() || n.path.NextHop.Zone() != "" {
-			t.Errorf("next hop %v", n.path.NextHop)
+		n := &b.learned[0].Paths[0]
+		if n.NextHop.Is4In6() || n.NextHop.Zone() != "" {
+			t.Errorf("next hop %v", n.NextHop)
 		}
-		for i, c := range n.path.Communities {
-			if slices.Contains(n.path.Communities[:i], c) {
+		for i, c := range n.Communities {
+			if slices.Contains(n.Communities[:i], c) {
 				t.Errorf("community %v twice", c)
 			}
 		}
 		p := &picture{cfg: bgp.Config{ASN: 64512}, peers: map[netip.Addr]*bgp.Peer{peerAddr: {Name: "Mesh", Addr: peerAddr, ASN: 64512}}}
 		c := p.candidate(path, prefix)
-		if c.Peer != "Mesh" || c.Local || c.External || c.LocalPref != n.path.LocalPref || !slices.Equal(c.ASPath, n.path.ASPath) || c.NextHop != n.path.NextHop {
-			t.Errorf("as a candidate it is another one: %+v, %+v", c, n.path)
+		if c.Peer != "Mesh" || c.Local || c.External || c.LocalPref != n.LocalPref || !slices.Equal(c.ASPath, n.ASPath) || c.NextHop != n.NextHop {
+			t.Errorf("as a candidate it is another one: %+v, %+v", c, n)
 		}
 		_ = p.whyRefused(p.peers[peerAddr], &c)
 		_, v := p.cfg.Accept(p.peers[peerAddr], bgp.RouteOf(&c.Path))

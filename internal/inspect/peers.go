@@ -199,8 +199,8 @@ func messagesOf(m *bgp.Messages) *caracalv1.Messages {
 func pathOf(c *bgp.Candidate) *caracalv1.Path {
 	m := &caracalv1.Path{
 		Prefix: c.Prefix.String(), Peer: c.Peer, PeerAddress: addrText(c.PeerAddr), NextHop: addrText(c.NextHop), LocalPref: c.LocalPref, Med: c.MED,
-		AsPath: c.ASPath, Origin: c.Origin.String(), Stale: c.Stale, Best: c.Best, Local: c.Local, External: c.External, PathId: c.PathID,
-		RouterId: addrText(c.RouterID), OriginatorId: addrText(c.OriginatorID), Since: timeOf(c.Since), Lost: c.Lost, Refused: c.Refused,
+		AsPath: c.ASPath, Origin: c.Origin.String(), Stale: c.Stale, Best: c.Best, Local: c.Local, External: c.External, PathId: c.ID,
+		RouterId: routerIDText(c.RouterID), OriginatorId: addrText(c.OriginatorID), Since: timeOf(c.Since), Lost: c.Lost, Refused: c.Refused,
 	}
 	for _, x := range c.Communities {
 		m.Communities = append(m.Communities, x.String())
@@ -209,6 +209,14 @@ func pathOf(c *bgp.Candidate) *caracalv1.Path {
 		m.ClusterList = append(m.ClusterList, addrText(a))
 	}
 	return m
+}
+
+// routerIDText leaves out that of our own paths.
+func routerIDText(id [4]byte) string {
+	if id == [4]byte{} {
+		return ""
+	}
+	return netip.AddrFrom4(id).String()
 }
 
 func peerRouteOf(x *bgp.Exchanged) *caracalv1.PeerRoute {

@@ -19,15 +19,15 @@ import (
 func contested() []bgp.Candidate {
 	p := pfx("10.66.0.0/26")
 	from := func(peer, a string, c bgp.Candidate) bgp.Candidate {
-		c.Prefix, c.Peer, c.PeerAddr, c.NextHop, c.RouterID, c.Since = p, peer, addr(a), addr(a), addr(a), ago(5*time.Minute)
+		c.Prefix, c.Peer, c.PeerAddr, c.NextHop, c.RouterID, c.Since = p, peer, addr(a), addr(a), addr(a).As4(), ago(5*time.Minute)
 		return c
 	}
 	return []bgp.Candidate{
 		from("Mesh_192_0_2_6", "192.0.2.6", bgp.Candidate{Path: bgp.Path{LocalPref: 2147482623, Best: true}}),
 		from("Mesh_192_0_2_7", "192.0.2.7", bgp.Candidate{Path: bgp.Path{LocalPref: 2147482623, Best: true, Stale: true},
 			OriginatorID: addr("192.0.2.70"), ClusterList: []netip.Addr{addr("244.0.0.1")}}),
-		from("Global_198_51_100_1", "198.51.100.1", bgp.Candidate{Path: bgp.Path{LocalPref: 100, MED: 7, ASPath: []uint32{65001, 65002},
-			Communities: []bgp.Community{{A: 65001, B: 100}, {Large: true, A: 65001, B: 1, C: 2}}}, External: true, Origin: bgp.OriginIncomplete, PathID: 3, Lost: "LOCAL_PREF 100 is lower than 2147482623"}),
+		from("Global_198_51_100_1", "198.51.100.1", bgp.Candidate{Path: bgp.Path{LocalPref: 100, MED: 7, ID: 3, ASPath: []uint32{65001, 65002},
+			Communities: []bgp.Community{{A: 65001, B: 100}, {Large: true, A: 65001, B: 1, C: 2}}}, External: true, Origin: bgp.OriginIncomplete, Lost: "LOCAL_PREF 100 is lower than 2147482623"}),
 		from("Global_198_51_100_2", "198.51.100.2", bgp.Candidate{Path: bgp.Path{LocalPref: 100, ASPath: []uint32{65001}}, External: true, Refused: true, Lost: "BGPFilter tor spec.importV4[1]"}),
 	}
 }

@@ -25,14 +25,25 @@
 //     program them), and so are blocks whose pool has gone, whose workloads still run;
 //   - workload addresses outside its own blocks but inside a pool: borrowed addresses, addresses of a block whose
 //     affinity went away; inside them with a metric below the ordinary one, as a workload has that is moving here;
-//   - service addresses, which a Planner is given.
+//   - addresses of Services, see below.
 //
 // What of that, and of what was learned, goes to which peer is decided in this order: the rules of the peer's BGPFilters, the
 // first that holds; pools with disableBGPExport stay home; communities are added; own blocks go whole, and of what is inside only
-// elevated routes; service addresses; on a reflector the cluster's service ranges; everything else inside a pool; nothing more. What is
-// received is decided about by the peer's import rules and else accepted. Config.Send and Config.Accept are the plain form of that, for
+// elevated routes; our own service addresses; on a reflector what was learned within the cluster's service ranges, on other nodes never;
+// everything else inside a pool; nothing more. What is received is decided about by the peer's import rules and else accepted. Config.Send and Config.Accept are the plain form of that, for
 // inspection and for tests; the Speaker has its engine do the same. On iBGP, LOCAL_PREF is 2147483647 less the route metric (1024 unless
 // BGPConfiguration says otherwise), as Calico has it since v3.32.
+//
+// # Services
+//
+// BGPConfiguration names ranges of cluster, external and load balancers' addresses; see Services. Ranges are announced whole by every node
+// without the label node.kubernetes.io/exclude-from-external-load-balancers, but for single external and load balancers' addresses, and for all
+// of load balancers' with serviceLoadBalancerAggregation: Disabled: those are announced one by one. Addresses of Services that only nodes with
+// endpoints forward packets to (externalTrafficPolicy: Local; for cluster addresses internalTrafficPolicy: Local too) are announced one by one
+// by these nodes, whose longer prefix draws the packets. A ready endpoint is one of the address's family.
+//
+// A Planner that is told of the node's data plane holds back what has not been verified (DataPlane, Config.Held). That routes and workloads are
+// in order is for whoever says that an endpoint is ready, the kubelet, whose probes come over the same routes.
 //
 // # What a node does with what it hears
 //
@@ -61,4 +72,9 @@
 //     chosen later. Of a block of ours it is none.
 //   - prefixLength with Equal or NotEqual is read as with In or NotIn; in BIRD such a rule never or always holds.
 //   - Local workload peers (localWorkloadSelector) are not supported.
+//   - Services: cluster addresses outside serviceClusterIPs are not announced. An endpoint of one family does not make the other one's
+//     addresses announced, and a single address needs an endpoint at all. Aggregation decides about load balancers' addresses only. The label
+//     that excludes a node need not have the value true. An address with ipMode: Proxy is not announced, since nodes do not handle it. What
+//     other nodes announce within service ranges is not passed on to eBGP peers, unless by a reflector: with our next hop it would draw packets to a
+//     node that drops them. It never enters the kernel, single addresses included.
 package bgp

@@ -34,6 +34,13 @@ func Effective(c *Config) []Line {
 		w.add(1, "- prefix", quote(o.Prefix.String()), o.Source)
 		w.add(2, "localPref", fmt.Sprint(o.LocalPref), o.Source)
 	}
+	if len(c.Held) > 0 {
+		w.list(0, "waiting", len(c.Held))
+		for _, h := range c.Held {
+			w.add(1, "- prefix", quote(h.Prefix.String()), h.Source)
+			w.add(2, "for", strconv.Quote(h.Why), h.Source)
+		}
+	}
 	if c.Announce != nil {
 		w.announce(c)
 	}
@@ -169,7 +176,7 @@ func (w *lines) announce(c *Config) {
 		w.add(3, "values", "["+quoteAll(ad.Communities)+"]", ad.Source)
 	}
 	prefixes("ownBlocks", "own", "BlockAffinity", a.Own)
-	prefixes("services", "service", "Service", a.Services)
+	prefixes("services", "service", "BGPConfiguration default", a.Services)
 	prefixes("reflected", "reflected", "BGPConfiguration default", a.Reflected)
 	prefixes("pools", "pool", "IPPool", a.Pools)
 }

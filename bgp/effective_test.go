@@ -41,7 +41,8 @@ func everything() cluster.Objects {
 
 // TestEffective pins the whole of it: every line that holds a value names where it comes from, and no password is among them.
 func TestEffective(t *testing.T) {
-	planner := &bgp.Planner{Explain: true, Match: func(sel string, _ map[string]string) (bool, error) { return sel == "all()", nil }}
+	planner := &bgp.Planner{Explain: true, Match: func(sel string, _ map[string]string) (bool, error) { return sel == "all()", nil },
+		DataPlane: &bgp.DataPlane{Proxy: bgp.Verified{Why: "nobody answers"}}}
 	cfg, _ := planner.Plan(cluster.Build(everything()), "a", nil)
 	lines := bgp.Effective(&cfg)
 	var b strings.Builder
@@ -100,6 +101,9 @@ originate: |
     localPref: 2147482623 | BlockAffinity a-10-1-0-0-26
   - prefix: "fd00::/122" | BlockAffinity a-fd00---122
     localPref: 2147482623 | BlockAffinity a-fd00---122
+waiting: | 
+  - prefix: 203.0.113.0/24 | BGPConfiguration default spec.serviceExternalIPs[0]
+    for: "nobody answers" | BGPConfiguration default spec.serviceExternalIPs[0]
 announce: | 
   hidden: | 
     - 10.5.0.0/16 | IPPool home
@@ -109,7 +113,8 @@ announce: |
   ownBlocks: | 
     - 10.1.0.0/26 | BlockAffinity a-10-1-0-0-26
     - "fd00::/122" | BlockAffinity a-fd00---122
-  services: [] | 
+  services: | 
+    - 203.0.113.0/24 | BGPConfiguration default spec.serviceExternalIPs
   reflected: | 
     - 203.0.113.0/24 | BGPConfiguration default spec.serviceExternalIPs
   pools: | 
@@ -148,6 +153,7 @@ func TestDiff(t *testing.T) {
 		o.Peers = o.Peers[:1]
 		o.Peers[0].Filters = nil
 		o.Peers[0].PeerPort = 0
+		o.BGP.ServiceExternalIPs = nil
 		return o
 	}
 	for _, tc := range []struct {

@@ -32,8 +32,8 @@ type Announce struct {
 	Hidden         []netip.Prefix  // pools with disableBGPExport: nothing inside is sent
 	Advertisements []Advertisement // communities, added before the rest decides
 	Own            []netip.Prefix  // our confirmed blocks: sent whole; of what is inside, only elevated routes
-	Services       []netip.Prefix  // service addresses of this node's
-	Reflected      []netip.Prefix  // service ranges that a reflector passes on
+	Services       []netip.Prefix  // service ranges: what we originate inside is sent, what was learned is not
+	Reflected      []netip.Prefix  // service ranges of which a reflector passes on what was learned
 	Pools          []netip.Prefix  // all other pools: everything inside is sent
 	// Normal4 and Normal6 are the metric of ordinary routes; a lower one is elevated.
 	Normal4, Normal6 uint32
@@ -222,17 +222,17 @@ func (a *Announce) decide(r Route) (Route, Verdict) {
 		}
 		return r, Verdict{By: fmt.Sprintf("own block %s is announced whole", p)}
 	}
-	for _, list := range []struct {
-		prefixes []netip.Prefix
-		by       string
-	}{
-		{a.Services, "service addresses %s"},
-		{a.Reflected, "service range %s, passed on by a route reflector"},
-		{a.Pools, "IPPool of %s"},
-	} {
-		if p, ok := cover(list.prefixes, r.Prefix); ok {
-			return r, Verdict{Accept: true, By: fmt.Sprintf(list.by, p)}
-		}
+	if p, ok := cover(a.Services, r.Prefix); ok && !r.Learned {
+		return r, Verdict{Accept: true, By: fmt.Sprintf("service range %s", p)}
+	}
+	if p, ok := cover(a.Reflected, r.Prefix); ok {
+		return r, Verdict{Accept: true, By: fmt.Sprintf("service range %s, passed on by a route reflector", p)}
+	}
+	if p, ok := cover(a.Services, r.Prefix); ok {
+		return r, Verdict{By: fmt.Sprintf("service range %s: another node announces that by itself", p)}
+	}
+	if p, ok := cover(a.Pools, r.Prefix); ok {
+		return r, Verdict{Accept: true, By: fmt.Sprintf("IPPool of %s", p)}
 	}
 	return r, Verdict{By: "outside every pool and service range"}
 }

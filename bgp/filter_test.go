@@ -119,7 +119,8 @@ func TestAnnounce(t *testing.T) {
 	}
 	tag := bgp.Community{A: 65000, B: 7}
 	cfg := &bgp.Config{Announce: &bgp.Announce{
-		Hidden: p("10.9.0.0/16"), Own: p("10.1.0.0/26", "10.9.0.0/26", "fd00::/122"), Services: p("10.96.0.0/12"), Reflected: p("203.0.113.0/24"), Pools: p("10.1.0.0/16", "fd00::/48"),
+		Hidden: p("10.9.0.0/16"), Own: p("10.1.0.0/26", "10.9.0.0/26", "fd00::/122"), Services: p("10.96.0.0/12", "198.51.100.0/24", "203.0.113.0/24"),
+		Reflected: p("203.0.113.0/24"), Pools: p("10.1.0.0/16", "198.51.100.0/24", "fd00::/48"),
 		Advertisements: []bgp.Advertisement{{CIDR: netip.MustParsePrefix("10.1.0.0/24"), Communities: []bgp.Community{tag}}},
 		Normal4:        1024, Normal6: 512,
 	}}
@@ -137,8 +138,9 @@ func TestAnnounce(t *testing.T) {
 		{"10.1.7.0/26", ordinary, "IPPool"},
 		{"10.1.0.0/16", ordinary, "IPPool"},
 		{"10.0.0.0/8", ordinary, ""}, // holds a pool, is in none
-		{"10.96.0.10/32", ordinary, "service addresses"},
+		{"10.96.0.10/32", ordinary, "service range"},
 		{"203.0.113.9/32", ordinary, "service range"},
+		{"198.51.100.9/32", ordinary, "service range"},
 		{"0.0.0.0/0", 100, ""},
 		{"fd00::5/128", bgp.MaxPref - 600, ""},
 		{"fd00::5/128", bgp.MaxPref - 511, "elevated"},
@@ -150,6 +152,12 @@ func TestAnnounce(t *testing.T) {
 		tagged := strings.HasPrefix(tc.prefix, "10.1.0.") && netip.MustParsePrefix(tc.prefix).Bits() >= 24
 		if slices.Contains(r.Communities, tag) != tagged {
 			t.Errorf("%s carries %v", tc.prefix, r.Communities)
+		}
+	}
+	// What another node announces of Services only a reflector passes on, also where a pool holds it.
+	for prefix, want := range map[string]bool{"10.96.0.10/32": false, "198.51.100.9/32": false, "203.0.113.9/32": true, "10.1.7.0/26": true} {
+		if _, v := cfg.Send(&bgp.Peer{}, bgp.Route{Prefix: netip.MustParsePrefix(prefix), Learned: true, LocalPref: ordinary}); v.Accept != want {
+			t.Errorf("learned %s: %+v", prefix, v)
 		}
 	}
 	// A rule of the peer comes before all that, and its route carries no communities but the rule's.
@@ -391,11 +399,11 @@ func TestAnnouncePlanning(t *testing.T) {
 	h := routes.NewHost(nil, []netip.Prefix{p("10.1.0.5/32"), p("10.1.0.6/32"), p("10.5.9.9/32")}, []routes.HostRoute{
 		{Dst: p("10.1.0.5/32"), Metric: 512, Hops: []routes.NextHop{{Device: "cali5"}}}, {Dst: p("10.1.0.6/32"), Metric: 2000, Hops: []routes.NextHop{{Device: "cali6"}}},
 	})
-	planner := &bgp.Planner{Services: []bgp.Origination{{Prefix: p("10.96.0.10/32"), Source: "Service dns"}}}
+	planner := &bgp.Planner{}
 	cfg, _ := planner.Plan(cluster.Build(o), "a", h)
 	want := &bgp.Announce{
-		Hidden: []netip.Prefix{p("10.5.0.0/16")}, Own: []netip.Prefix{p("10.1.0.0/26"), p("10.5.0.0/26")}, Services: []netip.Prefix{p("10.96.0.10/32")},
-		Reflected: []netip.Prefix{p("198.51.100.0/24"), p("203.0.113.0/24")}, Pools: []netip.Prefix{p("10.0.0.0/16"), p("10.1.0.0/16")},
+		Hidden: []netip.Prefix{p("10.5.0.0/16")}, Own: []netip.Prefix{p("10.1.0.0/26"), p("10.5.0.0/26")}, Services: []netip.Prefix{p("10.96.0.0/12"), p("198.51.100.0/24"), p("203.0.113.0/24")},
+		Reflected: []netip.Prefix{p("10.96.0.0/12"), p("198.51.100.0/24"), p("203.0.113.0/24")}, Pools: []netip.Prefix{p("10.0.0.0/16"), p("10.1.0.0/16")},
 		Advertisements: []bgp.Advertisement{tag("10.1.0.0/24", 3), tag("fd00::/48", 2)}, Normal4: 2000, Normal6: 1024,
 	}
 	if d := cmp.Diff(want, cfg.Announce, values); d != "" {
@@ -408,12 +416,12 @@ func TestAnnouncePlanning(t *testing.T) {
 		return out
 	}
 	// The elevated workload is announced out of its block, the ordinary one is not.
-	if d := cmp.Diff([]string{"10.1.0.0/26 2000", "10.1.0.5/32 512", "10.96.0.10/32 2000"}, prefixes(cfg)); d != "" {
+	if d := cmp.Diff([]string{"10.1.0.0/26 2000", "10.1.0.5/32 512", "10.96.0.0/12 2000", "198.51.100.0/24 2000", "203.0.113.0/24 2000"}, prefixes(cfg)); d != "" {
 		t.Error(d)
 	}
 	o.Filters[0] = &cluster.BGPFilter{Name: "f", Export4: []cluster.FilterRule{{Accept: true}}}
 	cfg, _ = planner.Plan(cluster.Build(o), "a", h)
-	if d := cmp.Diff([]string{"10.1.0.0/26 2000", "10.1.0.5/32 512", "10.5.0.0/26 2000", "10.5.9.9/32 2000", "10.96.0.10/32 2000"}, prefixes(cfg)); d != "" {
+	if d := cmp.Diff([]string{"10.1.0.0/26 2000", "10.1.0.5/32 512", "10.5.0.0/26 2000", "10.5.9.9/32 2000", "10.96.0.0/12 2000", "198.51.100.0/24 2000", "203.0.113.0/24 2000"}, prefixes(cfg)); d != "" {
 		t.Error(d)
 	}
 }

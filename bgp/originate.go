@@ -57,7 +57,7 @@ func overrules(peers []Peer) bool {
 }
 
 // announce returns what decides about routes that no rule has decided about.
-func (m *maker) announce(services []Origination) *Announce {
+func (m *maker) announce() *Announce {
 	a := &Announce{Normal4: m.normal(cluster.IPv4), Normal6: m.normal(cluster.IPv6), Advertisements: m.advertisements()}
 	for _, p := range m.st.Pools() {
 		if p.DisableBGPExport {
@@ -71,11 +71,9 @@ func (m *maker) announce(services []Origination) *Announce {
 			a.Own = append(a.Own, claim.CIDR)
 		}
 	}
-	for _, s := range services {
-		a.Services = append(a.Services, s.Prefix)
-	}
+	a.Services = slices.Concat(m.bgp.ServiceClusterIPs, m.bgp.ServiceExternalIPs, m.bgp.ServiceLoadBalancerIPs)
 	if m.self.RouteReflectorClusterID.IsValid() {
-		a.Reflected = slices.Concat(m.bgp.ServiceLoadBalancerIPs, m.bgp.ServiceExternalIPs)
+		a.Reflected = slices.Clone(a.Services)
 	}
 	for _, list := range []*[]netip.Prefix{&a.Hidden, &a.Own, &a.Services, &a.Reflected, &a.Pools} {
 		slices.SortFunc(*list, netip.Prefix.Compare)

@@ -27,8 +27,8 @@ type Planner struct {
 	// Match says whether labels match a Calico selector; it is injected because this package does not parse Calico's
 	// languages.
 	Match func(selector string, labels map[string]string) (bool, error)
-	// Services are the service addresses this node announces, made by whoever watches Services. A LocalPref of 0 is the ordinary one.
-	Services []Origination
+	// DataPlane is what has been verified of the node's handling of service addresses; nil: they are announced without.
+	DataPlane *DataPlane
 	// RouterID is this node's BGP identifier (CALICO_ROUTER_ID); invalid: by the function RouterID.
 	RouterID netip.Addr
 	// HashRouterID has it made of the node's name though the node has an IPv4 address (CALICO_ROUTER_ID=hash).
@@ -61,13 +61,15 @@ func (p *Planner) Plan(st *cluster.State, node string, h *routes.Host) (Config, 
 		RouterID:    p.routerID(self),
 		ListenAddrs: m.listenAddrs(),
 		ListenPort:  m.listenPort(node),
-		Announce:    m.announce(p.Services),
+		Announce:    m.announce(),
 	}
 	m.explicit()
 	m.mesh()
 	cfg.Peers = m.chosen()
 	cfg.Reach = m.reach
-	cfg.Originate = m.originate(cfg.Peers, p.Services, h)
+	var services []Origination
+	services, cfg.Held = Services(st, node, p.DataPlane)
+	cfg.Originate = m.originate(cfg.Peers, services, h)
 	if asksForInterfaces(cfg.Peers) {
 		cfg.Ways = ways(h)
 		for i := range cfg.Originate {

@@ -46,11 +46,11 @@ func (m *maker) configSources() map[string]string {
 	for _, a := range m.st.AffinitiesOf(m.self.Name) {
 		out["own "+a.CIDR.String()] = "BlockAffinity " + affinityName(a)
 	}
-	for _, r := range m.bgp.ServiceExternalIPs {
-		out["reflected "+r.String()] = "BGPConfiguration default spec.serviceExternalIPs"
-	}
-	for _, r := range m.bgp.ServiceLoadBalancerIPs {
-		out["reflected "+r.String()] = "BGPConfiguration default spec.serviceLoadBalancerIPs"
+	for _, k := range serviceKinds(&m.bgp) {
+		for _, r := range k.ranges {
+			out["service "+r.String()] = "BGPConfiguration default " + k.field
+			out["reflected "+r.String()] = "BGPConfiguration default " + k.field
+		}
 	}
 	return out
 }

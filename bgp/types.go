@@ -18,6 +18,8 @@ type Config struct {
 	// Originate is the set of prefixes this node announces, sorted, each once. What of it goes to which peer is for the peer's
 	// rules and Announce to say.
 	Originate []Origination
+	// Held are service addresses that wait for this node's data plane. The Speaker does not look at them.
+	Held []Held
 	// Announce is what decides about a route no rule of the peer has decided about; nil sends everything.
 	Announce *Announce
 	// Ways are the host's own routes, for rules that ask for an interface; empty where no rule does.

@@ -164,8 +164,11 @@ func (g *program) announce(cfg *bgp.Config, elevated []netip.Prefix) {
 		g.export(&api.Conditions{PrefixSet: any1(g.elevated[i])}, &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_ACCEPT})
 	}
 	decide(a.Own, within, api.RouteAction_ROUTE_ACTION_REJECT)
-	decide(a.Services, within, api.RouteAction_ROUTE_ACTION_ACCEPT)
+	for _, set := range g.byFamily(a.Services, within) {
+		g.export(&api.Conditions{PrefixSet: any1(set), RouteType: api.Conditions_ROUTE_TYPE_LOCAL}, &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_ACCEPT})
+	}
 	decide(a.Reflected, within, api.RouteAction_ROUTE_ACTION_ACCEPT)
+	decide(a.Services, within, api.RouteAction_ROUTE_ACTION_REJECT)
 	decide(a.Pools, within, api.RouteAction_ROUTE_ACTION_ACCEPT)
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/caracal-net/caracal/internal/daemon"
 	"github.com/caracal-net/caracal/internal/health"
+	"github.com/caracal-net/caracal/internal/proxyhealth"
 	"github.com/caracal-net/caracal/internal/startup"
 )
 
@@ -58,6 +59,8 @@ func runCommand() *cobra.Command {
 	f.StringVar(&cfg.Snapshot, "snapshot", os.Getenv(daemon.EnvSnapshot), "file that keeps the cluster's state for a start without the datastore, or none; default "+
 		daemon.EnvSnapshot+", with kubernetes "+daemon.DefaultSnapshot)
 	f.StringVar(&cfg.ProcSys, "proc-sys", os.Getenv(daemon.EnvProcSys), "where sysctls are written, if not in /proc/sys; default "+daemon.EnvProcSys)
+	f.StringVar(&cfg.ProxyHealth, "proxy-health", envOr(daemon.EnvProxyHealth, proxyhealth.DefaultAddress),
+		"where the service proxy (kube-proxy's healthzBindAddress) is asked before addresses of Services are announced, or off; default "+daemon.EnvProxyHealth)
 	f.BoolVar(&cfg.Felix, "beside-felix", os.Getenv(daemon.EnvBesideFelix) == "true", "a Felix runs on this host: leave it what is its own; default "+daemon.EnvBesideFelix)
 	f.StringVar(&adopt, "adopt", os.Getenv(daemon.EnvAdopt), "whose leftovers in our pools are taken over: bird, felix, both with a comma, or none; default "+
 		daemon.EnvAdopt+", or both, and none beside a Felix")

@@ -20,6 +20,8 @@ type Config struct {
 	Felix     bool            // a Felix runs on this host and keeps what it programs
 	Adopt     routes.Adoption // whose leftovers are taken over
 	Backend   cluster.Backend // used until the datastore names one
+	// ProxyHealth is where the node's service proxy tells of its health, host and port, or ProxyHealthOff; empty = proxyhealth.DefaultAddress.
+	ProxyHealth string
 	// Rails are the safety rails; the zero value stands for DefaultRails.
 	Rails Rails
 	// Settings are what the environment says of a node's start. Nil stands for an environment that says nothing.
@@ -37,6 +39,7 @@ const (
 	EnvSocket        = "CARACAL_SOCKET"
 	EnvSnapshot      = "CARACAL_SNAPSHOT"
 	EnvBesideFelix   = "CARACAL_BESIDE_FELIX"
+	EnvProxyHealth   = "CARACAL_PROXY_HEALTH"
 	EnvProcSys       = "CARACAL_PROC_SYS" // ours: the DaemonSet mounts the host's /proc/sys/net below it
 )
 
@@ -45,6 +48,9 @@ const DefaultSnapshot = "/var/lib/calico/caracal-snapshot"
 
 // Kubernetes is the Datastore that is the Kubernetes API.
 const Kubernetes = "kubernetes"
+
+// ProxyHealthOff as Config.ProxyHealth has addresses of Services announced without asking the service proxy.
+const ProxyHealthOff = "off"
 
 // DefaultDatastore is what the environment says of the datastore.
 func DefaultDatastore(env func(string) string) string {

@@ -65,6 +65,9 @@ type controller struct {
 	vxlan   *vxlan.Planner
 	learned *bgp.Routes
 	config  *bgp.Config // last one given to the Speaker
+	// gated: addresses of Services are announced when this node's data plane for them is verified.
+	gated  bool
+	served served
 }
 
 // view is what inspection sees of the last plan.
@@ -79,6 +82,7 @@ type view struct {
 	problems []cluster.Problem
 	planned  bool
 	bgpDone  bool
+	services serviceView
 }
 
 func newController(node string, fallback cluster.Backend, log *slog.Logger, prog programmer, speakers speakers) *controller {
@@ -259,7 +263,7 @@ func (c *controller) lossesOfBGP(from, to *cluster.State, h *routes.Host, backen
 }
 
 func (c *controller) plannerOfBGP() *bgp.Planner {
-	return &bgp.Planner{Match: matchSelector, RouterID: c.routerID.Addr, HashRouterID: c.routerID.Hash}
+	return &bgp.Planner{Match: matchSelector, RouterID: c.routerID.Addr, HashRouterID: c.routerID.Hash, DataPlane: c.served.plane}
 }
 
 // Release lets happen what the rails hold back, and returns what that is, nil for nothing.
@@ -359,11 +363,15 @@ func (c *controller) planBGP(in inbox, v *view) {
 	c.prog.Apply(routes.OwnerIPIP, routes.Change{Links: links})
 	c.settled(in, routes.OwnerIPIP)
 
-	cfg, problems := c.plannerOfBGP().Plan(st, c.node, in.host)
+	cfg, problems := c.configure(in)
+	if cfg == nil {
+		return
+	}
 	v.problems = append(v.problems, problems...)
-	if c.config == nil || !c.config.Equal(&cfg) {
-		c.config = &cfg
-		c.speakers.Set(&cfg)
+	v.services = c.served.view()
+	if c.config == nil || c.config != cfg && !c.config.Equal(cfg) {
+		c.config = cfg
+		c.speakers.Set(cfg)
 	}
 	c.learned.Reach(cfg.Reach)
 	c.learned.LeaveNoEncap(c.share.vxlan.NoEncap)

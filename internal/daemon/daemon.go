@@ -21,6 +21,7 @@ import (
 	"github.com/caracal-net/caracal/internal/inspect"
 	"github.com/caracal-net/caracal/internal/ipam"
 	"github.com/caracal-net/caracal/internal/kernel"
+	"github.com/caracal-net/caracal/internal/proxyhealth"
 	"github.com/caracal-net/caracal/internal/startup"
 	"github.com/caracal-net/caracal/routes"
 )
@@ -40,7 +41,8 @@ type daemon struct {
 	start      *nodeStart         // nil: the node is in the datastore already, or will be by another's hand
 	condition  *startup.Condition // nil outside Kubernetes
 	tunnels    *tunnels
-	sessions   bell // something of a BGP session has changed
+	proxy      *proxyhealth.Checker // nil: nothing is verified
+	sessions   bell                 // something of a BGP session has changed
 }
 
 // datastoreBoth is a datastore that is watched and written.
@@ -72,6 +74,9 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 	}
 	if d.condition != nil {
 		sources = append(sources, d.condition)
+	}
+	if d.proxy != nil {
+		sources = append(sources, d.proxy)
 	}
 	err = runStages(ctx, []stage{
 		sources,
@@ -120,6 +125,7 @@ func (d *daemon) open(ctx context.Context) error {
 		d.controller.rails.Rails = d.cfg.Rails
 	}
 	d.controller.besideFelix, d.controller.adoptFelix = d.cfg.Felix, d.cfg.Adopt.Felix
+	d.openProxy(restarting)
 	if d.cfg.Settings != nil {
 		d.controller.routerID = d.cfg.Settings.RouterID
 	}
@@ -134,7 +140,7 @@ func (d *daemon) open(ctx context.Context) error {
 // openStore opens the datastore, and returns it as startup needs it where it is the Kubernetes API.
 func (d *daemon) openStore(ctx context.Context) (*kube.Store, error) {
 	if d.cfg.Datastore == Kubernetes {
-		store, err := kube.Open(ctx, kube.Options{Log: d.log}.FromEnv(os.Getenv))
+		store, err := kube.Open(ctx, kube.Options{Log: d.log, ClusterIPs: d.clusterIPs()}.FromEnv(os.Getenv))
 		if err != nil {
 			return nil, err
 		}
@@ -145,7 +151,7 @@ func (d *daemon) openStore(ctx context.Context) (*kube.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	store, err := file.Open(dir, file.Options{Log: d.log})
+	store, err := file.Open(dir, file.Options{Log: d.log, ClusterIPs: d.clusterIPs()})
 	if err != nil {
 		return nil, fmt.Errorf("open datastore %s: %w", d.cfg.Datastore, err)
 	}
@@ -190,6 +196,7 @@ func (d *daemon) watch(ctx context.Context) error {
 	return source.Watch(ctx, func(u datastore.Update) {
 		u.State = u.State.WithMTU(d.mtu())
 		d.controller.setUpdate(u)
+		d.proxy.SetState(u.State)
 		if u.InSync {
 			d.tunnels.setState(u.State, d.controller.backend(u.State))
 			d.start.setState(u.State, d.controller.backend(u.State))

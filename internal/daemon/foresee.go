@@ -49,10 +49,14 @@ func (d *daemon) known(node string) (*cluster.State, error) {
 	return st, nil
 }
 
-// explained is the planner of a node. The environment's router id is only ours.
+// explained is the planner of a node. The environment's router id, and what is known of the data plane, is only ours.
 func (d *daemon) explained(node string) *bgp.Planner {
 	p := &bgp.Planner{Match: matchSelector, Explain: true}
-	if node == d.cfg.Node && d.cfg.Settings != nil {
+	if node != d.cfg.Node {
+		return p
+	}
+	p.DataPlane = d.controller.verified()
+	if d.cfg.Settings != nil {
 		p.RouterID, p.HashRouterID = d.cfg.Settings.RouterID.Addr, d.cfg.Settings.RouterID.Hash
 	}
 	return p

@@ -11,9 +11,10 @@ type inbox struct {
 	update    datastore.Update
 	host      *routes.Host
 	learned   []bgp.Learned
-	news      bool // there is other news than what was learned
-	bgpInSync bool // the Speaker has heard every peer out since it was started
-	release   bool // somebody wants what the rails hold to happen
+	news      bool           // there is other news than what was learned
+	bgpInSync bool           // the Speaker has heard every peer out since it was started
+	release   bool           // somebody wants what the rails hold to happen
+	plane     *bgp.DataPlane // what of the service proxy is verified, nil before the first answer
 }
 
 // The methods that fill the inbox; any goroutine may call them, none waits for a plan.

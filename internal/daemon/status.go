@@ -91,6 +91,9 @@ func (d *daemon) status() inspect.StatusInfo {
 	}
 	if v.backend == cluster.BackendBird {
 		info.Sources = append(info.Sources, d.bgpStatus(v))
+		if s := v.services; s.announced+len(s.held) > 0 {
+			info.Sources = append(info.Sources, inspect.SourceStatus{Name: "services", InSync: len(s.held) == 0, Detail: s.String()})
+		}
 	}
 	if err := d.start.Err(); err != nil {
 		wait("the node's start: %v", err)

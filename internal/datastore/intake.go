@@ -3,6 +3,7 @@ package datastore
 import (
 	"cmp"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -29,10 +30,11 @@ type Intake struct {
 	builder *cluster.Builder
 	objects map[Key]object
 	// bgp holds the BGP settings, which several objects make together.
-	bgp   map[Key]*cluster.BGPConfig
-	stray []cluster.Problem
-	wrong map[Key][]cluster.Problem
-	dirty bool // the list of problems is to be made anew
+	bgp        map[Key]*cluster.BGPConfig
+	clusterIPs []netip.Prefix // in the place of its serviceClusterIPs, if there are any
+	stray      []cluster.Problem
+	wrong      map[Key][]cluster.Problem
+	dirty      bool // the list of problems is to be made anew
 }
 
 // object is what is in force of one object.
@@ -47,6 +49,13 @@ func NewIntake() *Intake {
 		builder: cluster.NewBuilder(),
 		objects: map[Key]object{}, bgp: map[Key]*cluster.BGPConfig{}, wrong: map[Key][]cluster.Problem{},
 	}
+}
+
+// AdvertiseClusterIPs puts ranges in the place of serviceClusterIPs, whatever a BGPConfiguration says (CALICO_ADVERTISE_CLUSTER_IPS); none changes
+// nothing.
+func (in *Intake) AdvertiseClusterIPs(ranges []netip.Prefix) {
+	in.clusterIPs = ranges
+	in.setBGP(Key{calico.KindBGPConfiguration, calico.DefaultName}, nil)
 }
 
 // Set tells what an object says now: its word (calico.Word) and what is wrong with it.
@@ -202,6 +211,9 @@ func (in *Intake) setBGP(k Key, now any) {
 	conf := cluster.DefaultBGP()
 	if w := in.bgp[Key{calico.KindBGPConfiguration, calico.DefaultName}]; w != nil {
 		conf = *w
+	}
+	if len(in.clusterIPs) > 0 {
+		conf.ServiceClusterIPs = in.clusterIPs
 	}
 	conf.NodeListenPorts, conf.NodeAdvertisements = nil, nil
 	for _, w := range in.bgp {

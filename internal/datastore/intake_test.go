@@ -2,6 +2,7 @@ package datastore
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -100,5 +101,28 @@ func TestSettingsFallBackToDefaults(t *testing.T) {
 	s = in.State()
 	if diff := cmp.Diff(cluster.DefaultBGP(), s.BGP()); diff != "" || s.Felix() != cluster.DefaultFelix() || s.Backend() != "" {
 		t.Errorf("%s %v %v", diff, s.Felix(), s.Backend())
+	}
+}
+
+// TestAdvertiseClusterIPs: the environment's ranges stand, whatever a BGPConfiguration says or whether there is one.
+func TestAdvertiseClusterIPs(t *testing.T) {
+	env, theirs := []netip.Prefix{netip.MustParsePrefix("10.96.0.0/12")}, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	key := Key{calico.KindBGPConfiguration, calico.DefaultName}
+	conf := cluster.DefaultBGP()
+	conf.ServiceClusterIPs, conf.ServiceExternalIPs = theirs, theirs
+	for _, c := range []struct{ given, want []netip.Prefix }{{nil, theirs}, {env, env}} {
+		in := NewIntake()
+		in.AdvertiseClusterIPs(c.given)
+		if got := in.State().BGP(); !slices.Equal(got.ServiceClusterIPs, c.given) || got.ASN != conf.ASN {
+			t.Errorf("without an object: %+v", got)
+		}
+		in.Set(key, &conf, nil)
+		if got := in.State().BGP(); !slices.Equal(got.ServiceClusterIPs, c.want) || !slices.Equal(got.ServiceExternalIPs, theirs) {
+			t.Errorf("with one: %+v", got)
+		}
+		in.Delete(key)
+		if got := in.State().BGP(); !slices.Equal(got.ServiceClusterIPs, c.given) {
+			t.Errorf("without it again: %+v", got)
+		}
 	}
 }

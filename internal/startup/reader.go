@@ -201,3 +201,19 @@ func (r *reader) mode(name string) cluster.Mode {
 	r.bad(name, "write Never, Always or CrossSubnet")
 	return cluster.Never
 }
+
+// ranges reads CIDRs with commas between them.
+func (r *reader) ranges(name string) (out []netip.Prefix) {
+	for v := range strings.SplitSeq(r.env(name), ",") {
+		if v = strings.TrimSpace(v); v == "" {
+			continue
+		}
+		p, err := netip.ParsePrefix(v)
+		if err != nil || p.Addr().Is4In6() {
+			r.bad(name, "write a CIDR, as in 10.96.0.0/12, or several with commas")
+			continue
+		}
+		out = append(out, p.Masked())
+	}
+	return out
+}

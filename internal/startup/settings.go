@@ -34,6 +34,7 @@ const (
 	EnvVXLANMTU     = "FELIX_VXLANMTU"
 	EnvVXLANMTU6    = "FELIX_VXLANMTUV6"
 	EnvMTUPattern   = "FELIX_MTUIFACEPATTERN"
+	EnvClusterIPs   = "CALICO_ADVERTISE_CLUSTER_IPS"
 )
 
 // Where Calico's programs look for what a start leaves on disk.
@@ -65,6 +66,8 @@ type Settings struct {
 	IPv6           bool         // FELIX_IPV6SUPPORT; false: no default IPv6 pool
 	ClusterType    string       // words with commas, for ClusterInformation
 	MTU            MTUSettings
+	// ClusterIPs stand for serviceClusterIPs of BGPConfiguration; none: that counts.
+	ClusterIPs []netip.Prefix
 
 	// Notes are what an operator should know about the environment although it is no error.
 	Notes []string
@@ -144,6 +147,7 @@ func Parse(env func(string) string) (*Settings, error) {
 			IPIP: r.mtu(EnvIPIPMTU), VXLAN4: r.mtu(EnvVXLANMTU), VXLAN6: r.mtu(EnvVXLANMTU6),
 			Pattern: r.pattern(EnvMTUPattern),
 		},
+		ClusterIPs: r.ranges(EnvClusterIPs),
 	}
 	s.WaitForDatastore = env(EnvWait) == "true"
 	if v := env(EnvWait); v != "" && v != "true" && v != "false" {

@@ -83,6 +83,9 @@ func TestParse(t *testing.T) {
 		{"identity", []string{"AS=1.10", "CALICO_ROUTER_ID=hash", "CALICO_K8S_NODE_REF=b", "CALICO_NODENAME_FILE=/x"}, func(s *Settings) {
 			s.ASN, s.RouterID.Hash, s.NodeRef, s.NodeNameFile = 65546, true, "b", "/x"
 		}},
+		{"service addresses", []string{"CALICO_ADVERTISE_CLUSTER_IPS=10.96.0.1/12, fd96::/108"}, func(s *Settings) {
+			s.ClusterIPs = []netip.Prefix{prefix("10.96.0.0/12"), prefix("fd96::/108")}
+		}},
 		{"router id", []string{"CALICO_ROUTER_ID=192.0.2.9"}, func(s *Settings) { s.RouterID.Addr = netip.MustParseAddr("192.0.2.9") }},
 		{"pools", []string{"CALICO_IPV4POOL_CIDR=10.244.1.0/16", "CALICO_IPV4POOL_BLOCK_SIZE=24", "CALICO_IPV4POOL_NODE_SELECTOR=has(pods)", "CALICO_IPV6POOL_CIDR=fd00:1::/64", "CALICO_IPV6POOL_BLOCK_SIZE=116"}, func(s *Settings) {
 			s.Pool4.CIDR, s.Pool4.BlockSize, s.Pool4.NodeSelector = prefix("10.244.0.0/16"), 24, "has(pods)"
@@ -119,6 +122,7 @@ func TestParseRefuses(t *testing.T) {
 		{"AUTODETECT_POLL_INTERVAL=60", "with its unit"},
 		{"DISABLE_NODE_IP_CHECK=off", "write true or false"},
 		{"AS=0", "reserved"},
+		{"CALICO_ADVERTISE_CLUSTER_IPS=10.96.0.0", "several with commas"},
 		{"CALICO_ROUTER_ID=fd00::1", "write hash"},
 		{"CALICO_NETWORKING_BACKEND=flannel", "write bird, vxlan or none"},
 		{"NO_DEFAULT_POOLS=maybe", "write true or false"},

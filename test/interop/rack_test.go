@@ -194,11 +194,6 @@ metadata: {name: plain}
 spec: {cidr: 10.65.0.0/16, ipipMode: Never, vxlanMode: Never, natOutgoing: false}
 ---
 apiVersion: projectcalico.org/v3
-kind: BGPConfiguration
-metadata: {name: default}
-spec: {asNumber: 64512, nodeToNodeMeshEnabled: false}
----
-apiVersion: projectcalico.org/v3
 kind: Node
 metadata: {name: node-a}
 spec: {bgp: {ipv4Address: `+nodeAddr+`/24}}
@@ -208,6 +203,7 @@ kind: BlockAffinity
 metadata: {name: node-a-10-65-0-0-26}
 spec: {node: node-a, type: host, cidr: `+block+`, state: confirmed, deleted: "false"}
 `)
+	r.manifest("bgp", bgpConfiguration)
 	for i := range r.tor {
 		r.manifest(fmt.Sprintf("tor%d", i), fmt.Sprintf(`apiVersion: projectcalico.org/v3
 kind: BGPPeer
@@ -218,6 +214,12 @@ spec: {peerIP: %s, asNumber: 65000}
 `, i, annotations, torAddr(i)))
 	}
 }
+
+const bgpConfiguration = `apiVersion: projectcalico.org/v3
+kind: BGPConfiguration
+metadata: {name: default}
+spec: {asNumber: 64512, nodeToNodeMeshEnabled: false}
+`
 
 // start runs caracald on the node.
 func (r *rack) start() {

@@ -35,6 +35,7 @@ func Rooms() []Room {
 		{"internal/netns", nil},
 		{"internal/inspect", []string{"routes", "bgp", "proto/...", "internal/cluster", "internal/kernel"}},
 		{"internal/inspect/cli", []string{"internal/inspect", "internal/install", "proto/..."}},
+		{"internal/proxyhealth", []string{"bgp", "internal/cluster"}},
 		{"internal/health", []string{"proto/..."}},
 		{"internal/daemon", []string{"bfd", "bgp/...", "ipip", "vxlan", "routes", "proto/...", "internal/..."}},
 		{"internal/lab", []string{"internal/...", "proto/..."}},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -24,6 +25,8 @@ type Options struct {
 	// Poll is the longest time until a change is seen that the kernel does not announce: behind a symbolic link that leads
 	// out of the directory, or made on another machine of a network file system. 0 means 10 seconds.
 	Poll time.Duration
+	// ClusterIPs stand for serviceClusterIPs of BGPConfiguration; none: that counts.
+	ClusterIPs []netip.Prefix
 }
 
 // Store is a directory of manifests. All methods may be called from any goroutine.

@@ -78,7 +78,9 @@ func (s *Store) Watch(ctx context.Context, sink func(datastore.Update)) error {
 }
 
 func (s *Store) newWatch(sink func(datastore.Update)) *watch {
-	return &watch{ledger: newLedger(s.dir), s: s, sink: sink, dirty: map[string]bool{}}
+	w := &watch{ledger: newLedger(s.dir), s: s, sink: sink, dirty: map[string]bool{}}
+	w.intake.AdvertiseClusterIPs(s.opts.ClusterIPs)
+	return w
 }
 
 func (w *watch) run(ctx context.Context) error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -37,6 +38,8 @@ type Options struct {
 	Kubeconfig string
 	// APIGroup and Namespace stand for the variables CALICO_API_GROUP and NAMESPACE.
 	APIGroup, Namespace string
+	// ClusterIPs stand for serviceClusterIPs of BGPConfiguration; none: that counts.
+	ClusterIPs []netip.Prefix
 	// PodsOf names the node, as Kubernetes names it, whose Pods are watched; empty: none are.
 	PodsOf string
 	// Timeout bounds each call of the Store, in which the API server may wait for etcd. 0 means 15 seconds.

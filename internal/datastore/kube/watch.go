@@ -43,6 +43,7 @@ type watching struct {
 func (s *Store) Watch(ctx context.Context, sink func(datastore.Update)) error {
 	ctx = withHaste(ctx)
 	w := &watching{s: s, sink: sink, intake: datastore.NewIntake()}
+	w.intake.AdvertiseClusterIPs(s.opts.ClusterIPs)
 	f, err := w.discover(ctx)
 	if err != nil {
 		return err

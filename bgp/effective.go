@@ -114,6 +114,9 @@ func (w *lines) peer(c *Config, p *Peer) {
 	if b := p.BFD; b.Multiplier != 0 {
 		set(valBFD, fmt.Sprintf("{interval: %v, multiplier: %d, hops: %s}", b.Interval, b.Multiplier, b.Hops))
 	}
+	if p.MaxPrefixes != 0 {
+		set(valLimit, fmt.Sprint(p.MaxPrefixes))
+	}
 	if p.AllowOwnAS != 0 {
 		set(valAllowed, fmt.Sprint(p.AllowOwnAS))
 	}

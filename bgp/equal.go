@@ -38,6 +38,7 @@ func Resets(p, q *Peer) []string {
 	note(p.RestartTime == q.RestartTime, "restart time")
 	note(p.Keepalive == q.Keepalive, "keepalive time")
 	note(p.TTLSecurity == q.TTLSecurity, "TTL security")
+	note(p.MaxPrefixes == q.MaxPrefixes, "bound of prefixes")
 	note(p.AllowOwnAS == q.AllowOwnAS, "allowed own AS numbers")
 	note(p.Password == q.Password, "password")
 	note((p.Held == "") == (q.Held == ""), "whether the session may start")

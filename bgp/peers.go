@@ -40,6 +40,7 @@ func (m *maker) mesh() {
 				Source:      "Node " + n.Name + " (mesh)",
 				Node:        n.Name,
 				BFD:         m.bfd(m.bgp.MeshBFD, remote.Addr(), false),
+				MaxPrefixes: m.bgp.MeshMaxPrefixes,
 			}
 			if m.explain {
 				p.Sources = m.meshSources(n, f)
@@ -225,6 +226,7 @@ func (m *maker) fromResource(b *cluster.BGPPeer, kind string, a netip.Addr, port
 		KeepNextHop: b.KeepNextHop,
 		SelfNextHop: b.SelfNextHop,
 		TTLSecurity: b.TTLSecurity,
+		MaxPrefixes: b.MaxPrefixes,
 		Source:      "BGPPeer " + b.Name,
 	}
 	p.BFD = m.bfd(b.BFD, a, b.ReachableBy.IsValid())

@@ -371,6 +371,37 @@ func BenchmarkPlan(b *testing.B) {
 	}
 }
 
+// TestMaxPrefixes: the mesh has a bound of its own, and another one is a new session.
+func TestMaxPrefixes(t *testing.T) {
+	conf := cluster.DefaultBGP()
+	conf.MeshMaxPrefixes = 50
+	objects := cluster.Objects{
+		Nodes: []*cluster.Node{node("a", "192.0.2.1/24", ""), node("b", "192.0.2.2/24", "")}, BGP: conf,
+		Peers: []*cluster.BGPPeer{{Name: "tor", PeerIP: netip.MustParseAddr("192.0.2.254"), ASN: 1, MaxPrefixes: 7}},
+	}
+	planner := &bgp.Planner{Explain: true}
+	cfg, problems := planner.Plan(cluster.Build(objects), "a", nil)
+	if len(problems) > 0 || len(cfg.Peers) != 2 || cfg.Peers[0].MaxPrefixes != 7 || cfg.Peers[1].MaxPrefixes != 50 {
+		t.Fatalf("%+v, %v", cfg.Peers, problems)
+	}
+	said := 0
+	for _, l := range bgp.Effective(&cfg) {
+		switch {
+		case l.Text == "    maxPrefixes: 7" && l.Source == "BGPPeer tor metadata.annotations",
+			l.Text == "    maxPrefixes: 50" && l.Source == "BGPConfiguration default metadata.annotations":
+			said++
+		}
+	}
+	if said != 2 {
+		t.Errorf("the bounds are not in the effective configuration with their sources: %v", bgp.Effective(&cfg))
+	}
+	other := cfg.Peers[0]
+	other.MaxPrefixes = 8
+	if why := bgp.Resets(&cfg.Peers[0], &other); len(why) != 1 || why[0] != "bound of prefixes" {
+		t.Errorf("%v", why)
+	}
+}
+
 // TestBFD: where nobody says how far away a peer is, the node's own subnets do.
 func TestBFD(t *testing.T) {
 	auto := cluster.BFD{Interval: 50 * time.Millisecond, Multiplier: 3}

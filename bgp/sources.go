@@ -26,6 +26,7 @@ const (
 	valNextHop   = "nextHop"
 	valClient    = "routeReflectorClient"
 	valBFD       = "bfd"
+	valLimit     = "maxPrefixes"
 )
 
 const ruleOfStrings = "of two nodes the one whose address sorts higher as a string dials"
@@ -84,7 +85,7 @@ func (m *maker) meshSources(n *cluster.Node, f cluster.Family) map[string]string
 		valLocalAddr: "Node " + m.self.Name + " " + addressField(f), valPassive: ruleOfStrings,
 		valRestart:   m.global("spec.nodeMeshMaxRestartTime", m.bgp.MeshMaxRestartTime == cluster.DefaultBGP().MeshMaxRestartTime),
 		valKeepalive: mesh, valTTL: mesh, valNextHop: mesh, valPassword: "BGPConfiguration default spec.nodeMeshPassword",
-		valBFD: "BGPConfiguration default metadata.annotations",
+		valBFD: "BGPConfiguration default metadata.annotations", valLimit: "BGPConfiguration default metadata.annotations",
 	}
 }
 
@@ -101,7 +102,7 @@ func (m *maker) resourceSources(p *Peer, b *cluster.BGPPeer) {
 		valTTL: field("ttlSecurity", b.TTLSecurity == 0), valPassword: field("password", false),
 		valNextHop: field("nextHopMode", !b.KeepNextHop && !b.SelfNextHop), valAllowed: field("numAllowedLocalASNumbers", b.AllowOwnAS == 0),
 		valLocalAS: field("localASNumber", b.LocalASN == 0), valLocalAddr: field("sourceAddress", !b.NoSource),
-		valClient: "Node " + m.self.Name + " spec.bgp.routeReflectorClusterID", valBFD: p.Source + " metadata.annotations",
+		valClient: "Node " + m.self.Name + " spec.bgp.routeReflectorClusterID", valBFD: p.Source + " metadata.annotations", valLimit: p.Source + " metadata.annotations",
 	}
 	if !b.NoSource {
 		p.Sources[valLocalAddr] = fmt.Sprintf("Node %s %s", m.self.Name, addressField(cluster.FamilyOf(p.Addr)))

@@ -43,6 +43,7 @@ type Peer struct {
 	Keepalive   time.Duration // 0 = a third of the hold time
 	TTLSecurity uint8         // hops; 0 = off, multihop with TTL 64
 	AllowOwnAS  uint8         // how often our own AS may be in a path from this peer
+	MaxPrefixes uint32        // that the peer may send; more end the session for some minutes. 0 = no bound
 	Password    Password      // TCP MD5 (RFC 2385); "" = none
 	// Held, when not empty, says why the session must not be started although it is wanted, and what to do about it.
 	Held        string

@@ -64,6 +64,9 @@ func (s *Speaker) peer(p *bgp.Peer) *api.Peer {
 			AddPaths:          &api.AddPaths{Config: &api.AddPathsConfig{Receive: true}},
 		}},
 	}
+	if p.MaxPrefixes != 0 {
+		out.AfiSafis[0].PrefixLimits = &api.PrefixLimit{Family: apiFamily(p.Addr), MaxPrefixes: p.MaxPrefixes}
+	}
 	if s.cfg.External(p) || p.Client {
 		out.GracefulRestart.DeferralTime = deferralExternal
 	}

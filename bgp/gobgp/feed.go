@@ -38,11 +38,12 @@ type feed struct {
 	dirty    []*dest // what is to be delivered, in the order in which it changed first
 	seen     attributes
 	sessions map[netip.Addr]*session
-	changed  bool // sessions are to be reported
-	ready    bool // an Apply has been made, so the sessions are the ones to wait for
-	inSync   bool // this server has heard from every session, or waited long enough
-	told     bool // Events.InSync has been called
-	expired  bool // the wait is over
+	changed  bool         // sessions are to be reported
+	over     []netip.Addr // peers that have sent too much
+	ready    bool         // an Apply has been made, so the sessions are the ones to wait for
+	inSync   bool         // this server has heard from every session, or waited long enough
+	told     bool         // Events.InSync has been called
+	expired  bool         // the wait is over
 	timer    *time.Timer
 	closed   bool
 
@@ -251,6 +252,7 @@ func (f *feed) stale(peer netip.Addr, stale bool) {
 // batch is what is delivered in one go.
 type batch struct {
 	learned []bgp.Learned
+	over    []netip.Addr
 	peers   bool
 	inSync  bool
 }
@@ -280,6 +282,7 @@ func (f *feed) take() batch {
 	}
 	clear(f.dirty)
 	f.dirty = f.dirty[:0]
+	b.over, f.over = f.over, nil
 	b.peers, f.changed = f.changed, false
 	return b
 }
@@ -329,6 +332,9 @@ func (s *Speaker) deliver(ctx context.Context) {
 		}
 		b := s.feed.take()
 		s.elevate(ctx, b.learned)
+		for _, a := range b.over {
+			s.overLimit(ctx, a)
+		}
 		if len(b.learned) > 0 && ev.Learned != nil && ctx.Err() == nil {
 			ev.Learned(b.learned)
 		}

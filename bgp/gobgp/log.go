@@ -22,6 +22,8 @@ const (
 	keyKept     = "routesKept"
 	keyPrefix   = "prefix"
 	keyMessage  = "gobgp"
+	keyLimit    = "maxPrefixes"
+	keyPause    = "triedAgainAfter"
 )
 
 // logAdapter is the slog.Handler that GoBGP writes to. GoBGP logs at length what sessions do, which we say ourselves once per

@@ -160,7 +160,7 @@ func (s *Speaker) refresh(ctx context.Context, was, is *bgp.Config) error {
 	for i := range is.Peers {
 		p := &is.Peers[i]
 		old := before[p.Addr]
-		if old == nil || p.Held != "" || len(bgp.Resets(old, p)) > 0 {
+		if old == nil || s.absent(p) || len(bgp.Resets(old, p)) > 0 {
 			continue // a new session begins with the new rules
 		}
 		if !bgp.EqualRules(old.Import, p.Import) || c.ways && asks(p.Import) {
@@ -220,7 +220,7 @@ func (s *Speaker) elevate(ctx context.Context, learned []bgp.Learned) {
 	}
 	for i := range s.cfg.Peers {
 		p := &s.cfg.Peers[i]
-		if p.Held != "" || !s.cfg.External(p) && !p.Client {
+		if s.absent(p) || !s.cfg.External(p) && !p.Client {
 			continue
 		}
 		if err := s.srv.ResetPeer(ctx, &api.ResetPeerRequest{Address: p.Addr.String(), Soft: true, Direction: api.ResetPeerRequest_DIRECTION_OUT}); err != nil {

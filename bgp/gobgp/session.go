@@ -100,6 +100,10 @@ func (f *feed) state(gen int, p *apiutil.Peer, at time.Time) {
 	if gen != f.gen || s == nil || !known {
 		return // but not after close: hangUp waits for the sessions to go down
 	}
+	if p.State.AdminState == api.PeerState_ADMIN_STATE_PFX_CT && now == stateIdle && !f.closed {
+		f.over = append(f.over, s.peer.Addr)
+		f.kick()
+	}
 	if s.restarting && p.State.DisconnectReason == api.PeerState_DISCONNECT_REASON_RESTART_TIMER_EXPIRED {
 		s.restarting = false // may come in any state but Established, and leads to Idle, from Idle too
 		s.fail("the peer did not come back within its restart time", bgp.CauseUnanswered)

@@ -27,6 +27,8 @@ type Options struct {
 	Restarting bool
 	// SyncTimeout bounds the wait for End-of-RIB from all peers; 0 = 120 s, the restart time peers give us.
 	SyncTimeout time.Duration
+	// LimitPause is how long a peer is left alone that has sent more than Peer.MaxPrefixes; 0 = five minutes.
+	LimitPause time.Duration
 }
 
 // Speaker is a GoBGP server made to follow a bgp.Config. It implements bgp.Speaker.
@@ -40,6 +42,7 @@ type Speaker struct {
 	cfg       bgp.Config
 	originate map[netip.Prefix]bgp.Origination
 	peers     map[netip.Addr]bgp.Peer
+	limited   map[netip.Addr]*time.Timer // peers that are out of the server for having sent too much, until it fires
 	policy    policies
 	stopped   bool
 
@@ -59,6 +62,9 @@ func New(opts Options) (*Speaker, error) {
 	}
 	if opts.SyncTimeout == 0 {
 		opts.SyncTimeout = bgp.DefaultRestartTime
+	}
+	if opts.LimitPause == 0 {
+		opts.LimitPause = limitPause
 	}
 	s := &Speaker{opts: opts, feed: newFeed(opts.Log)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -146,6 +152,7 @@ func (s *Speaker) start(ctx context.Context, cfg bgp.Config) error {
 	s.cfg = bgp.Config{ASN: cfg.ASN, RouterID: cfg.RouterID, ListenPort: cfg.ListenPort, ListenAddrs: cfg.ListenAddrs}
 	s.originate = make(map[netip.Prefix]bgp.Origination)
 	s.peers = make(map[netip.Addr]bgp.Peer)
+	s.limited = make(map[netip.Addr]*time.Timer)
 	s.policy.program, s.policy.learned = nil, nil
 	return nil
 }
@@ -193,6 +200,9 @@ func (s *Speaker) end(ctx context.Context, graceful bool) {
 func (s *Speaker) halt(ctx context.Context, graceful bool) {
 	if s.srv == nil {
 		return
+	}
+	for a := range s.limited {
+		s.forgive(a)
 	}
 	if graceful {
 		s.hangUp(ctx)
@@ -324,7 +334,7 @@ func (s *Speaker) PathDown(ctx context.Context, peer netip.Addr, controlPlane bo
 	defer s.mu.Unlock()
 	p, ok := s.peers[peer]
 	restarting := s.feed.isRestarting(peer)
-	if !ok || s.srv == nil || p.Held != "" || controlPlane && restarting {
+	if !ok || s.srv == nil || s.absent(&p) || controlPlane && restarting {
 		return nil
 	}
 	s.feed.lost(peer, pathDead)
@@ -351,8 +361,9 @@ const pathDead = "BFD: the path is down"
 // removePeer ends a session. DeletePeer leaves the password on the listening sockets, where it would keep the same address from
 // ever connecting without one; UpdatePeer takes it away. The peer is down between the two.
 func (s *Speaker) removePeer(ctx context.Context, p *bgp.Peer) error {
-	if p.Held != "" {
-		return nil // never was there
+	if s.absent(p) {
+		s.forgive(p.Addr)
+		return nil // is not there
 	}
 	if p.Password != "" {
 		bare := *p

@@ -54,6 +54,7 @@ func (o *BGPConfiguration) Config() (*cluster.BGPConfig, []cluster.Problem) {
 	c.ignored(s, &conf)
 	c.onlyChecked(s)
 	conf.MeshBFD = c.bfd(o.Annotations)
+	conf.MeshMaxPrefixes = c.maxPrefixes(o.Annotations)
 	return &conf, c.problems
 }
 
@@ -240,6 +241,7 @@ func (o *BGPPeer) Peer() (*cluster.BGPPeer, []cluster.Problem) {
 	c.peerRemote(p, s)
 	c.reachable(p, s)
 	p.BFD = c.bfd(o.Annotations)
+	p.MaxPrefixes = c.maxPrefixes(o.Annotations)
 	if s.LocalWorkloadSelector != "" {
 		c.add("spec.localWorkloadSelector", "is not supported yet, and a session without it would not do what was asked for: leave it out, or use another BGP speaker for this peer")
 	}

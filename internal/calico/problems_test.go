@@ -103,6 +103,8 @@ func TestProblems(t *testing.T) {
 		{"mode and keep", peer("peerSelector: all()\nnextHopMode: Other"), `7 BGPPeer p spec.nextHopMode: "Other" is not known: write Auto, Self or Keep`},
 		{"BFD", fmt.Sprintf(head, "BGPPeer", "p", "  annotations:\n    caracal.net/bfd: interval=50ms, multiplier=0\nspec: {peerSelector: all()}"),
 			`5 BGPPeer p metadata.annotations[caracal.net/bfd]: "multiplier=0" is not known: write on, off, or settings as in interval=50ms,multiplier=3,hops=single, with an interval from 10ms to 1m0s, a multiplier from 1 to 255, and hops single, multihop or auto`},
+		{"bound of prefixes", fmt.Sprintf(head, "BGPPeer", "p", "  annotations: {caracal.net/max-prefixes: '0'}\nspec: {peerSelector: all()}"),
+			`5 BGPPeer p metadata.annotations[caracal.net/max-prefixes]: "0" is not a number of prefixes: write one from 1 to 2147483647, or leave it out for no bound`},
 		{"empty filter", peer("peerSelector: all()\nfilters: [a, '']"), `7 BGPPeer p spec.filters[1]: is empty: write the name of a BGPFilter`},
 
 		{"mesh password without a mesh", config("nodeToNodeMeshEnabled: false\nnodeMeshPassword: {secretKeyRef: {name: s, key: k}}\nnodeMeshMaxRestartTime: 2m"),

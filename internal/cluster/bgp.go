@@ -33,6 +33,8 @@ type BGPConfig struct {
 	ServiceClusterIPs, ServiceExternalIPs, ServiceLoadBalancerIPs []netip.Prefix
 	// MeshBFD is for the sessions of the node-to-node mesh.
 	MeshBFD BFD
+	// MeshMaxPrefixes bounds what each of them may bring; 0 = no bound.
+	MeshMaxPrefixes uint32
 	// Programs is what BIRD, in whose place we are, programs beside a Felix (programClusterRoutes).
 	Programs ClusterRoutes
 	// NoServiceAggregation: serviceLoadBalancerAggregation is Disabled, so single addresses are announced.
@@ -116,6 +118,7 @@ type BGPPeer struct {
 	Password       SecretKey
 	ManualReverse  bool // reversePeering: Manual: no session back on the nodes that are the peers
 	BFD            BFD
+	MaxPrefixes    uint32 // that a session may bring; 0 = no bound
 }
 
 // BFD is how dead paths to a peer are found (RFC 5880); the zero BFD is none.
@@ -218,7 +221,7 @@ func EqualAdvertisements(a, b []Advertisement) bool {
 
 func equalBGP(a, b *BGPConfig) bool {
 	return a.ASN == b.ASN && a.Mesh == b.Mesh && a.ListenPort == b.ListenPort && a.BindNodeIP == b.BindNodeIP &&
-		a.MeshMaxRestartTime == b.MeshMaxRestartTime && a.MeshPassword == b.MeshPassword && a.MeshBFD == b.MeshBFD && a.NormalPriority4 == b.NormalPriority4 &&
+		a.MeshMaxRestartTime == b.MeshMaxRestartTime && a.MeshPassword == b.MeshPassword && a.MeshBFD == b.MeshBFD && a.MeshMaxPrefixes == b.MeshMaxPrefixes && a.NormalPriority4 == b.NormalPriority4 &&
 		a.NormalPriority6 == b.NormalPriority6 && maps.Equal(a.NodeListenPorts, b.NodeListenPorts) &&
 		EqualAdvertisements(a.Advertisements, b.Advertisements) && maps.EqualFunc(a.NodeAdvertisements, b.NodeAdvertisements, EqualAdvertisements) &&
 		slices.Equal(a.IgnoredInterfaces, b.IgnoredInterfaces) && slices.Equal(a.ServiceClusterIPs, b.ServiceClusterIPs) &&

@@ -49,6 +49,11 @@
 //
 // # Timers
 //
+// A peer that sends more prefixes than its Peer.MaxPrefixes is taken out of the server, which drops its routes at once, and put back after five
+// minutes or with another bound. GoBGP counts its whole table on each UPDATE for that, so a bound makes large tables of single-prefix UPDATEs
+// slow to receive. A peer that takes nothing of what is sent to it for eight minutes loses its session (RFC 9687) by a socket option of its
+// connection's (sockets_linux.go); until then GoBGP keeps what it is to be told.
+//
 // Hold 90 s, keepalive 30 s, unless the peer has a keepalive time of its own. Connections are tried after 1.5 to 2 s and then every 5 s (as in Calico). After a session was lost
 // GoBGP stays idle for 5 s (a constant of its own) and refuses connections meanwhile; so a session returns after 5 to 10 s.
 //
@@ -56,7 +61,7 @@
 //
 // RFC 4271 (BGP-4), 4760 (multiprotocol), 4724 (graceful restart), 8538 (its N bit), 6793 (four-octet AS), 7606 (revised error
 // handling: a broken attribute costs its routes, not the session), 7911 (add-path, receiving only), 2918 (route
-// refresh), 5082 (TTL security), 2385 (MD5), 4456 (reflection), 1997 and 8092 (communities), 4486 and 9003 (Cease subcodes), 8654 (extended messages).
+// refresh), 5082 (TTL security), 2385 (MD5), 4456 (reflection), 1997 and 8092 (communities), 4486 and 9003 (Cease subcodes), 8654 (extended messages), 9687 (the bound on sending).
 //
 // # Known deviations and limits
 //

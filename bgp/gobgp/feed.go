@@ -38,12 +38,13 @@ type feed struct {
 	dirty    []*dest // what is to be delivered, in the order in which it changed first
 	seen     attributes
 	sessions map[netip.Addr]*session
-	changed  bool         // sessions are to be reported
-	over     []netip.Addr // peers that have sent too much
-	ready    bool         // an Apply has been made, so the sessions are the ones to wait for
-	inSync   bool         // this server has heard from every session, or waited long enough
-	told     bool         // Events.InSync has been called
-	expired  bool         // the wait is over
+	changed  bool                    // sessions are to be reported
+	over     []netip.Addr            // peers that have sent too much
+	up       map[netip.Addr]struct{} // peers whose session has come up
+	ready    bool                    // an Apply has been made, so the sessions are the ones to wait for
+	inSync   bool                    // this server has heard from every session, or waited long enough
+	told     bool                    // Events.InSync has been called
+	expired  bool                    // the wait is over
 	timer    *time.Timer
 	closed   bool
 
@@ -253,6 +254,7 @@ func (f *feed) stale(peer netip.Addr, stale bool) {
 type batch struct {
 	learned []bgp.Learned
 	over    []netip.Addr
+	up      map[netip.Addr]struct{}
 	peers   bool
 	inSync  bool
 }
@@ -283,6 +285,7 @@ func (f *feed) take() batch {
 	clear(f.dirty)
 	f.dirty = f.dirty[:0]
 	b.over, f.over = f.over, nil
+	b.up, f.up = f.up, nil
 	b.peers, f.changed = f.changed, false
 	return b
 }
@@ -332,6 +335,7 @@ func (s *Speaker) deliver(ctx context.Context) {
 		}
 		b := s.feed.take()
 		s.elevate(ctx, b.learned)
+		s.boundSending(b.up)
 		for _, a := range b.over {
 			s.overLimit(ctx, a)
 		}

@@ -1,17 +1,12 @@
 package gobgp
 
 import (
-	"cmp"
 	"context"
 	"net/netip"
-	"os"
-	"strconv"
 	"time"
 
 	"github.com/osrg/gobgp/v4/api"
 	"golang.org/x/sys/unix"
-
-	"github.com/caracal-net/caracal/bgp"
 )
 
 // hangUpTime bounds the wait for GoBGP to notice that its connections are gone.
@@ -20,7 +15,11 @@ const hangUpTime = 2 * time.Second
 // hangUp ends all connections the way a killed process does. GoBGP has no call for it: told to stop, it first drops what it
 // learned from one peer and tells the eBGP peers it has not come to yet, which would cost them paths that a graceful restart
 // is to keep. So the sockets are shut down behind its back, and it is waited for that no session is up any more.
-func (s *Speaker) hangUp(ctx context.Context) { s.downWith(ctx, s.shutdownSockets) }
+func (s *Speaker) hangUp(ctx context.Context) {
+	s.downWith(ctx, func(up map[netip.Addr]struct{}) {
+		s.sockets(up, func(fd int) { _ = unix.Shutdown(fd, unix.SHUT_RDWR) })
+	})
+}
 
 // sayGoodbye ends all sessions with Cease/Administrative Shutdown. StopBgp would send Peer De-configured, but it closes
 // accepted connections without waiting for that to be on its way, and then peers would keep our routes.
@@ -68,45 +67,4 @@ func (f *feed) established() map[netip.Addr]struct{} {
 		}
 	}
 	return up
-}
-
-// shutdownSockets shuts down every TCP socket of this process that is a session of ours: its remote address is a
-// peer's, its local address the peer's LocalAddr where one is set, and one of its ports the BGP port of that side.
-func (s *Speaker) shutdownSockets(peers map[netip.Addr]struct{}) {
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return
-	}
-	for _, e := range entries {
-		fd, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		remote, ok := endpoint(unix.Getpeername(fd))
-		if !ok {
-			continue
-		}
-		if _, is := peers[remote.Addr()]; !is {
-			continue
-		}
-		local, ok := endpoint(unix.Getsockname(fd))
-		p := s.peers[remote.Addr()]
-		if !ok || p.LocalAddr.IsValid() && p.LocalAddr != local.Addr() || local.Port() != listenPort(&s.cfg) && remote.Port() != cmp.Or(p.Port, bgp.DefaultPort) {
-			continue
-		}
-		_ = unix.Shutdown(fd, unix.SHUT_RDWR)
-	}
-}
-
-func endpoint(sa unix.Sockaddr, err error) (netip.AddrPort, bool) {
-	if err != nil {
-		return netip.AddrPort{}, false
-	}
-	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port)), true
-	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), uint16(sa.Port)), true
-	}
-	return netip.AddrPort{}, false
 }

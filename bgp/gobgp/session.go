@@ -131,6 +131,10 @@ func (f *feed) state(gen int, p *apiutil.Peer, at time.Time) {
 func (f *feed) cameUp(s *session, p *apiutil.Peer) {
 	s.eor, s.said, s.ended = false, false, ""
 	s.ups++
+	if f.up == nil {
+		f.up = make(map[netip.Addr]struct{})
+	}
+	f.up[s.peer.Addr] = struct{}{}
 	s.routerID = p.State.RouterID
 	s.ours, s.theirs = capabilities(p.State.LocalCap), capabilities(p.State.RemoteCap)
 	s.noRestart = !slices.ContainsFunc(p.State.RemoteCap, func(c gobgp.ParameterCapabilityInterface) bool {

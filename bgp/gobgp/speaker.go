@@ -27,6 +27,8 @@ type Options struct {
 	Restarting bool
 	// SyncTimeout bounds the wait for End-of-RIB from all peers; 0 = 120 s, the restart time peers give us.
 	SyncTimeout time.Duration
+	// SendHold is how long a peer may take nothing of what is sent to it; 0 = eight minutes.
+	SendHold time.Duration
 	// LimitPause is how long a peer is left alone that has sent more than Peer.MaxPrefixes; 0 = five minutes.
 	LimitPause time.Duration
 }
@@ -62,6 +64,9 @@ func New(opts Options) (*Speaker, error) {
 	}
 	if opts.SyncTimeout == 0 {
 		opts.SyncTimeout = bgp.DefaultRestartTime
+	}
+	if opts.SendHold == 0 {
+		opts.SendHold = sendHold
 	}
 	if opts.LimitPause == 0 {
 		opts.LimitPause = limitPause

@@ -1,5 +1,6 @@
 // Command benchfib measures how fast what BGP brings reaches the kernel: caracald, BIRD 2 and FRR, each alone in a namespace, with one
-// injector of ours in a neighbour namespace.
+// injector of ours in a neighbour namespace: tables of one peer or of a hundred, loaded, moved to another next hop and withdrawn, single
+// changes, memory and processor time.
 //
 // The clock starts with the first octet of the first UPDATE and is stopped by the kernel's own route notifications, which one
 // listener of ours reads in the router's namespace, the same for everybody. What a chain costs that does nothing but what
@@ -17,6 +18,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -29,10 +31,11 @@ func main() {
 	o := options{}
 	flag.StringVar(&o.daemon, "caracald", "bin/caracald", "the daemon to measure")
 	flag.IntVar(&o.runs, "runs", 2, "how often each measurement is made; best and median are printed")
+	flag.IntVar(&o.changes, "changes", 200, "how many single changes are made, with nothing behind them and with the largest table")
 	flag.DurationVar(&o.idle, "idle", 10*time.Second, "how long CPU use at rest is measured, once a system; 0 = not")
 	flag.DurationVar(&o.limit, "limit", 10*time.Minute, "when to give up")
 	flag.StringVar(&o.profile, "perf", "", "a directory: perf(1) records what caracald does meanwhile there")
-	sizes := flag.String("prefixes", "1000,10000,100000", "how many prefixes are announced")
+	tables := flag.String("tables", "1000,10000,100000", "how many prefixes are announced, by one peer or (100x1000) by each of several")
 	flag.BoolVar(&o.loadOnly, "load-only", false, "announce once and nothing else, for profiles")
 	only := flag.String("only", "", "measure these alone: caracald,bird2,frr,read,write,bare")
 	flag.Parse()
@@ -40,7 +43,7 @@ func main() {
 	defer cancel()
 	ctx, stop := context.WithTimeout(ctx, o.limit)
 	defer stop()
-	err := o.parse(*sizes, *only)
+	err := o.parse(*tables, *only)
 	if err == nil {
 		err = run(ctx, &o)
 	}
@@ -53,21 +56,49 @@ func main() {
 type options struct {
 	daemon   string
 	runs     int
+	changes  int
 	idle     time.Duration
 	limit    time.Duration
 	profile  string
 	loadOnly bool
-	sizes    []int
+	tables   []table
 	only     map[string]bool
 }
 
-func (o *options) parse(sizes, only string) (err error) {
-	for s := range strings.SplitSeq(sizes, ",") {
-		n, err := strconv.Atoi(s)
-		if err != nil || n < 2 || n > maxPrefixes {
-			return fmt.Errorf("-prefixes %q: want numbers from 2 to %d", sizes, maxPrefixes)
+// table is what is announced: so many prefixes by each of so many peers.
+type table struct{ peers, each int }
+
+func (t table) size() int { return t.peers * t.each }
+
+func (t table) String() string {
+	if t.peers == 1 {
+		return strconv.Itoa(t.each)
+	}
+	return fmt.Sprintf("%d x %d", t.peers, t.each)
+}
+
+func parseTable(s string) (t table, err error) {
+	first, second, several := strings.Cut(s, "x")
+	if !several {
+		first, second = "1", s
+	}
+	t.peers, err = strconv.Atoi(first)
+	if err == nil {
+		t.each, err = strconv.Atoi(second)
+	}
+	if err != nil || t.peers < 1 || t.peers > maxPeers || t.each < 2 || t.size() > maxPrefixes {
+		return t, fmt.Errorf("-tables: %q: want PREFIXES or PEERSxPREFIXES, up to %d peers, from 2 to %d prefixes in all", s, maxPeers, maxPrefixes)
+	}
+	return t, nil
+}
+
+func (o *options) parse(tables, only string) (err error) {
+	for s := range strings.SplitSeq(tables, ",") {
+		t, err := parseTable(s)
+		if err != nil {
+			return err
 		}
-		o.sizes = append(o.sizes, n)
+		o.tables = append(o.tables, t)
 	}
 	if only != "" {
 		o.only = map[string]bool{}
@@ -85,22 +116,22 @@ func run(ctx context.Context, o *options) error {
 	subjects := []subject{daemonSubject{o}, routerSubject{peers.BIRD2}, routerSubject{peers.FRR}}
 	floors := []subject{readSubject{}, writeSubject{}, bareSubject{}}
 	results := results{}
-	for _, n := range o.sizes {
+	for _, t := range o.tables {
 		for i := range o.runs {
 			for _, s := range append(floors, subjects...) {
-				if o.only != nil && !o.only[s.name()] {
+				if o.only != nil && !o.only[s.name()] || t.peers > 1 && isFloor(s) {
 					continue
 				}
 				if what := s.missing(); what != "" {
 					results.skip(s.name(), what)
 					continue
 				}
-				m := measurement{options: o, subject: s, n: n, deep: n == o.sizes[len(o.sizes)-1], last: i == o.runs-1, bare: n == o.sizes[0]}
+				m := measurement{options: o, subject: s, table: t, n: t.size(), deep: t == o.largest(), bare: t == o.tables[0], last: i == o.runs-1}
 				f, err := m.run(ctx)
 				if err != nil {
-					return fmt.Errorf("%s, %d prefixes: %w", s.name(), n, err)
+					return fmt.Errorf("%s, %s prefixes: %w", s.name(), t, err)
 				}
-				results.add(s.name(), n, f)
+				results.add(s.name(), t, f)
 			}
 		}
 	}
@@ -109,6 +140,19 @@ func run(ctx context.Context, o *options) error {
 	}
 	results.print(os.Stdout, o)
 	return nil
+}
+
+// largest is the table behind which single changes are measured, and memory and processor at rest.
+func (o *options) largest() table {
+	return slices.MaxFunc(o.tables, func(a, b table) int { return a.size() - b.size() })
+}
+
+func isFloor(s subject) bool {
+	switch s.(type) {
+	case readSubject, writeSubject, bareSubject:
+		return true
+	}
+	return false
 }
 
 // The prefixes are blocks as Calico makes them, from the beginning of 10.0.0.0/8.
@@ -122,10 +166,10 @@ func prefix(i int) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(a >> 24), byte(a >> 16), byte(a >> 8), byte(a)}), blockBits)
 }
 
-func prefixes(n int) []netip.Prefix {
+func prefixes(from, n int) []netip.Prefix {
 	out := make([]netip.Prefix, n)
 	for i := range out {
-		out[i] = prefix(i)
+		out[i] = prefix(from + i)
 	}
 	return out
 }

@@ -18,7 +18,6 @@ import (
 
 const (
 	stepLimit = 30 * time.Second // of one step; the slowest takes two
-	flaps     = 100
 	// flapRest lets a system come to rest between two changes, so that each is measured alone.
 	flapRest = 3 * time.Millisecond
 	settle   = time.Second
@@ -30,32 +29,39 @@ const (
 type measurement struct {
 	*options
 	subject subject
-	n       int
-	deep    bool // flaps behind a full table are measured
-	last    bool // the last run: what is measured once is measured now
+	table   table
+	n       int  // prefixes in all
+	deep    bool // flaps behind a full table are measured, and what it costs at rest
 	bare    bool // flaps with nothing behind them are measured
+	last    bool // the last run: what is measured once is measured now
 
-	place   *place
-	running running
-	session *injector.Session
+	place    *place
+	running  running
+	sessions []*injector.Session // by peer
 }
 
 // figures are what one measurement brings. What does not apply is empty.
 type figures struct {
 	load, move, withdraw time.Duration
-	flapsDeep, flapsBare []time.Duration
+	flapsDeep, flapsBare changes
 	cpu                  time.Duration // that loading took, until all was at rest again
-	resident             int64         // bytes, 0 = not measured
+	empty, resident      int64         // bytes before and after, 0 = not measured
 	idle                 float64       // share of a processor, < 0 = not measured
+}
+
+// changes are single changes: how long each took, and what it cost the system.
+type changes struct {
+	took []time.Duration
+	cpu  time.Duration // of one
 }
 
 func (m *measurement) run(ctx context.Context) (f figures, err error) {
 	f.idle = -1
-	if m.place, err = newPlace(); err != nil {
+	if m.place, err = newPlace(m.table.peers); err != nil {
 		return f, err
 	}
 	defer func() { err = errors.Join(err, m.place.close()) }()
-	if m.running, err = m.subject.start(ctx, m.place); err != nil {
+	if m.running, err = m.subject.start(ctx, m.place, m.table.peers); err != nil {
 		return f, err
 	}
 	defer func() {
@@ -65,47 +71,75 @@ func (m *measurement) run(ctx context.Context) (f figures, err error) {
 		err = errors.Join(err, m.running.stop())
 	}()
 	if m.running.write != nil {
-		f.load, err = m.place.fib.time(ctx, stepLimit, present(m.n), func() error { return m.running.write(ctx, prefixes(m.n)) })
+		f.load, err = m.place.fib.time(ctx, stepLimit, present(m.n), func() error { return m.running.write(ctx, prefixes(0, m.n)) })
 		return f, err
 	}
+	defer func() {
+		for _, s := range m.sessions {
+			s.Drop()
+		}
+	}()
 	if err := m.connect(ctx); err != nil {
 		return f, err
 	}
-	defer m.session.Drop()
 	if m.running.read != nil {
-		messages := m.encode(prefixes(m.n), injectorAddr)
-		f.load, err = m.running.read.time(ctx, stepLimit, m.n, func() error { return m.session.Send(messages) })
+		messages := m.announcement(peerAddr)
+		f.load, err = m.running.read.time(ctx, stepLimit, m.n, func() error { return m.sendAll(messages) })
 		return f, err
 	}
 	return f, m.measure(ctx, &f)
 }
 
-func (m *measurement) connect(ctx context.Context) (err error) {
+// connect brings up every session.
+func (m *measurement) connect(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, stepLimit)
 	defer cancel()
-	m.session, err = injector.Dial(ctx, injector.Options{
-		NS: &m.place.injector, ASN: asn, RouterID: injectorAddr, Local: injectorAddr, Remote: netip.AddrPortFrom(routerAddr, 179),
-		RestartTime: 120 * time.Second,
-	})
-	if err != nil {
-		return err
+	for k := range m.table.peers {
+		addr := peerAddr(k)
+		s, err := injector.Dial(ctx, injector.Options{
+			NS: &m.place.injector, ASN: asn, RouterID: addr, Local: addr, Remote: netip.AddrPortFrom(routerAddr, 179),
+			RestartTime: 120 * time.Second,
+		})
+		if err != nil {
+			return err
+		}
+		m.sessions = append(m.sessions, s)
 	}
 	return sleep(ctx, settle/2) // the router may still be busy with its own start
 }
 
-func (m *measurement) encode(prefixes []netip.Prefix, via netip.Addr) []byte {
-	return m.session.Encode(injector.Announcement{Prefixes: prefixes, NextHop: via, LocalPref: localPref})
+// announcement encodes everything, by peer, each with a next hop.
+func (m *measurement) announcement(via func(peer int) netip.Addr) [][]byte {
+	out := make([][]byte, m.table.peers)
+	for k := range out {
+		out[k] = m.encode(k, prefixes(k*m.table.each, m.table.each), via(k))
+	}
+	return out
+}
+
+func (m *measurement) withdrawal() [][]byte {
+	out := make([][]byte, m.table.peers)
+	for k := range out {
+		out[k] = m.sessions[k].EncodeWithdrawal(prefixes(k*m.table.each, m.table.each)...)
+	}
+	return out
+}
+
+func (m *measurement) encode(peer int, prefixes []netip.Prefix, via netip.Addr) []byte {
+	return m.sessions[peer].Encode(injector.Announcement{Prefixes: prefixes, NextHop: via, LocalPref: localPref})
 }
 
 // measure takes the figures of a whole chain.
 func (m *measurement) measure(ctx context.Context, f *figures) (err error) {
-	whole := prefixes(m.n)
-	here, there, gone := m.encode(whole, injectorAddr), m.encode(whole, otherHop), m.session.EncodeWithdrawal(whole...)
+	here, there, gone := m.announcement(peerAddr), m.announcement(func(int) netip.Addr { return otherHop }), m.withdrawal()
+	if f.empty, err = resident(m.running.pids); err != nil {
+		return err
+	}
 	stop, err := m.record()
 	if err != nil {
 		return err
 	}
-	before, err := cpuTime(m.running.pids)
+	before, err := m.cpuTime()
 	if err != nil {
 		return err
 	}
@@ -113,10 +147,13 @@ func (m *measurement) measure(ctx context.Context, f *figures) (err error) {
 	if err := errors.Join(err, stop()); err != nil {
 		return fmt.Errorf("announce: %w", err)
 	}
-	if err := errors.Join(m.session.EndOfRIB(false), sleep(ctx, settle)); err != nil {
+	for _, s := range m.sessions {
+		err = errors.Join(err, s.EndOfRIB(false))
+	}
+	if err := errors.Join(err, sleep(ctx, settle)); err != nil {
 		return err
 	}
-	after, err := cpuTime(m.running.pids)
+	after, err := m.cpuTime()
 	if err != nil {
 		return err
 	}
@@ -148,46 +185,79 @@ func (m *measurement) measure(ctx context.Context, f *figures) (err error) {
 			return fmt.Errorf("flap with an empty table: %w", err)
 		}
 	}
-	return m.session.Err()
+	for _, s := range m.sessions {
+		err = errors.Join(err, s.Err())
+	}
+	return err
 }
 
-func (m *measurement) send(ctx context.Context, met func(*fib) bool, messages []byte) (time.Duration, error) {
-	return m.place.fib.time(ctx, stepLimit, met, func() error { return m.session.Send(messages) })
+func (m *measurement) send(ctx context.Context, met func(*fib) bool, messages [][]byte) (time.Duration, error) {
+	return m.place.fib.time(ctx, stepLimit, met, func() error { return m.sendAll(messages) })
+}
+
+func (m *measurement) sendAll(messages [][]byte) error {
+	for k, b := range messages {
+		if len(b) == 0 {
+			continue
+		}
+		if err := m.sessions[k].Send(b); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // flap withdraws and announces one prefix after the other and returns how long each change took to the kernel.
-func (m *measurement) flap(ctx context.Context) ([]time.Duration, error) {
+func (m *measurement) flap(ctx context.Context) (c changes, err error) {
 	random := rand.New(rand.NewPCG(1, 2))
-	var took []time.Duration
-	for range flaps {
+	before, err := m.cpuTime()
+	if err != nil {
+		return c, err
+	}
+	for range m.changes / 2 {
 		i := random.IntN(m.n)
+		k := i / m.table.each
+		withdraw, announce := make([][]byte, k+1), make([][]byte, k+1)
+		withdraw[k], announce[k] = m.sessions[k].EncodeWithdrawal(prefix(i)), m.encode(k, []netip.Prefix{prefix(i)}, peerAddr(k))
 		steps := []struct {
 			met      func(*fib) bool
-			messages []byte
-		}{{absent(i), m.session.EncodeWithdrawal(prefix(i))}, {there(i), m.encode([]netip.Prefix{prefix(i)}, injectorAddr)}}
+			messages [][]byte
+		}{{absent(i), withdraw}, {there(i), announce}}
 		if !m.place.fib.has(i) {
 			steps[0], steps[1] = steps[1], steps[0] // the table is empty, and is so again afterwards
 		}
 		for _, s := range steps {
 			d, err := m.send(ctx, s.met, s.messages)
 			if err != nil {
-				return nil, err
+				return c, err
 			}
-			took = append(took, d)
+			c.took = append(c.took, d)
 			if err := sleep(ctx, flapRest); err != nil {
-				return nil, err
+				return c, err
 			}
 		}
 	}
-	return took, nil
+	after, err := m.cpuTime()
+	c.cpu = (after - before) / time.Duration(len(c.took))
+	return c, err
+}
+
+// cpuTime is 0 for what runs in this process.
+func (m *measurement) cpuTime() (time.Duration, error) {
+	if len(m.running.pids) == 0 {
+		return 0, nil
+	}
+	return cpuTime(m.running.pids)
 }
 
 // costs measures memory and processor at rest.
 func (m *measurement) costs(ctx context.Context, f *figures) (err error) {
-	if m.deep && m.idle > 0 {
+	if m.deep || m.table.peers > 1 {
 		if err := sleep(ctx, rest); err != nil {
 			return err
 		}
+	}
+	if m.deep && m.idle > 0 {
 		if f.idle, err = idleCPU(ctx, m.running.pids, m.idle); err != nil {
 			return err
 		}
@@ -204,7 +274,7 @@ func (m *measurement) record() (stop func() error, err error) {
 	if err := os.MkdirAll(m.profile, 0o755); err != nil {
 		return nil, err
 	}
-	name := filepath.Join(m.profile, fmt.Sprintf("caracald-%d.data", m.n))
+	name := filepath.Join(m.profile, fmt.Sprintf("caracald-%d-%d.data", m.table.peers, m.table.each))
 	cmd := exec.Command("perf", "record", "-q", "-g", "-F", "4000", "-p", strconv.Itoa(m.running.pids[0]), "-o", name)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {

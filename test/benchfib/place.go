@@ -10,7 +10,7 @@ import (
 	"github.com/caracal-net/caracal/internal/netns"
 )
 
-// The wire: the router, the injector, and next hops beside the injector that need not answer.
+// The wire: the router, the injector with an address for each peer that it plays, and a next hop beside it that need not answer.
 var (
 	routerAddr   = netip.MustParseAddr("192.0.2.1")
 	injectorAddr = netip.MustParseAddr("192.0.2.2")
@@ -20,9 +20,18 @@ var (
 const (
 	asn        = 64512 // Calico's default; the session is iBGP, as between nodes
 	localPref  = 2147483647 - 1024
-	hopOctet   = 2 // last octets of injectorAddr and otherHop
-	otherOctet = 3
+	otherOctet = 3 // last octet of otherHop
+	firstPeer  = 4 // last octet of the second peer's address
+	maxPeers   = 200
 )
+
+// peerAddr is the address of the k-th peer.
+func peerAddr(k int) netip.Addr {
+	if k == 0 {
+		return injectorAddr
+	}
+	return netip.AddrFrom4([4]byte{192, 0, 2, byte(firstPeer + k - 1)})
+}
 
 // place is where one measurement happens: two namespaces, a wire between them, a directory.
 type place struct {
@@ -31,7 +40,7 @@ type place struct {
 	fib              *fib
 }
 
-func newPlace() (p *place, err error) {
+func newPlace(peers int) (p *place, err error) {
 	p = &place{}
 	defer func() {
 		if err != nil {
@@ -57,6 +66,11 @@ func newPlace() (p *place, err error) {
 		{p.router, "address add " + routerAddr.String() + "/24 dev eth0"}, {p.injector, "address add " + injectorAddr.String() + "/24 dev eth0"},
 	} {
 		if _, err = l.ns.Run("ip", strings.Fields(l.line)...); err != nil {
+			return p, err
+		}
+	}
+	for k := 1; k < peers; k++ {
+		if _, err = p.injector.Run("ip", "address", "add", peerAddr(k).String()+"/24", "dev", "eth0"); err != nil {
 			return p, err
 		}
 	}

@@ -20,7 +20,7 @@ import (
 type subject interface {
 	name() string
 	missing() string // what is to be installed first, "" for nothing
-	start(ctx context.Context, p *place) (running, error)
+	start(ctx context.Context, p *place, peers int) (running, error)
 }
 
 // running is a subject in its place.
@@ -40,11 +40,12 @@ type routerSubject struct{ kind peers.Kind }
 func (s routerSubject) name() string    { return string(s.kind) }
 func (s routerSubject) missing() string { return peers.Missing(s.kind) }
 
-func (s routerSubject) start(ctx context.Context, p *place) (running, error) {
-	r, err := peers.Start(ctx, s.kind, p.router, p.dir, peers.Config{
-		ASN: asn, RouterID: routerAddr, Kernel: true,
-		Neighbours: []peers.Neighbour{{Addr: injectorAddr, ASN: asn, Local: routerAddr, Passive: true}},
-	})
+func (s routerSubject) start(ctx context.Context, p *place, n int) (running, error) {
+	cfg := peers.Config{ASN: asn, RouterID: routerAddr, Kernel: true}
+	for k := range n {
+		cfg.Neighbours = append(cfg.Neighbours, peers.Neighbour{Addr: peerAddr(k), ASN: asn, Local: routerAddr, Passive: true})
+	}
+	r, err := peers.Start(ctx, s.kind, p.router, p.dir, cfg)
 	if err != nil {
 		return running{}, err
 	}
@@ -72,19 +73,24 @@ apiVersion: projectcalico.org/v3
 kind: Node
 metadata: {name: self}
 spec: {bgp: {ipv4Address: %s/24}}
----
+`
+
+const peerManifest = `---
 apiVersion: projectcalico.org/v3
 kind: BGPPeer
-metadata: {name: injector}
+metadata: {name: peer%d}
 spec: {peerIP: %s, asNumber: %d}
 `
 
-func (s daemonSubject) start(_ context.Context, p *place) (running, error) {
+func (s daemonSubject) start(_ context.Context, p *place, n int) (running, error) {
 	store := filepath.Join(p.dir, "cluster")
 	if err := os.Mkdir(store, 0o755); err != nil {
 		return running{}, err
 	}
-	text := fmt.Sprintf(manifests, blockBits, routerAddr, injectorAddr, asn)
+	text := fmt.Sprintf(manifests, blockBits, routerAddr)
+	for k := range n {
+		text += fmt.Sprintf(peerManifest, k, peerAddr(k), asn)
+	}
 	if err := os.WriteFile(filepath.Join(store, "all.yaml"), []byte(text), 0o644); err != nil {
 		return running{}, err
 	}
@@ -135,7 +141,7 @@ type readSubject struct{}
 func (readSubject) name() string    { return "read" }
 func (readSubject) missing() string { return "" }
 
-func (readSubject) start(ctx context.Context, p *place) (running, error) {
+func (readSubject) start(ctx context.Context, p *place, _ int) (running, error) {
 	r := &reader{}
 	stop, err := listen(ctx, p, r.update)
 	return running{stop: stop, read: r}, err
@@ -147,7 +153,7 @@ type bareSubject struct{}
 func (bareSubject) name() string    { return "bare" }
 func (bareSubject) missing() string { return "" }
 
-func (bareSubject) start(ctx context.Context, p *place) (running, error) {
+func (bareSubject) start(ctx context.Context, p *place, _ int) (running, error) {
 	w, err := newWriter(p)
 	if err != nil {
 		return running{}, err
@@ -162,7 +168,7 @@ type writeSubject struct{}
 func (writeSubject) name() string    { return "write" }
 func (writeSubject) missing() string { return "" }
 
-func (writeSubject) start(_ context.Context, p *place) (running, error) {
+func (writeSubject) start(_ context.Context, p *place, _ int) (running, error) {
 	w, err := newWriter(p)
 	if err != nil {
 		return running{}, err

@@ -11,19 +11,19 @@ import (
 // results are the figures of every run by system and number of prefixes.
 type results struct {
 	order   []string
-	runs    map[string]map[int][]figures
+	runs    map[string]map[table][]figures
 	skipped map[string]string
 }
 
-func (r *results) add(name string, n int, f figures) {
+func (r *results) add(name string, t table, f figures) {
 	if r.runs == nil {
-		r.runs = map[string]map[int][]figures{}
+		r.runs = map[string]map[table][]figures{}
 	}
 	if r.runs[name] == nil {
-		r.runs[name] = map[int][]figures{}
+		r.runs[name] = map[table][]figures{}
 		r.order = append(r.order, name)
 	}
-	r.runs[name][n] = append(r.runs[name][n], f)
+	r.runs[name][t] = append(r.runs[name][t], f)
 }
 
 func (r *results) skip(name, what string) {
@@ -49,21 +49,20 @@ func title(name string) string {
 func (r *results) print(out io.Writer, o *options) {
 	fmt.Fprintf(out, "from the first UPDATE sent to the last notification of the kernel, best / median of %d\n\n", o.runs)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "system\tprefixes\tannounce all\tto caracald\tCPU for it\tnew next hop for all\twithdraw all\tresident\tidle CPU")
-	for _, n := range o.sizes {
+	fmt.Fprintln(w, "system\tprefixes\tannounce all\tto caracald\tCPU for it\tnew next hop for all\twithdraw all\tresident\tfor 100,000 paths\tidle CPU")
+	for _, t := range o.tables {
 		for _, name := range r.order {
-			r.row(w, name, n)
+			r.row(w, name, t)
 		}
-		fmt.Fprintln(w, "\t\t\t\t\t\t\t\t")
+		fmt.Fprintln(w, "\t\t\t\t\t\t\t\t\t")
 	}
 	_ = w.Flush()
-	fmt.Fprintf(out, "one prefix withdrawn or announced, from the UPDATE to the kernel's notification, %d changes\n\n", 2*flaps)
+	fmt.Fprintf(out, "one prefix withdrawn or announced, from the UPDATE to the kernel's notification, %d changes\n\n", o.changes)
 	w = tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "system\troutes behind it\tp50\tp99\tmost")
+	fmt.Fprintln(w, "system\troutes behind it\tp50\tp99\tmost\tCPU for one")
 	for _, name := range r.order {
-		r.flapRow(w, name, 0, o.sizes[0], func(f *figures) []time.Duration { return f.flapsBare })
-		last := o.sizes[len(o.sizes)-1]
-		r.flapRow(w, name, last, last, func(f *figures) []time.Duration { return f.flapsDeep })
+		r.flapRow(w, name, 0, o.tables[0], func(f *figures) changes { return f.flapsBare })
+		r.flapRow(w, name, o.largest().size(), o.largest(), func(f *figures) changes { return f.flapsDeep })
 	}
 	_ = w.Flush()
 	for name, what := range r.skipped {
@@ -71,39 +70,50 @@ func (r *results) print(out io.Writer, o *options) {
 	}
 }
 
-func (r *results) row(w io.Writer, name string, n int) {
-	runs := r.runs[name][n]
+func (r *results) row(w io.Writer, name string, t table) {
+	runs := r.runs[name][t]
+	if len(runs) == 0 {
+		return
+	}
 	best, median := bestAndMedian(runs, func(f *figures) time.Duration { return f.load })
 	ratio := "-"
-	if ours := r.runs["caracald"][n]; len(ours) > 0 {
+	if ours := r.runs["caracald"][t]; len(ours) > 0 {
 		_, m := bestAndMedian(ours, func(f *figures) time.Duration { return f.load })
 		ratio = fmt.Sprintf("%.2f", float64(median)/float64(m))
 	}
-	memory, idle := "-", "-"
+	memory, paths, idle := "-", "-", "-"
 	for _, f := range runs {
 		if f.resident > 0 {
 			memory = fmt.Sprintf("%d MiB", f.resident>>20)
+		}
+		if f.resident > 0 && t.size() >= 10_000 { // of fewer it is noise
+			paths = fmt.Sprintf("%d MiB", (f.resident-f.empty)*100_000/int64(t.size())>>20)
 		}
 		if f.idle >= 0 {
 			idle = fmt.Sprintf("%.2f %%", 100*f.idle)
 		}
 	}
-	fmt.Fprintf(w, "%s\t%d\t%s / %s\t%s\t%s\t%s\t%s\t%s\t%s\n", title(name), n, milliseconds(best), milliseconds(median), ratio,
+	fmt.Fprintf(w, "%s\t%s\t%s / %s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", title(name), t, milliseconds(best), milliseconds(median), ratio,
 		both(runs, func(f *figures) time.Duration { return f.cpu }),
-		both(runs, func(f *figures) time.Duration { return f.move }), both(runs, func(f *figures) time.Duration { return f.withdraw }), memory, idle)
+		both(runs, func(f *figures) time.Duration { return f.move }), both(runs, func(f *figures) time.Duration { return f.withdraw }), memory, paths, idle)
 }
 
-func (r *results) flapRow(w io.Writer, name string, behind, n int, of func(*figures) []time.Duration) {
+func (r *results) flapRow(w io.Writer, name string, behind int, t table, of func(*figures) changes) {
 	var took []time.Duration
-	runs := r.runs[name][n]
+	cpu := "-"
+	runs := r.runs[name][t]
 	for i := range runs {
-		took = append(took, of(&runs[i])...)
+		c := of(&runs[i])
+		took = append(took, c.took...)
+		if c.cpu > 0 {
+			cpu = milliseconds(c.cpu)
+		}
 	}
 	if len(took) == 0 {
 		return
 	}
 	slices.Sort(took)
-	fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\n", title(name), behind, milliseconds(took[len(took)/2]), milliseconds(took[len(took)*99/100]), milliseconds(took[len(took)-1]))
+	fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", title(name), behind, milliseconds(took[len(took)/2]), milliseconds(took[len(took)*99/100]), milliseconds(took[len(took)-1]), cpu)
 }
 
 func both(runs []figures, of func(*figures) time.Duration) string {

@@ -2,7 +2,7 @@
 // run. When it is told to stop it writes cpu.pprof and allocs.pprof into the directory CARACAL_PROFILES names.
 //
 //	go build -o /tmp/profiled ./test/benchfib/profiled
-//	CARACAL_PROFILES=/tmp go run ./test/benchfib -caracald /tmp/profiled -only caracald -prefixes 100000 -runs 1 -idle 0
+//	CARACAL_PROFILES=/tmp go run ./test/benchfib -caracald /tmp/profiled -only caracald -tables 100000 -runs 1 -idle 0 -load-only
 //	go tool pprof -sample_index=alloc_space /tmp/profiled /tmp/allocs.pprof
 package main
 

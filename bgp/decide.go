@@ -71,8 +71,7 @@ func (f *forward) equal(g *forward) bool {
 type lastForward struct {
 	forward *forward
 	pool    *cluster.Pool
-	peer    string
-	gateway netip.Addr
+	path    *Path
 	v6      bool
 }
 
@@ -155,8 +154,8 @@ func (r *Routes) forward(p netip.Prefix, pool *cluster.Pool, paths []Path) *forw
 	if len(paths) > 1 {
 		return r.sharedForward(p, pool, paths)
 	}
-	if l.forward == nil || l.pool != pool || l.gateway != paths[0].NextHop || l.v6 != p.Addr().Is6() || l.peer != paths[0].Peer {
-		*l = lastForward{r.sharedForward(p, pool, paths), pool, paths[0].Peer, paths[0].NextHop, p.Addr().Is6()}
+	if l.path != &paths[0] || l.pool != pool || l.v6 != p.Addr().Is6() {
+		*l = lastForward{r.sharedForward(p, pool, paths), pool, &paths[0], p.Addr().Is6()}
 	}
 	return l.forward
 }

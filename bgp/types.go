@@ -90,8 +90,8 @@ type Reach struct {
 
 // Path is one path learned from a peer, after import rules.
 type Path struct {
-	Prefix    netip.Prefix
-	Peer      string // Peer.Name
+	Prefix    netip.Prefix // empty in Learned, so that prefixes can share their paths
+	Peer      string       // Peer.Name
 	PeerAddr  netip.Addr
 	NextHop   netip.Addr
 	LocalPref uint32 // 100 when the peer sent none (eBGP)
@@ -105,7 +105,8 @@ type Path struct {
 	Best        bool    // among the equal best paths, all of which are used
 }
 
-// Learned is a change in what is known of one prefix: all usable equal best paths, empty when none is left.
+// Learned is a change in what is known of one prefix: all usable equal best paths, empty when none is left. Prefixes with the same paths
+// may share the slice, which nobody writes to.
 type Learned struct {
 	Prefix netip.Prefix
 	Paths  []Path

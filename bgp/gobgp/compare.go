@@ -16,7 +16,7 @@ type comparison struct {
 	touched []netip.Prefix             // ranges that are in one Announce only
 	old     map[netip.Prefix]bgp.Route // originations before
 	now     map[netip.Prefix]bgp.Route
-	learned []bgp.Path // that touched lets through
+	learned []bgp.Learned // that touched lets through
 	sources map[netip.Addr]*bgp.Peer
 	known   []known
 }
@@ -46,7 +46,9 @@ func (s *Speaker) comparison(was, is *bgp.Config) *comparison {
 	for i := range is.Peers {
 		c.sources[is.Peers[i].Addr] = &is.Peers[i]
 	}
-	s.feed.each(func(_ netip.Prefix, paths []bgp.Path) { c.learned = append(c.learned, paths...) })
+	s.feed.each(func(p netip.Prefix, paths []bgp.Path) {
+		c.learned = append(c.learned, bgp.Learned{Prefix: p, Paths: paths})
+	})
 	return c
 }
 
@@ -103,16 +105,13 @@ func (c *comparison) ask(old, now *bgp.Peer, everything bool) bool {
 			return true
 		}
 	}
-	for i := range c.learned {
-		path := &c.learned[i]
-		if !concerns(path.Prefix) || !c.passedOn(path, now) {
-			continue
-		}
-		if r := bgp.RouteOf(path); c.otherwise(old, now, r, r) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(c.learned, func(l bgp.Learned) bool {
+		return concerns(l.Prefix) && slices.ContainsFunc(l.Paths, func(path bgp.Path) bool {
+			path.Prefix = l.Prefix
+			r := bgp.RouteOf(&path)
+			return c.passedOn(&path, now) && c.otherwise(old, now, r, r)
+		})
+	})
 }
 
 // passedOn reports whether paths of a source are for a peer at all (RFC 4271 section 9.2, RFC 4456 section 6).

@@ -22,10 +22,10 @@ import (
 // only for the router id that the path in hand came with.
 type dest struct {
 	prefix netip.Prefix
-	dirty  bool // is in the feed's list of what has changed
-	paths  []bgp.Path
-	// retained are the paths a former server of this process had, until the new one is in sync.
-	retained []bgp.Path
+	paths  []bgp.Path // without the prefix: others may have the same
+	// retained: the paths are what a former server of this process had, until the new one has some, or is in sync.
+	retained bool
+	dirty    bool // is in the feed's list of what has changed
 }
 
 // feed collects news of the server until deliver fetches them. Its size is that of the table, whatever the rate of changes.
@@ -37,6 +37,7 @@ type feed struct {
 	table    map[netip.Prefix]*dest
 	dirty    []*dest // what is to be delivered, in the order in which it changed first
 	seen     attributes
+	single   []bgp.Path // filed last where a prefix has one path
 	sessions map[netip.Addr]*session
 	changed  bool                    // sessions are to be reported
 	over     []netip.Addr            // peers that have sent too much
@@ -82,7 +83,7 @@ func (f *feed) each(do func(netip.Prefix, []bgp.Path)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for p, d := range f.table {
-		do(p, d.now())
+		do(p, d.paths)
 	}
 }
 
@@ -91,14 +92,9 @@ func (f *feed) retain() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.gen++ // nothing the old server says from here on counts
+	f.setStale(true, func(d *dest, _ *bgp.Path) bool { return !d.retained })
 	for _, d := range f.table {
-		if len(d.paths) > 0 {
-			d.retained = slices.Clone(d.paths)
-			for i := range d.retained {
-				d.retained[i].Stale = true
-			}
-		}
-		d.paths = nil
+		d.retained = true
 		f.mark(d)
 	}
 	clear(f.sessions)
@@ -187,29 +183,51 @@ func (f *feed) file(p *apiutil.Path) {
 		d = &dest{prefix: prefix}
 		f.table[prefix] = d
 	}
-	i := slices.IndexFunc(d.paths, func(o bgp.Path) bool { return o.PeerAddr == p.PeerAddress && o.ID == p.RemoteID })
+	known := d.paths
+	if d.retained {
+		known = nil
+	}
+	i := slices.IndexFunc(known, func(o bgp.Path) bool { return o.PeerAddr == p.PeerAddress && o.ID == p.RemoteID })
 	if withdraw {
-		if i >= 0 && d.paths[i].RouterID == routerID(p) {
-			d.paths = without(d.paths, i)
-			f.changedPaths(d)
+		if i >= 0 && known[i].RouterID == routerID(p) {
+			d.paths = without(known, i)
+			f.mark(d)
 		}
 		return
 	}
-	path := bgp.Path{Prefix: prefix, PeerAddr: p.PeerAddress, ID: p.RemoteID, RouterID: routerID(p), Stale: p.Stale, Best: true}
+	path := bgp.Path{PeerAddr: p.PeerAddress, ID: p.RemoteID, RouterID: routerID(p), Stale: p.Stale, Best: true}
 	f.seen.fill(&path, p.Attrs)
 	if s := f.sessions[p.PeerAddress]; s != nil {
 		path.Peer = s.peer.Name
 	}
 	if i >= 0 {
-		d.paths = without(d.paths, i)
+		known = without(known, i)
 	}
-	at, _ := slices.BinarySearchFunc(d.paths, path, comparePaths)
-	paths := make([]bgp.Path, len(d.paths)+1)
-	copy(paths, d.paths[:at])
-	paths[at] = path
-	copy(paths[at+1:], d.paths[at:])
-	d.paths = paths
-	f.changedPaths(d)
+	d.paths, d.retained = f.with(known, &path), false
+	f.mark(d)
+}
+
+// with returns a copy of a list and one more. Prefixes with one path, which most have, share it with the one before where it is the same.
+func (f *feed) with(paths []bgp.Path, path *bgp.Path) []bgp.Path {
+	if len(paths) == 0 {
+		if len(f.single) == 0 || !samePath(&f.single[0], path) {
+			f.single = []bgp.Path{*path}
+		}
+		return f.single
+	}
+	at, _ := slices.BinarySearchFunc(paths, *path, comparePaths)
+	out := make([]bgp.Path, 0, len(paths)+1)
+	return append(append(append(out, paths[:at]...), *path), paths[at:]...)
+}
+
+// samePath reports whether two paths are equal, with attributes that are read from the same object (attributes).
+func samePath(a, b *bgp.Path) bool {
+	return a.PeerAddr == b.PeerAddr && a.NextHop == b.NextHop && a.LocalPref == b.LocalPref && a.MED == b.MED && a.ID == b.ID && a.RouterID == b.RouterID &&
+		a.Stale == b.Stale && a.Peer == b.Peer && sameSlice(a.ASPath, b.ASPath) && sameSlice(a.Communities, b.Communities)
+}
+
+func sameSlice[T any](a, b []T) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
 // without returns a copy of a list less one of its members.
@@ -218,13 +236,6 @@ func without(paths []bgp.Path, i int) []bgp.Path {
 		return nil
 	}
 	return slices.Concat(paths[:i], paths[i+1:])
-}
-
-func (f *feed) changedPaths(d *dest) {
-	if len(d.paths) > 0 {
-		d.retained = nil
-	}
-	f.mark(d)
 }
 
 // mark has a prefix delivered.
@@ -238,15 +249,28 @@ func (f *feed) mark(d *dest) {
 // stale marks or unmarks every path of a peer. GoBGP does so too but tells nobody: to it a path with the same attributes is the
 // same path.
 func (f *feed) stale(peer netip.Addr, stale bool) {
+	f.setStale(stale, func(d *dest, p *bgp.Path) bool { return !d.retained && p.PeerAddr == peer })
+}
+
+// setStale marks or unmarks the paths that are asked for. What was one list of paths remains one.
+func (f *feed) setStale(stale bool, which func(*dest, *bgp.Path) bool) {
+	anew := make(map[*bgp.Path][]bgp.Path)
 	for _, d := range f.table {
-		for i := range d.paths {
-			if d.paths[i].PeerAddr != peer || d.paths[i].Stale == stale {
-				continue
-			}
-			d.paths = slices.Clone(d.paths)
-			d.paths[i].Stale = stale
-			f.mark(d)
+		if !slices.ContainsFunc(d.paths, func(p bgp.Path) bool { return p.Stale != stale && which(d, &p) }) {
+			continue
 		}
+		paths := anew[&d.paths[0]]
+		if paths == nil {
+			paths = slices.Clone(d.paths)
+			for i := range paths {
+				if which(d, &paths[i]) {
+					paths[i].Stale = stale
+				}
+			}
+			anew[&d.paths[0]] = paths
+		}
+		d.paths = paths
+		f.mark(d)
 	}
 }
 
@@ -276,7 +300,7 @@ func (f *feed) take() batch {
 		b.learned = make([]bgp.Learned, len(f.dirty))
 	}
 	for i, d := range f.dirty {
-		b.learned[i] = bgp.Learned{Prefix: d.prefix, Paths: d.now()}
+		b.learned[i] = bgp.Learned{Prefix: d.prefix, Paths: d.paths}
 		d.dirty = false
 		if len(b.learned[i].Paths) == 0 {
 			delete(f.table, d.prefix)
@@ -290,14 +314,6 @@ func (f *feed) take() batch {
 	return b
 }
 
-// now returns the paths in use.
-func (d *dest) now() []bgp.Path {
-	if len(d.paths) == 0 {
-		return d.retained
-	}
-	return d.paths
-}
-
 // comparePaths orders the paths of one prefix so that the order does not tell which came first.
 func comparePaths(a, b bgp.Path) int {
 	return cmp.Or(a.PeerAddr.Compare(b.PeerAddr), a.NextHop.Compare(b.NextHop))
@@ -306,8 +322,8 @@ func comparePaths(a, b bgp.Path) int {
 // release drops what a former server had learned and the present one has not.
 func (f *feed) release() {
 	for _, d := range f.table {
-		if d.retained != nil {
-			d.retained = nil
+		if d.retained {
+			d.paths, d.retained = nil, false
 			f.mark(d)
 		}
 	}

@@ -99,6 +99,54 @@ func TestAStreamIsDeliveredInPortions(t *testing.T) {
 	})
 }
 
+// TestFeedSharesPaths: prefixes of one UPDATE share one list of paths, when it turns stale too, and one that changes leaves the others alone.
+func TestFeedSharesPaths(t *testing.T) {
+	f := newFeed(slog.New(slog.DiscardHandler))
+	gen := f.begin()
+	update := func(pref uint32, n int) (list []*apiutil.Path) {
+		attr := gobgp.NewPathAttributeLocalPref(pref)
+		for i := range n {
+			p := testNews("10.0.0.1", 0, false)
+			p.Nlri, _ = gobgp.NewIPAddrPrefix(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 1, 0, byte(i)}), 32))
+			p.Attrs = []gobgp.PathAttributeInterface{attr}
+			list = append(list, p)
+		}
+		return list
+	}
+	shared := func(what string, b batch, want int, stale bool) {
+		t.Helper()
+		lists := map[*bgp.Path]int{}
+		for _, l := range b.learned {
+			if len(l.Paths) != 1 || l.Paths[0].Stale != stale || l.Paths[0].Prefix.IsValid() {
+				t.Fatalf("%s: %+v", what, l)
+			}
+			lists[&l.Paths[0]]++
+		}
+		if len(b.learned) != want || len(lists) != 1 {
+			t.Errorf("%s: %d prefixes with %d lists of paths, want %d with one", what, len(b.learned), len(lists), want)
+		}
+	}
+	f.learn(gen, update(7, 100))
+	shared("learned", f.take(), 100, false)
+	f.stale(peerAddr, true)
+	shared("stale", f.take(), 100, true)
+	f.stale(peerAddr, false)
+	shared("fresh again", f.take(), 100, false)
+	f.learn(gen, update(8, 1))
+	if b := f.take(); len(b.learned) != 1 || b.learned[0].Paths[0].LocalPref != 8 {
+		t.Errorf("changed: %+v", b)
+	}
+	f.each(func(p netip.Prefix, paths []bgp.Path) {
+		if want := map[bool]uint32{true: 8, false: 7}[p.Addr().As4()[3] == 0]; paths[0].LocalPref != want {
+			t.Errorf("%v has LOCAL_PREF %d, want %d", p, paths[0].LocalPref, want)
+		}
+	})
+	f.retain()
+	if b := f.take(); len(b.learned) != 100 || !b.learned[0].Paths[0].Stale {
+		t.Errorf("retained: %d prefixes", len(b.learned))
+	}
+}
+
 // TestFeedSharesAttributes: prefixes of one UPDATE share what is read from its attributes, and keep next hops of their own where those come
 // with the prefix.
 func TestFeedSharesAttributes(t *testing.T) {

@@ -55,7 +55,7 @@ func (r *Routes) again(st *cluster.State) {
 	clear(r.shared)
 	r.last = lastForward{}
 	r.ordered = false
-	for _, e := range r.all {
+	for _, e := range r.all.All() {
 		r.markEntry(e)
 	}
 	for p := range r.own {

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/caracal-net/caracal/internal/cluster"
+	"github.com/caracal-net/caracal/internal/prefixmap"
 	"github.com/caracal-net/caracal/routes"
 )
 
@@ -23,7 +24,7 @@ type Routes struct {
 	tunnel Tunnel
 
 	mu      sync.Mutex
-	all     map[netip.Prefix]*entry   // every prefix that was learned or said
+	all     prefixmap.Map[*entry]     // every prefix that was learned or said
 	dirty   []*entry                  // to be decided again by the next Plan
 	ordered bool                      // dirty is in the order of what was learned, and needs none other
 	learned int                       // prefixes with paths
@@ -62,7 +63,7 @@ const spareForwards = 1024
 
 // NewRoutes returns the Routes of a node that has heard nothing. tunnel may be nil where no IPIP pool can be served.
 func NewRoutes(node string, tunnel Tunnel) *Routes {
-	r := &Routes{node: node, tunnel: tunnel, all: make(map[netip.Prefix]*entry)}
+	r := &Routes{node: node, tunnel: tunnel}
 	r.reset()
 	return r
 }
@@ -75,9 +76,9 @@ func (r *Routes) Reset() {
 }
 
 func (r *Routes) reset() {
-	for p, e := range r.all {
+	for p, e := range r.all.All() {
 		if e.said, e.dirty = nil, false; len(e.paths) == 0 {
-			delete(r.all, p)
+			r.all.Delete(p)
 		}
 	}
 	r.dirty, r.ordered, r.said = nil, true, 0
@@ -103,7 +104,7 @@ func (r *Routes) LeaveNoEncap(why string) {
 func (r *Routes) Forget() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, e := range r.all {
+	for _, e := range r.all.All() {
 		r.setPaths(e, nil)
 	}
 	r.ordered = false
@@ -115,7 +116,7 @@ func (r *Routes) Learned(changes []Learned) {
 	defer r.mu.Unlock()
 	for i := range changes {
 		c := &changes[i]
-		e := r.all[c.Prefix]
+		e := r.all.Get(c.Prefix)
 		if e == nil {
 			e = r.add(c.Prefix)
 		}
@@ -125,7 +126,7 @@ func (r *Routes) Learned(changes []Learned) {
 
 func (r *Routes) add(p netip.Prefix) *entry {
 	e := &entry{prefix: p}
-	r.all[p] = e
+	r.all.Set(p, e)
 	return e
 }
 
@@ -141,7 +142,7 @@ func (r *Routes) setPaths(e *entry, paths []Path) {
 
 // mark has a prefix decided about again.
 func (r *Routes) mark(p netip.Prefix) {
-	e := r.all[p]
+	e := r.all.Get(p)
 	if e == nil {
 		e = r.add(p)
 	}
@@ -160,7 +161,7 @@ func (r *Routes) markEntry(e *entry) {
 func (r *Routes) Without(gone func(peer netip.Addr) bool) (lost, all int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, e := range r.all {
+	for _, e := range r.all.All() {
 		if len(e.paths) > 0 && !slices.ContainsFunc(e.paths, func(p Path) bool { return !gone(p.PeerAddr) }) {
 			lost++
 		}
@@ -226,7 +227,7 @@ const spareDirty = 4096
 
 // markWhole marks everything there is to decide about.
 func (r *Routes) markWhole() {
-	for _, e := range r.all {
+	for _, e := range r.all.All() {
 		r.markEntry(e)
 	}
 	for p := range r.own {
@@ -264,6 +265,6 @@ func (r *Routes) step(e *entry, ch *routes.Change, left int) {
 		r.said--
 	}
 	if e.said == nil && len(e.paths) == 0 {
-		delete(r.all, e.prefix)
+		r.all.Delete(e.prefix)
 	}
 }

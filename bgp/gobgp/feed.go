@@ -12,6 +12,7 @@ import (
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
 
 	"github.com/caracal-net/caracal/bgp"
+	"github.com/caracal-net/caracal/internal/prefixmap"
 )
 
 // dest is what is known of one prefix: its equal best paths, sorted. Most have one. The slice is replaced, never changed: it has been
@@ -34,7 +35,7 @@ type feed struct {
 
 	mu       sync.Mutex
 	gen      int // counts servers; news of an old one are dropped
-	table    map[netip.Prefix]*dest
+	table    prefixmap.Map[*dest]
 	dirty    []*dest // what is to be delivered, in the order in which it changed first
 	seen     attributes
 	single   []bgp.Path // filed last where a prefix has one path
@@ -55,7 +56,6 @@ type feed struct {
 func newFeed(log *slog.Logger) *feed {
 	return &feed{
 		log:      log,
-		table:    make(map[netip.Prefix]*dest),
 		sessions: make(map[netip.Addr]*session),
 		wake:     make(chan struct{}, 1),
 	}
@@ -82,7 +82,7 @@ func (f *feed) begin() int {
 func (f *feed) each(do func(netip.Prefix, []bgp.Path)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for p, d := range f.table {
+	for p, d := range f.table.All() {
 		do(p, d.paths)
 	}
 }
@@ -93,7 +93,7 @@ func (f *feed) retain() {
 	defer f.mu.Unlock()
 	f.gen++ // nothing the old server says from here on counts
 	f.setStale(true, func(d *dest, _ *bgp.Path) bool { return !d.retained })
-	for _, d := range f.table {
+	for _, d := range f.table.All() {
 		d.retained = true
 		f.mark(d)
 	}
@@ -175,13 +175,13 @@ func (f *feed) file(p *apiutil.Path) {
 		return
 	}
 	withdraw := p.Withdrawal || p.IsNexthopInvalid
-	d := f.table[prefix]
+	d := f.table.Get(prefix)
 	if d == nil {
 		if withdraw {
 			return
 		}
 		d = &dest{prefix: prefix}
-		f.table[prefix] = d
+		f.table.Set(prefix, d)
 	}
 	known := d.paths
 	if d.retained {
@@ -255,7 +255,7 @@ func (f *feed) stale(peer netip.Addr, stale bool) {
 // setStale marks or unmarks the paths that are asked for. What was one list of paths remains one.
 func (f *feed) setStale(stale bool, which func(*dest, *bgp.Path) bool) {
 	anew := make(map[*bgp.Path][]bgp.Path)
-	for _, d := range f.table {
+	for _, d := range f.table.All() {
 		if !slices.ContainsFunc(d.paths, func(p bgp.Path) bool { return p.Stale != stale && which(d, &p) }) {
 			continue
 		}
@@ -303,7 +303,7 @@ func (f *feed) take() batch {
 		b.learned[i] = bgp.Learned{Prefix: d.prefix, Paths: d.paths}
 		d.dirty = false
 		if len(b.learned[i].Paths) == 0 {
-			delete(f.table, d.prefix)
+			f.table.Delete(d.prefix)
 		}
 	}
 	clear(f.dirty)
@@ -321,7 +321,7 @@ func comparePaths(a, b bgp.Path) int {
 
 // release drops what a former server had learned and the present one has not.
 func (f *feed) release() {
-	for _, d := range f.table {
+	for _, d := range f.table.All() {
 		if d.retained {
 			d.paths, d.retained = nil, false
 			f.mark(d)

@@ -40,8 +40,8 @@ func TestFeedRouterID(t *testing.T) {
 		t.Fatalf("%+v", b)
 	}
 	f.learn(gen, []*apiutil.Path{testNews("10.0.0.2", 0, true), testNews("10.0.0.2", 7, true)})
-	if b := f.take(); len(b.learned) != 1 || len(b.learned[0].Paths) != 0 || len(f.table) != 0 {
-		t.Fatalf("%+v, table %v", b, f.table)
+	if b := f.take(); len(b.learned) != 1 || len(b.learned[0].Paths) != 0 || f.table.Len() != 0 {
+		t.Fatalf("%+v, %d left in the table", b, f.table.Len())
 	}
 }
 

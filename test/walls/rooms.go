@@ -15,8 +15,8 @@ func Rooms() []Room {
 	return []Room{
 		{"cmd/...", []string{"internal/...", "proto/..."}},
 		{"bfd", nil},
-		{"bgp", words},
-		{"bgp/gobgp", []string{"bgp"}},
+		{"bgp", append([]string{"internal/prefixmap"}, words...)},
+		{"bgp/gobgp", []string{"bgp", "internal/prefixmap"}},
 		{"ipip", words},
 		{"vxlan", words},
 		{"workload", []string{"internal/cluster", "internal/kernel", "routes"}},
@@ -32,6 +32,7 @@ func Rooms() []Room {
 		{"internal/kernel", nil},
 		{"internal/kernel/kerneltest", []string{"internal/kernel", "internal/netns", "test/need"}},
 		{"internal/delta", nil},
+		{"internal/prefixmap", nil},
 		{"internal/netns", nil},
 		{"internal/inspect", []string{"routes", "bgp", "proto/...", "internal/cluster", "internal/kernel"}},
 		{"internal/inspect/cli", []string{"internal/inspect", "internal/install", "proto/..."}},

@@ -33,8 +33,8 @@
 // event says that it is gone. What BIRD (protocol 12) and Felix (80; 3 on VXLAN
 // devices) left behind can be taken over within named destinations, unless that program shows that it lives (adopt.go).
 //
-// Settings: forwarding of the namespace, and forwarding and reverse path filter of our tunnel devices (settings.go). Those of other interfaces
-// are only looked at.
+// Settings: forwarding of the namespace, and forwarding and reverse path filter of our tunnel devices (settings.go), and what owners wish for
+// of single interfaces (settings_wished.go). Those of other interfaces are only looked at.
 //
 // New routes are written exclusively (NLM_F_EXCL). Only where the mirror shows a route of ours, and no foreign one, under
 // the key is it replaced. The kernel cannot be told what to replace: a foreign program that takes one of our keys in the

@@ -33,6 +33,7 @@ func (p *Programmer) applyEvent(e *kernel.Event) {
 		p.routeEvent(e)
 	case kernel.EventSysctl:
 		p.settings.event(&e.Netconf, e.Deleted)
+		p.settings.look(p.links.nameOf(e.Netconf.Link))
 	case kernel.EventNexthop:
 		if e.Deleted {
 			p.nexthopGone()

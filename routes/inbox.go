@@ -62,6 +62,9 @@ func (p *Programmer) Apply(owner Owner, c Change) {
 				if c.Links == nil {
 					c.Links = o.change.Links
 				}
+				if c.Settings == nil {
+					c.Settings = o.change.Settings
+				}
 				return true
 			})
 		}

@@ -1,6 +1,9 @@
 package routes
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // Routes calls yield with each of the host's own routes that is in force: of those to one destination the one with the lowest
 // metric. The order is not told. What yield gets must not be changed.
@@ -25,4 +28,17 @@ func (h *Host) RouteTo(p netip.Prefix) *HostRoute {
 		return nil
 	}
 	return &same[0]
+}
+
+// WithWorkloads returns the picture with more routes to workloads in it, such as those that are ours and therefore no part of it. The same picture
+// comes back where all of them are there already.
+func (h *Host) WithWorkloads(more []netip.Prefix) *Host {
+	all := slices.Concat(h.Workloads, more)
+	slices.SortFunc(all, netip.Prefix.Compare)
+	if all = slices.Compact(all); len(all) == len(h.Workloads) {
+		return h
+	}
+	c := *h
+	c.Workloads = all
+	return &c
 }

@@ -108,7 +108,7 @@ func New(o Options) *Programmer {
 		devices: map[string]*device{}, linkWishes: map[uint8][]Link{}, neighbours: newNeighbourTable(), settings: newSettings(o.Settings),
 		watchers: map[*watcher]struct{}{},
 	}
-	for _, owner := range []Owner{OwnerVXLAN, OwnerIPIP, OwnerBGP} {
+	for _, owner := range []Owner{OwnerWorkload, OwnerVXLAN, OwnerIPIP, OwnerBGP} {
 		p.rank(owner)
 	}
 	return p

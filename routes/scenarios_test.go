@@ -36,6 +36,7 @@ func scenarios() []scenario {
 		{"last address goes", lastAddressGoes},
 		{"preferred source goes", sourceGoes},
 		{"settings changed by another", settingsChanged},
+		{"settings that are wished for", settingsWished},
 		{"foreign route goes with its interface", foreignGoesWithItsInterface},
 		{"MTU of a route follows its interface", routeMTUFollows},
 		{"parent interface comes late", parentLate},

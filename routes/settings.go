@@ -12,13 +12,14 @@ import (
 )
 
 // settings are the sysctls that routing relies on: forwarding, and the reverse path filter. Those of the namespace and of our tunnel devices are
-// kept; those of other interfaces that our routes leave by are looked at and reported (docs/decisions/014-settings.md).
+// kept, and those that owners wish for; those of other interfaces that our routes leave by are looked at and reported (docs/decisions/014-settings.md).
 type settings struct {
 	on     bool
 	needed [2]bool // by family: something of that family has been wanted
 	conf   map[confKey]kernel.Netconf
 	dirty  bool
 	states map[kernel.Sysctl]*setting
+	wishes wishedSettings
 
 	wanted, done bool // to be read; read once
 	failures     int
@@ -113,6 +114,9 @@ func (p *Programmer) readSettings(ctx context.Context) {
 		}
 	}
 	t.conf, t.wanted, t.done, t.failures, t.dirty = fresh, false, true, 0, true
+	for _, w := range t.wishes.list {
+		w.look = true
+	}
 }
 
 // keepSettings writes what is not as wanted and ours to write, and reports the rest.
@@ -150,6 +154,7 @@ func (p *Programmer) keepSettings(ctx context.Context) {
 			}
 		}
 	}
+	p.keepWishes(ctx)
 	for name, s := range t.states {
 		if !s.seen {
 			delete(t.states, name)
@@ -161,7 +166,7 @@ func (p *Programmer) keepSettings(ctx context.Context) {
 func (p *Programmer) keepDevice(ctx context.Context, l *kernel.Link, c kernel.Netconf, used bool) {
 	d := p.devices[l.Name]
 	ours := d != nil && d.link.Kind == l.Kind
-	if !ours && !used || strings.Contains(l.Name, "/") {
+	if !ours && !used || strings.Contains(l.Name, "/") || len(p.settings.wishes.of[l.Name]) > 0 {
 		return
 	}
 	if c.Forwarding != kernel.Unsaid {

@@ -76,6 +76,77 @@ func settingsChanged(r *rig) {
 	r.wantSysctl(kernel.DeviceRPFilter(DeviceVXLAN), kernel.RPFilterLoose)
 }
 
+// settingsWished: what an owner wishes for of an interface is set when that comes, kept while it is there, whoever else writes to it, and left alone
+// when nobody wishes for it any more.
+func settingsWished(r *rig) {
+	const device = "cali1"
+	arp, localnet, filter := kernel.DeviceSetting(device, false, kernel.ProxyARP), kernel.DeviceSetting(device, false, kernel.RouteLocalnet), kernel.DeviceRPFilter(device)
+	all := []Setting{{filter, kernel.RPFilterStrict}, {localnet, 1}, {kernel.ProxyDelay(device), 0}, {arp, 1},
+		{kernel.DeviceForward(device, false), 1}, {kernel.DeviceSetting(device, true, kernel.ProxyNDP), 1}}
+	set := func() {
+		r.t.Helper()
+		for _, s := range all {
+			r.wantSysctl(s.Name, s.Value)
+		}
+		r.eventually(func() error {
+			for _, s := range r.p.Settings() {
+				if kernel.Sysctl(s.Name).Device() == device && s.Outcome != Installed {
+					return fmt.Errorf("%+v", s)
+				}
+			}
+			return nil
+		})
+	}
+	r.ready(whole())
+	r.apply(Change{Settings: all, Routes: []Route{{Dst: pfx("10.9.9.9/32"), Type: kernel.Unicast, Scope: kernel.ScopeLink, NextHops: []NextHop{{Device: device}}}}})
+	r.wait()
+	r.must(r.far.WriteSysctl(r.t.Context(), kernel.DeviceForward("default", false), 0))
+	link := r.wire(device)
+	set()
+	r.wire("other") // something else that has all settings looked at
+	r.wait()
+	set()
+	for _, s := range []struct {
+		name  kernel.Sysctl
+		value int
+	}{{arp, 0}, {filter, kernel.RPFilterLoose}, {kernel.DeviceForward(device, false), 0}} { // the kernel tells
+		r.must(r.far.WriteSysctl(r.t.Context(), s.name, s.value))
+		r.wait()
+		set()
+	}
+	r.must(r.far.WriteSysctl(r.t.Context(), localnet, 0)) // it does not
+	reread := func() {
+		r.t.Helper()
+		for range lies { // a fault may refuse it
+			if r.p.Resync(r.t.Context()) == nil {
+				break
+			}
+		}
+		r.wait()
+	}
+	reread()
+	set()
+	r.must(r.far.DeleteLink(r.t.Context(), link))
+	r.eventually(func() error {
+		for _, s := range r.p.Settings() {
+			if kernel.Sysctl(s.Name).Device() == device {
+				return fmt.Errorf("the interface is gone, and there is %+v", s)
+			}
+		}
+		return nil
+	})
+	r.wire(device)
+	set()
+	r.apply(Change{Settings: all[:1]})
+	r.wait()
+	r.must(r.far.WriteSysctl(r.t.Context(), arp, 0))
+	reread()
+	r.wantSysctl(filter, kernel.RPFilterStrict)
+	if r.sysctl(arp) != 0 {
+		r.t.Error("a setting that nobody wishes for any more is still kept")
+	}
+}
+
 // A setting that cannot be written is reported with the error, and written when it can be.
 func TestSettingRefused(t *testing.T) {
 	bubble(t, func(r *rig) {
@@ -104,6 +175,11 @@ func TestSettingsWithFaults(t *testing.T) {
 					r.patient = true
 					r.fake.Inject(f)
 					settingsChanged(r)
+				})
+				bubble(t, func(r *rig) {
+					r.patient = true
+					r.fake.Inject(f)
+					settingsWished(r)
 				})
 			})
 		}

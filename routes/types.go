@@ -15,9 +15,10 @@ type Owner string
 // The owners, in order of arbitration: for one kernel key the first of these that wants it wins and the others stay
 // visible as lost (compare Felix's route classes: VXLAN before IPIP before no encapsulation before blackholes).
 const (
-	OwnerVXLAN Owner = "vxlan" // routes from VTEPs and same-subnet VXLAN pools, device vxlan.calico
-	OwnerIPIP  Owner = "ipip"  // device tunl0; its routes come with OwnerBGP
-	OwnerBGP   Owner = "bgp"   // routes learned by BGP, and blackholes of own blocks in pools BGP serves
+	OwnerWorkload Owner = "workload" // this node's own workloads, to their interfaces
+	OwnerVXLAN    Owner = "vxlan"    // routes from VTEPs and same-subnet VXLAN pools, device vxlan.calico
+	OwnerIPIP     Owner = "ipip"     // device tunl0; its routes come with OwnerBGP
+	OwnerBGP      Owner = "bgp"      // routes learned by BGP, and blackholes of own blocks in pools BGP serves
 )
 
 // Metric is the FIB priority of every ordinary route we write (Calico >= 3.32: ipv4NormalRoutePriority).
@@ -99,6 +100,12 @@ type Neighbour struct {
 	MAC    [6]byte
 }
 
+// Setting is a desired sysctl of one interface, which is kept while the interface is there.
+type Setting struct {
+	Name  kernel.Sysctl
+	Value int
+}
+
 // Change is one step of an owner's desired state.
 type Change struct {
 	// Whole: Routes and Neighbours are the owner's whole set and everything else of that owner is withdrawn.
@@ -110,6 +117,8 @@ type Change struct {
 	WithdrawNeighbours []Neighbour
 	// Links is the owner's whole set of devices; nil leaves the devices as they are, empty withdraws all of them.
 	Links []Link
+	// Settings is the owner's whole set of sysctls, in the order in which they are to be written; nil leaves them as they are.
+	Settings []Setting
 	// Cause is why, for History: "datastore revision 812".
 	Cause string
 }

@@ -90,6 +90,9 @@ func (p *Programmer) applyChange(ctx context.Context, owner Owner, c *Change) {
 		p.linkWishes[rank] = c.Links
 		p.arbitrateDevices()
 	}
+	if c.Settings != nil {
+		p.settings.wish(rank, c.Settings)
+	}
 	if c.Whole {
 		p.turn[rank]++
 		p.routes.Grow(len(c.Routes) - p.routes.Len())

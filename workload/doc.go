@@ -1,11 +1,11 @@
 // Package workload plans the routes to this node's own workloads and the settings of their interfaces, as Felix keeps them, for
-// nodes where no Felix runs. Nothing calls it yet: it waits for the node's own Pods in the datastore.
+// nodes where no Felix runs (CARACAL_WORKLOAD_ROUTES).
 //
 // # What flows in and out
 //
-// In come the Endpoints of this node, by whoever reads Pods or WorkloadEndpoints, and the picture of the host. Out come the desired
-// routes of the owner "workload" (one for each address, to the interface, without a gateway), the settings of each interface, and
-// problems. Plan is pure: it keeps nothing, touches nothing and starts nothing.
+// In come the Endpoints of this node, which EndpointsOf makes of its Pods, and the picture of the host. Out come the desired
+// routes of the owner "workload" (one for each address, to the interface, without a gateway), the settings of each interface, which the
+// route programmer keeps as it keeps routes, and problems. Plan is pure: it keeps nothing, touches nothing and starts nothing.
 //
 //	10.244.3.9 dev cali0ef24ba13b3 scope link
 //
@@ -22,6 +22,6 @@
 // # Known deviations from Felix
 //
 // Two endpoints with one address are a problem and the first by namespace and name has it, on every run alike; Felix takes the lowest
-// endpoint ID and is silent. A workload whose interface is missing has a route that waits for it (no-device). The elevated metric
+// endpoint ID and is silent. A workload whose interface is missing has a route that waits for it (no-device), and is not announced. The elevated metric
 // of live migration is not known. rp_filter is set to strict, as Felix does where it does not filter by packet rules.
 package workload

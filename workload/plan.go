@@ -7,14 +7,12 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/caracal-net/caracal/internal/cluster"
 	"github.com/caracal-net/caracal/internal/kernel"
 	"github.com/caracal-net/caracal/routes"
 )
-
-// Owner is the owner of the routes.
-const Owner routes.Owner = "workload"
 
 // RuleOwn is why a route is wanted, as routes.Reason.Rule shows it.
 const RuleOwn = "workload of this node: to its interface"
@@ -24,8 +22,6 @@ type Endpoint struct {
 	Namespace, Pod string
 	// Addrs are its addresses of both families (status.podIPs).
 	Addrs []netip.Addr
-	// Ended says that its containers have ended (phase Succeeded or Failed): its addresses may be another's by now.
-	Ended bool
 }
 
 // Interface returns the name of the endpoint's interface on the host.
@@ -40,17 +36,22 @@ const (
 	digits = 11
 )
 
-// Setting is a sysctl of one interface.
-type Setting struct {
-	Name  kernel.Sysctl
-	Value int
-}
-
 // Output is one plan.
 type Output struct {
-	Change   routes.Change // whole, of Owner
-	Settings []Setting     // of the interfaces that are there, in the order in which they are to be written
+	Change   routes.Change  // whole, of routes.OwnerWorkload; settings in the order in which they are to be written
+	Here     []netip.Prefix // destinations whose interface is there, sorted
 	Problems []cluster.Problem
+}
+
+// EndpointsOf returns the Pods of a node, as Kubernetes names it, as Endpoints.
+func EndpointsOf(st *cluster.State, node string) (out []Endpoint) {
+	for _, p := range st.Pods() {
+		if p.Node == node {
+			namespace, name, _ := strings.Cut(p.Name, "/")
+			out = append(out, Endpoint{Namespace: namespace, Pod: name, Addrs: p.Addrs})
+		}
+	}
+	return out
 }
 
 // Plan works out what the endpoints need.
@@ -59,14 +60,11 @@ func Plan(endpoints []Endpoint, h *routes.Host) Output {
 	slices.SortFunc(endpoints, func(a, b Endpoint) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Pod, b.Pod))
 	})
-	out := Output{Change: routes.Change{Whole: true}}
+	out := Output{Change: routes.Change{Whole: true, Settings: []routes.Setting{}}}
 	holders := map[netip.Addr]*Endpoint{}
 	for i := range endpoints {
 		e := &endpoints[i]
-		if e.Ended {
-			continue
-		}
-		families := [2]bool{}
+		families, here := [2]bool{}, h.ByName(e.Interface()) != nil
 		for _, a := range e.Addrs {
 			a = a.Unmap()
 			if why := refused(e, a, holders, h); why != "" {
@@ -79,11 +77,13 @@ func Plan(endpoints []Endpoint, h *routes.Host) Output {
 			holders[a] = e
 			families[index(a)] = true
 			out.Change.Routes = append(out.Change.Routes, e.route(a))
+			if here {
+				out.Here = append(out.Here, netip.PrefixFrom(a, a.BitLen()))
+			}
 		}
-		if there(h, e.Interface()) {
-			out.Settings = append(out.Settings, settings(e.Interface(), families)...)
-		}
+		out.Change.Settings = append(out.Change.Settings, settings(e.Interface(), families)...)
 	}
+	slices.SortFunc(out.Here, netip.Prefix.Compare)
 	return out
 }
 
@@ -119,24 +119,22 @@ func index(a netip.Addr) int {
 	return 1
 }
 
-func there(h *routes.Host, name string) bool {
-	return slices.ContainsFunc(h.Interfaces, func(i routes.Interface) bool { return i.Name == name })
-}
-
 // settings are those of Felix and of the CNI plugin (configureProcSysForInterface, configureSysctls). The host answers all of the
 // workload's ARP and ND requests itself, at once, because the workload's gateway is an address that nobody has.
-func settings(device string, families [2]bool) (list []Setting) {
-	v4, v6 := kernel.Sysctl("net/ipv4/conf/"+device+"/"), kernel.Sysctl("net/ipv6/conf/"+device+"/")
+func settings(device string, families [2]bool) (list []routes.Setting) {
 	if families[0] {
 		list = append(list,
-			Setting{kernel.DeviceRPFilter(device), kernel.RPFilterStrict},
-			Setting{v4 + "route_localnet", 1}, // for NAT to services of the host's loopback
-			Setting{kernel.Sysctl("net/ipv4/neigh/" + device + "/proxy_delay"), 0},
-			Setting{v4 + "proxy_arp", 1},
-			Setting{kernel.DeviceForward(device, false), 1})
+			routes.Setting{Name: kernel.DeviceRPFilter(device), Value: kernel.RPFilterStrict},
+			routes.Setting{Name: kernel.DeviceSetting(device, false, kernel.RouteLocalnet), Value: 1}, // for NAT to services of the host's loopback
+			routes.Setting{Name: kernel.ProxyDelay(device), Value: 0},
+			routes.Setting{Name: kernel.DeviceSetting(device, false, kernel.ProxyARP), Value: 1},
+			routes.Setting{Name: kernel.DeviceForward(device, false), Value: 1})
 	}
 	if families[1] {
-		list = append(list, Setting{v6 + "disable_ipv6", 0}, Setting{v6 + "proxy_ndp", 1}, Setting{kernel.DeviceForward(device, true), 1})
+		list = append(list,
+			routes.Setting{Name: kernel.DeviceSetting(device, true, kernel.DisableIPv6), Value: 0},
+			routes.Setting{Name: kernel.DeviceSetting(device, true, kernel.ProxyNDP), Value: 1},
+			routes.Setting{Name: kernel.DeviceForward(device, true), Value: 1})
 	}
 	return list
 }

@@ -43,16 +43,15 @@ func TestPlan(t *testing.T) {
 		problem   string // a part of the only one
 	}{
 		{"nothing", nil, "", 0, ""},
-		{"both families", []Endpoint{{"a", "web", addrs("10.1.0.5 fd00::5"), false}}, "10.1.0.5/32 fd00::5/128", 8, ""},
-		{"one family", []Endpoint{{"a", "web", addrs("10.1.0.5"), false}}, "10.1.0.5/32", 5, ""},
-		{"mapped, and twice", []Endpoint{{"a", "web", addrs("::ffff:10.1.0.5 10.1.0.5"), false}}, "10.1.0.5/32", 5, ""},
-		{"its interface is missing", []Endpoint{{"a", "late", addrs("10.1.0.6"), false}}, "10.1.0.6/32", 0, ""},
-		{"ended", []Endpoint{{"a", "job", addrs("10.1.0.5"), true}, {"a", "web", addrs("10.1.0.5"), false}}, "10.1.0.5/32", 5, ""},
-		{"no address yet", []Endpoint{{"a", "web", nil, false}}, "", 0, ""},
-		{"one address, two pods, in any order", []Endpoint{{"b", "web", addrs("10.1.0.5"), false}, {"a", "web", addrs("10.1.0.5"), false}}, "10.1.0.5/32", 5,
+		{"both families", []Endpoint{{"a", "web", addrs("10.1.0.5 fd00::5")}}, "10.1.0.5/32 fd00::5/128", 8, ""},
+		{"one family", []Endpoint{{"a", "web", addrs("10.1.0.5")}}, "10.1.0.5/32", 5, ""},
+		{"mapped, and twice", []Endpoint{{"a", "web", addrs("::ffff:10.1.0.5 10.1.0.5")}}, "10.1.0.5/32", 5, ""},
+		{"its interface is missing", []Endpoint{{"a", "late", addrs("10.1.0.6")}, {"a", "web", addrs("10.1.0.5")}}, "10.1.0.6/32 10.1.0.5/32", 10, ""},
+		{"no address yet", []Endpoint{{"a", "web", nil}}, "", 0, ""},
+		{"one address, two pods, in any order", []Endpoint{{"b", "web", addrs("10.1.0.5")}, {"a", "web", addrs("10.1.0.5")}}, "10.1.0.5/32", 5,
 			"Pod b/web: 10.1.0.5 is also the address of Pod a/web"},
-		{"the host's network", []Endpoint{{"a", "web", addrs("192.0.2.1"), false}}, "", 0, "this host's own address"},
-		{"no workload's address", []Endpoint{{"a", "web", addrs("127.0.0.1"), false}}, "", 0, "no address of a workload"},
+		{"the host's network", []Endpoint{{"a", "web", addrs("192.0.2.1")}}, "", 0, "this host's own address"},
+		{"no workload's address", []Endpoint{{"a", "web", addrs("127.0.0.1")}}, "", 0, "no address of a workload"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			given := slices.Clone(c.endpoints)
@@ -64,8 +63,16 @@ func TestPlan(t *testing.T) {
 					t.Errorf("%+v, %+v", r, r.Reason)
 				}
 			}
-			if got := strings.Join(dst, " "); got != c.routes || !out.Change.Whole || len(out.Settings) != c.settings {
-				t.Errorf("routes %q, want %q; %d settings, want %d", got, c.routes, len(out.Settings), c.settings)
+			for _, p := range out.Here {
+				if p.Addr() == netip.MustParseAddr("10.1.0.6") || !slices.Contains(dst, p.String()) || !slices.IsSortedFunc(out.Here, netip.Prefix.Compare) {
+					t.Errorf("%v are here", out.Here)
+				}
+			}
+			if len(out.Here) < len(dst)-1 {
+				t.Errorf("%v are here", out.Here)
+			}
+			if got := strings.Join(dst, " "); got != c.routes || !out.Change.Whole || len(out.Change.Settings) != c.settings {
+				t.Errorf("routes %q, want %q; %d settings, want %d", got, c.routes, len(out.Change.Settings), c.settings)
 			}
 			told := fmt.Sprint(len(out.Problems))
 			for _, p := range out.Problems {
@@ -94,7 +101,7 @@ func TestSettings(t *testing.T) {
 	}
 	defer k.Close()
 	host := routes.NewHost([]routes.Interface{{Name: e.Interface(), Index: 2}}, nil, nil)
-	list := Plan([]Endpoint{e}, host).Settings
+	list := Plan([]Endpoint{e}, host).Change.Settings
 	if len(list) != 8 {
 		t.Fatalf("%d settings", len(list))
 	}

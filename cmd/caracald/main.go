@@ -59,6 +59,8 @@ func runCommand() *cobra.Command {
 	f.StringVar(&cfg.Snapshot, "snapshot", os.Getenv(daemon.EnvSnapshot), "file that keeps the cluster's state for a start without the datastore, or none; default "+
 		daemon.EnvSnapshot+", with kubernetes "+daemon.DefaultSnapshot)
 	f.StringVar(&cfg.ProcSys, "proc-sys", os.Getenv(daemon.EnvProcSys), "where sysctls are written, if not in /proc/sys; default "+daemon.EnvProcSys)
+	f.BoolVar(&cfg.Workloads, "workload-routes", os.Getenv(daemon.EnvWorkloads) == "true",
+		"keep the routes to this node's own workloads and the settings of their interfaces, as Felix does where one runs; default "+daemon.EnvWorkloads)
 	f.StringVar(&cfg.ProxyHealth, "proxy-health", envOr(daemon.EnvProxyHealth, proxyhealth.DefaultAddress),
 		"where the service proxy (kube-proxy's healthzBindAddress) is asked before addresses of Services are announced, or off; default "+daemon.EnvProxyHealth)
 	f.BoolVar(&cfg.Felix, "beside-felix", os.Getenv(daemon.EnvBesideFelix) == "true", "a Felix runs on this host: leave it what is its own; default "+daemon.EnvBesideFelix)

@@ -18,6 +18,7 @@ type Config struct {
 	Snapshot  string          // file that keeps the cluster's state for a start without the datastore; empty = none
 	ProcSys   string          // where sysctls are written; empty = /proc/sys
 	Felix     bool            // a Felix runs on this host and keeps what it programs
+	Workloads bool            // routes to this node's own workloads, and their interfaces' settings, are ours; not beside a Felix
 	Adopt     routes.Adoption // whose leftovers are taken over
 	Backend   cluster.Backend // used until the datastore names one
 	// ProxyHealth is where the node's service proxy tells of its health, host and port, or ProxyHealthOff; empty = proxyhealth.DefaultAddress.
@@ -39,6 +40,7 @@ const (
 	EnvSocket        = "CARACAL_SOCKET"
 	EnvSnapshot      = "CARACAL_SNAPSHOT"
 	EnvBesideFelix   = "CARACAL_BESIDE_FELIX"
+	EnvWorkloads     = "CARACAL_WORKLOAD_ROUTES"
 	EnvProxyHealth   = "CARACAL_PROXY_HEALTH"
 	EnvProcSys       = "CARACAL_PROC_SYS" // ours: the DaemonSet mounts the host's /proc/sys/net below it
 )

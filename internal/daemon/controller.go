@@ -66,8 +66,10 @@ type controller struct {
 	learned *bgp.Routes
 	config  *bgp.Config // last one given to the Speaker
 	// gated: addresses of Services are announced when this node's data plane for them is verified.
-	gated  bool
-	served served
+	gated     bool
+	served    served
+	workloads workloads
+	pictured  *routes.Host // the host as the last plan had it
 }
 
 // view is what inspection sees of the last plan.
@@ -83,6 +85,7 @@ type view struct {
 	planned  bool
 	bgpDone  bool
 	services serviceView
+	host     *routes.Host // as it was planned by, nil before
 }
 
 func newController(node string, fallback cluster.Backend, log *slog.Logger, prog programmer, speakers speakers) *controller {
@@ -151,6 +154,10 @@ func (c *controller) plan(in inbox) {
 		c.changeBackend(v.backend, &in)
 	}
 	c.divide(in, &v)
+	if v.backend != cluster.BackendNone {
+		c.planWorkloads(&in, &v)
+	}
+	c.pictured, v.host = in.host, in.host
 	switch v.backend {
 	case cluster.BackendNone:
 	case cluster.BackendVXLAN:
@@ -171,7 +178,7 @@ func (c *controller) planLearned(learned []bgp.Learned) {
 		return // a plan before this one has taken them already
 	}
 	c.learned.Learned(learned)
-	change := c.learned.Plan(c.seen.update.State, c.seen.host)
+	change := c.learned.Plan(c.seen.update.State, c.pictured)
 	if len(change.Routes)+len(change.Withdraw) == 0 {
 		return
 	}
@@ -232,6 +239,9 @@ func (c *controller) losses(from, to *cluster.State, h *routes.Host) []loss {
 			all[0].lost++
 		}
 	}
+	if c.workloads.node != "" {
+		all = append(all, c.lossesOfWorkloads(from, to))
+	}
 	if was != cluster.BackendBird {
 		return all
 	}
@@ -291,7 +301,7 @@ func (c *controller) planPartial(in inbox, v *view) {
 	}
 	if !c.partial {
 		c.partial = true
-		c.prog.Expect(routes.OwnerVXLAN, routes.OwnerIPIP, routes.OwnerBGP)
+		c.prog.Expect(c.owners()...)
 	}
 	c.share, _ = divide(st, c.besideFelix)
 	c.claim(st, v.backend)
@@ -325,7 +335,7 @@ func (c *controller) changeBackend(to cluster.Backend, in *inbox) {
 	c.mu.Unlock()
 	in.bgpInSync = false
 	c.learned = bgp.NewRoutes(c.node, c.tunnel)
-	c.prog.Expect(routes.OwnerVXLAN, routes.OwnerIPIP, routes.OwnerBGP)
+	c.prog.Expect(c.owners()...)
 	if to == cluster.BackendBird {
 		return
 	}
@@ -333,6 +343,7 @@ func (c *controller) changeBackend(to cluster.Backend, in *inbox) {
 	if to == cluster.BackendNone {
 		c.prog.Apply(routes.OwnerVXLAN, nothing)
 		c.prog.InSync(routes.OwnerVXLAN)
+		c.leaveWorkloads()
 	}
 	for _, owner := range []routes.Owner{routes.OwnerIPIP, routes.OwnerBGP} {
 		c.prog.Apply(owner, nothing)

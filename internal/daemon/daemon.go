@@ -57,6 +57,9 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 	if err := cfg.Rails.check(); err != nil {
 		return err
 	}
+	if cfg.Workloads && cfg.Felix {
+		return errWorkloads
+	}
 	d := &daemon{cfg: cfg, log: log.With(logNode, cfg.Node), started: time.Now()}
 	if err := d.open(ctx); err != nil {
 		return err
@@ -125,6 +128,7 @@ func (d *daemon) open(ctx context.Context) error {
 		d.controller.rails.Rails = d.cfg.Rails
 	}
 	d.controller.besideFelix, d.controller.adoptFelix = d.cfg.Felix, d.cfg.Adopt.Felix
+	d.controller.workloads.node = d.podsOf()
 	d.openProxy(restarting)
 	if d.cfg.Settings != nil {
 		d.controller.routerID = d.cfg.Settings.RouterID
@@ -140,7 +144,7 @@ func (d *daemon) open(ctx context.Context) error {
 // openStore opens the datastore, and returns it as startup needs it where it is the Kubernetes API.
 func (d *daemon) openStore(ctx context.Context) (*kube.Store, error) {
 	if d.cfg.Datastore == Kubernetes {
-		store, err := kube.Open(ctx, kube.Options{Log: d.log, ClusterIPs: d.clusterIPs()}.FromEnv(os.Getenv))
+		store, err := kube.Open(ctx, kube.Options{Log: d.log, ClusterIPs: d.clusterIPs(), PodsOf: d.podsOf()}.FromEnv(os.Getenv))
 		if err != nil {
 			return nil, err
 		}

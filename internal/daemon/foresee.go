@@ -67,5 +67,8 @@ func (d *daemon) hostOf(node string) *routes.Host {
 	if node != d.cfg.Node {
 		return nil
 	}
+	if h := d.controller.View().host; h != nil {
+		return h
+	}
 	return d.controller.host()
 }

@@ -102,7 +102,7 @@ func TestListRoutesRefusesBadFilters(t *testing.T) {
 		`covering: address "node-b": want an IP address such as 10.244.1.7 or fd00:10::7`:               {Covering: "node-b"},
 		`covering: address "fe80::1%eth0": write it without the zone, routes have none`:                 {Covering: "fe80::1%eth0"},
 		`prefix "::ffff:10.0.0.0/104": write the IPv4 prefix without the ::ffff: in front`:              {Prefix: "::ffff:10.0.0.0/104"},
-		`owner "vxlann": want one of vxlan, ipip or bgp`:                                                {Owners: []string{"vxlann"}},
+		`owner "vxlann": want one of workload, vxlan, ipip or bgp`:                                      {Owners: []string{"vxlann"}},
 		`state 99: not one that a route can have`:                                                       {States: []caracalv1.RouteState{99}},
 		`state ROUTE_STATE_UNSPECIFIED: not one that a route can have`:                                  {States: []caracalv1.RouteState{0}},
 		`family 5: want 4 or 6`: {Family: 5},

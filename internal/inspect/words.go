@@ -22,7 +22,7 @@ func outcomes() []routes.Outcome {
 
 // owners is every owner, in order of arbitration.
 func owners() []routes.Owner {
-	return []routes.Owner{routes.OwnerVXLAN, routes.OwnerIPIP, routes.OwnerBGP}
+	return []routes.Owner{routes.OwnerWorkload, routes.OwnerVXLAN, routes.OwnerIPIP, routes.OwnerBGP}
 }
 
 // stateOf returns the number of an outcome; unspecified for a word that is not in the vocabulary.

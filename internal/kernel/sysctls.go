@@ -55,13 +55,45 @@ func DeviceForward(device string, v6 bool) Sysctl {
 	return "net/ipv4/conf/" + Sysctl(device) + "/forwarding"
 }
 
+// The settings of a workload's interface, besides the two above (net/ipv4/conf, net/ipv6/conf). The kernel tells by an event without a value that
+// ProxyARP and ProxyNDP are written, and nothing of the others.
+const (
+	RouteLocalnet = "route_localnet" // IPv4: packets of 127.0.0.0/8 are routed
+	ProxyARP      = "proxy_arp"      // IPv4: ARP requests for addresses that routes lead to are answered
+	ProxyNDP      = "proxy_ndp"      // IPv6: the same, for proxy entries
+	DisableIPv6   = "disable_ipv6"
+)
+
+// DeviceSetting is one of them.
+func DeviceSetting(device string, v6 bool, name string) Sysctl {
+	if v6 {
+		return Sysctl("net/ipv6/conf/" + device + "/" + name)
+	}
+	return Sysctl("net/ipv4/conf/" + device + "/" + name)
+}
+
+// ProxyDelay is how long an ARP request for another's address waits for its answer, in hundredths of a second.
+func ProxyDelay(device string) Sysctl {
+	return "net/ipv4/neigh/" + Sysctl(device) + "/proxy_delay"
+}
+
+// Device returns the interface that a setting is of, "" for none.
+func (s Sysctl) Device() string {
+	part := strings.Split(string(s), "/") // net, ipv4, conf, the interface, the setting
+	if len(part) != 5 || part[2] != "conf" && part[2] != "neigh" {
+		return ""
+	}
+	return part[3]
+}
+
 // Places in Netconf.Link that are no interfaces (NETCONFA_IFINDEX_ALL, NETCONFA_IFINDEX_DEFAULT).
 const (
 	LinkAll     = -1 // net/ipv4/conf/all
 	LinkDefault = -2 // net/ipv4/conf/default: what interfaces made later begin with
 )
 
-// Netconf is what the kernel tells about settings of an interface in one family (RTM_NEWNETCONF). An event tells only of what has changed.
+// Netconf is what the kernel tells about settings of an interface in one family (RTM_NEWNETCONF). An event tells only of what has changed; one
+// that says nothing is about a setting that is none of these.
 type Netconf struct {
 	Link       int // interface index, LinkAll or LinkDefault
 	V6         bool

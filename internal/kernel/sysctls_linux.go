@@ -86,7 +86,7 @@ const (
 	sizeofNetconfmsg   = 1
 )
 
-// parseNetconf reads an RTM_NEWNETCONF or RTM_DELNETCONF. Of a message that says nothing of what Netconf holds, ok is false.
+// parseNetconf reads an RTM_NEWNETCONF or RTM_DELNETCONF. Of a message that says nothing of an interface, ok is false.
 func parseNetconf(payload []byte) (c Netconf, ok bool) {
 	if len(payload) < align(sizeofNetconfmsg) {
 		return c, false

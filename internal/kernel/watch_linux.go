@@ -310,7 +310,7 @@ func (p *parser) event(m message) (Event, bool) {
 	case unix.RTM_NEWNETCONF, unix.RTM_DELNETCONF:
 		c, ok := parseNetconf(m.payload)
 		deleted := m.typ == unix.RTM_DELNETCONF
-		return Event{Kind: EventSysctl, Deleted: deleted, Netconf: c}, ok && (deleted || c.Forwarding != Unsaid || c.RPFilter != Unsaid)
+		return Event{Kind: EventSysctl, Deleted: deleted, Netconf: c}, ok
 	case unix.NLMSG_OVERRUN:
 		return Event{Kind: EventLost, Err: FromErrno(unix.ENOBUFS)}, true
 	default:

@@ -95,7 +95,7 @@ func TestEnvironment(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			objects := render(t, name)
 			env := environment(t, &podOf(t, objects).Containers[0], "node-a", objects)
-			asked := map[string]bool{daemon.EnvDatastore: true, daemon.EnvProcSys: true, daemon.EnvBesideFelix: true, daemon.EnvAdopt: true, kube.EnvNamespace: true, "DATASTORE_TYPE": true}
+			asked := map[string]bool{daemon.EnvDatastore: true, daemon.EnvProcSys: true, daemon.EnvBesideFelix: true, daemon.EnvWorkloads: true, daemon.EnvAdopt: true, kube.EnvNamespace: true, "DATASTORE_TYPE": true}
 			s, err := startup.Parse(func(name string) string {
 				asked[name] = true
 				return env[name]

@@ -21,6 +21,7 @@ import (
 	"github.com/caracal-net/caracal/internal/netns"
 	"github.com/caracal-net/caracal/test/kubetest"
 	"github.com/caracal-net/caracal/test/need"
+	"github.com/caracal-net/caracal/workload"
 )
 
 // remote is another node with a block, as its own daemon would have written them.
@@ -44,6 +45,31 @@ kind: BGPConfiguration
 metadata: {name: default}
 spec: {serviceClusterIPs: [{cidr: 10.96.0.0/16}]}
 `
+
+// webPod is a workload of the node, as the kubelet tells of it.
+const webPod = `
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: default}
+spec: {nodeName: node-a, containers: [{name: c, image: i}]}
+status: {phase: Running, podIPs: [{ip: 192.168.7.9}], podIP: 192.168.7.9}
+`
+
+// workloadSet reports whether the workload is routed to and its interface answers for everybody.
+func workloadSet(ns netns.NS, cali string) error {
+	out, err := ns.Run("ip", "route", "show", "192.168.7.9", "proto", "202")
+	if err == nil && !strings.Contains(out, "dev "+cali+" scope link") {
+		err = fmt.Errorf("its route is %q", out)
+	}
+	if err != nil {
+		return err
+	}
+	out, err = ns.Run("sysctl", "-n", "net.ipv4.conf."+cali+".proxy_arp")
+	if err == nil && strings.TrimSpace(out) != "1" {
+		err = fmt.Errorf("proxy_arp is %q", out)
+	}
+	return err
+}
 
 const local = `{apiVersion: v1, kind: Node, metadata: {name: node-a}}`
 
@@ -73,7 +99,12 @@ func TestPod(t *testing.T) {
 				return server.Accepts(t, objects[len(objects)-1])
 			})
 			server.Apply(t, more)
+			server.Apply(t, webPod)
 			ns := hostNetwork(t)
+			cali := (&workload.Endpoint{Namespace: "default", Pod: "web"}).Interface()
+			if _, err := ns.Run("ip", "link", "add", cali, "up", "type", "veth", "peer", "name", "inside"); err != nil {
+				t.Fatal(err)
+			}
 			server.Relay(t, ns)
 			spec := podOf(t, objects)
 			p := newPod(t, ns, spec, programs(t), variables(t, server, &objects), account(t, server))
@@ -85,6 +116,7 @@ func TestPod(t *testing.T) {
 			if want.route.IsValid() {
 				kubetest.Eventually(t, "route", func() error { return routed(t, ns, want.route) })
 			}
+			kubetest.Eventually(t, "the workload", func() error { return workloadSet(ns, cali) })
 			if open := listens(ns, "179"); open != want.bgp {
 				t.Errorf("port 179 is open: %v, want %v", open, want.bgp)
 			}

@@ -38,7 +38,7 @@ func Rooms() []Room {
 		{"internal/inspect/cli", []string{"internal/inspect", "internal/install", "proto/..."}},
 		{"internal/proxyhealth", []string{"bgp", "internal/cluster"}},
 		{"internal/health", []string{"proto/..."}},
-		{"internal/daemon", []string{"bfd", "bgp/...", "ipip", "vxlan", "routes", "proto/...", "internal/..."}},
+		{"internal/daemon", []string{"bfd", "bgp/...", "ipip", "vxlan", "workload", "routes", "proto/...", "internal/..."}},
 		{"internal/lab", []string{"internal/...", "proto/..."}},
 		{"deploy/...", nil},
 		{"test/...", []string{"..."}},

@@ -191,7 +191,7 @@ func TestCommands(t *testing.T) {
 
 		{"routes --prefix 10.9.1.0/16", 2, "", "bits are set behind the prefix length; write 10.9.0.0/16 or 10.9.1.0\n"},
 		{"routes --state instaled", 2, "", "caracal routes: state \"instaled\": want one of installed, pending"},
-		{"routes --owner bird", 2, "", "owner \"bird\": want one of vxlan, ipip or bgp\n"},
+		{"routes --owner bird", 2, "", "owner \"bird\": want one of workload, vxlan, ipip or bgp\n"},
 		{"routes --family 5", 2, "", "family \"5\": want 4 or 6\n"},
 		{"routes -o xml", 2, "", "output \"xml\": want table, json or yaml\n"},
 		{"routes --nonsense", 2, "", "unknown flag: --nonsense\n"},

@@ -13,6 +13,7 @@ func sysctlCases() []testCase {
 		{"events of settings", settingEvents},
 		{"a new interface tells its settings", settingsOfNew},
 		{"silent sysctls", silentSysctls},
+		{"settings of a workload's interface", workloadSettings},
 	}
 }
 
@@ -187,6 +188,49 @@ func silentSysctls(b *bench) {
 	for _, e := range take("the mark", b.mark(99)) {
 		if e.Kind == kernel.EventSysctl {
 			b.Errorf("event %+v", e.Netconf)
+		}
+	}
+}
+
+// workloadSettings are read and written, go with the interface, and of two of them the kernel tells that they were written.
+func workloadSettings(b *bench) {
+	w1 := b.Wire("w1")
+	take := b.watch()
+	for _, c := range []struct {
+		name kernel.Sysctl
+		v6   bool
+		told bool
+	}{
+		{kernel.DeviceSetting("w1", false, kernel.RouteLocalnet), false, false},
+		{kernel.ProxyDelay("w1"), false, false},
+		{kernel.DeviceSetting("w1", false, kernel.ProxyARP), false, true},
+		{kernel.DeviceSetting("w1", true, kernel.ProxyNDP), true, true},
+		{kernel.DeviceSetting("w1", true, kernel.DisableIPv6), true, false},
+	} {
+		if c.name.Device() != "w1" {
+			b.Errorf("%s is of interface %q", c.name, c.name.Device())
+		}
+		for _, value := range []int{1, 0, 100} { // hundredths of a second, of which each kernel rounds others in its own way
+			if b.sysctl(c.name) == value || (c.name == kernel.ProxyDelay("w1")) != (value == 100) && value != 0 {
+				continue
+			}
+			b.setSysctl(c.name, value)
+			if got := b.sysctl(c.name); got != value {
+				b.Errorf("%s is %d, want %d", c.name, got, value)
+			}
+			if c.told {
+				take(string(c.name), conf(kernel.Netconf{Link: w1, V6: c.v6, Forwarding: kernel.Unsaid, RPFilter: kernel.Unsaid}))
+			}
+		}
+	}
+	b.must(b.Kernel.DeleteLink(b.ctx, w1))
+	for _, name := range []kernel.Sysctl{kernel.ProxyDelay("w1"), kernel.DeviceSetting("w1", true, kernel.ProxyNDP)} {
+		_, err := b.Kernel.ReadSysctl(b.ctx, name)
+		b.wantErr(err, kernel.ErrNotThere)
+	}
+	for _, name := range []kernel.Sysctl{kernel.SysctlIPForward, kernel.SysctlNexthopCompat, "net/core/rmem_max", ""} {
+		if d := name.Device(); d != "" {
+			b.Errorf("%s is of interface %q", name, d)
 		}
 	}
 }

@@ -21,13 +21,18 @@ func newSysctls() map[kernel.Sysctl]int {
 	for _, name := range []string{confAll, confDefault, "lo"} {
 		s[kernel.DeviceRPFilter(name)] = kernel.RPFilterOff
 		s[kernel.DeviceForward(name, false)], s[kernel.DeviceForward(name, true)] = 0, 0
+		s[kernel.DeviceSetting(name, false, kernel.RouteLocalnet)], s[kernel.DeviceSetting(name, false, kernel.ProxyARP)] = 0, 0
+		s[kernel.DeviceSetting(name, true, kernel.ProxyNDP)], s[kernel.DeviceSetting(name, true, kernel.DisableIPv6)] = 0, 0
+		s[kernel.ProxyDelay(name)] = 80
 	}
 	return s
 }
 
 // perDevice are the sysctls that each interface has of its own.
 func perDevice(name string) []kernel.Sysctl {
-	return []kernel.Sysctl{kernel.DeviceRPFilter(name), kernel.DeviceForward(name, false), kernel.DeviceForward(name, true)}
+	return []kernel.Sysctl{kernel.DeviceRPFilter(name), kernel.DeviceForward(name, false), kernel.DeviceForward(name, true),
+		kernel.DeviceSetting(name, false, kernel.RouteLocalnet), kernel.DeviceSetting(name, false, kernel.ProxyARP), kernel.ProxyDelay(name),
+		kernel.DeviceSetting(name, true, kernel.ProxyNDP), kernel.DeviceSetting(name, true, kernel.DisableIPv6)}
 }
 
 // beginConf gives a new interface the settings of "default" and tells of them; endConf takes them away.
@@ -155,6 +160,9 @@ func (f *Fake) setSysctl(name kernel.Sysctl, value int) error {
 			f.tellForward(index, false, value)
 		case kernel.DeviceForward(names[index], true):
 			f.tellForward(index, true, value)
+		case kernel.DeviceSetting(names[index], false, kernel.ProxyARP), kernel.DeviceSetting(names[index], true, kernel.ProxyNDP):
+			v6 := name == kernel.DeviceSetting(names[index], true, kernel.ProxyNDP)
+			f.emit(kernel.Event{Kind: kernel.EventSysctl, Netconf: kernel.Netconf{Link: index, V6: v6, Forwarding: kernel.Unsaid, RPFilter: kernel.Unsaid}})
 		}
 	}
 	return nil

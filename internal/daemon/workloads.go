@@ -1,0 +1,103 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/caracal-net/caracal/internal/cluster"
+	"github.com/caracal-net/caracal/routes"
+	"github.com/caracal-net/caracal/workload"
+)
+
+// workloads is what the controller keeps of this node's own workloads, where the routes to them are ours.
+type workloads struct {
+	node string // Kubernetes' name of this node; "" = the routes are not ours
+	last workload.Output
+	told bool // last was given to the programmer
+	// merged is the picture base with the workloads that are here by our own routes.
+	base, merged *routes.Host
+	here         []netip.Prefix
+}
+
+// errWorkloads: a Felix has the interfaces of workloads for its own.
+var errWorkloads = errors.New("workload routes are Felix's where one runs: unset " + EnvWorkloads + " (--workload-routes) or " + EnvBesideFelix + " (--beside-felix)")
+
+// podsOf is the node whose Pods are to be watched, as Kubernetes names it; "" = none.
+func (d *daemon) podsOf() string {
+	switch {
+	case !d.cfg.Workloads:
+		return ""
+	case d.cfg.Settings != nil && d.cfg.Settings.NodeRef != "":
+		return d.cfg.Settings.NodeRef
+	}
+	return d.cfg.Node
+}
+
+// owners are those that must be in sync before anything is deleted.
+func (c *controller) owners() []routes.Owner {
+	all := []routes.Owner{routes.OwnerVXLAN, routes.OwnerIPIP, routes.OwnerBGP}
+	if c.workloads.node != "" {
+		all = append(all, routes.OwnerWorkload)
+	}
+	return all
+}
+
+// planWorkloads wants routes to our own workloads, and puts a picture of the host with them in the place of the one that the kernel's other
+// users have made: what BGP announces outside our blocks must not depend on whose routes lead to it.
+func (c *controller) planWorkloads(in *inbox, v *view) {
+	w := &c.workloads
+	if w.node == "" {
+		return
+	}
+	out := workload.Plan(workload.EndpointsOf(in.update.State, w.node), in.host)
+	v.problems = append(v.problems, out.Problems...)
+	if !w.told || !sameWorkloads(&w.last, &out) {
+		w.last, w.told = out, true
+		out.Change.Cause = c.why
+		out.Change.Routes = slices.Clone(out.Change.Routes) // ours stays to be compared with
+		c.prog.Apply(routes.OwnerWorkload, out.Change)
+	}
+	c.settled(*in, routes.OwnerWorkload)
+	if w.base != in.host || !slices.Equal(w.here, out.Here) {
+		w.base, w.here, w.merged = in.host, out.Here, in.host.WithWorkloads(out.Here)
+	}
+	in.host = w.merged
+}
+
+// leaveWorkloads wants no routes to workloads.
+func (c *controller) leaveWorkloads() {
+	c.workloads.told = false
+	if c.workloads.node != "" {
+		c.prog.Apply(routes.OwnerWorkload, routes.Change{Whole: true, Settings: []routes.Setting{}})
+		c.prog.InSync(routes.OwnerWorkload)
+	}
+}
+
+// sameWorkloads reports whether two plans ask for the same.
+func sameWorkloads(a, b *workload.Output) bool {
+	return slices.Equal(a.Change.Settings, b.Change.Settings) && slices.EqualFunc(a.Change.Routes, b.Change.Routes, func(x, y routes.Route) bool {
+		return x.Dst == y.Dst && slices.Equal(x.NextHops, y.NextHops) && *x.Reason == *y.Reason
+	})
+}
+
+// lossesOfWorkloads counts routes to workloads that are in one State and not in another.
+func (c *controller) lossesOfWorkloads(from, to *cluster.State) loss {
+	l := loss{what: fmt.Sprintf("routes of owner %s", routes.OwnerWorkload)}
+	keep := map[netip.Addr]bool{}
+	for _, e := range workload.EndpointsOf(to, c.workloads.node) {
+		for _, a := range e.Addrs {
+			keep[a] = true
+		}
+	}
+	for _, e := range workload.EndpointsOf(from, c.workloads.node) {
+		for _, a := range e.Addrs {
+			l.of++
+			if !keep[a] {
+				l.lost++
+			}
+		}
+	}
+	return l
+}

@@ -1,0 +1,101 @@
+package daemon
+
+import (
+	"log/slog"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/caracal-net/caracal/bgp"
+	"github.com/caracal-net/caracal/internal/cluster"
+	"github.com/caracal-net/caracal/internal/datastore"
+	"github.com/caracal-net/caracal/routes"
+	"github.com/caracal-net/caracal/workload"
+)
+
+// stateOfPods is the sample with Pods.
+func stateOfPods(backend cluster.Backend, pods ...*cluster.Pod) *cluster.State {
+	o := sampleState(backend, true).Objects()
+	o.Pods = pods
+	return cluster.Build(o)
+}
+
+func podOf(node, name, addr string) *cluster.Pod {
+	return &cluster.Pod{Name: "default/" + name, Node: node, Addrs: []netip.Addr{netip.MustParseAddr(addr)}}
+}
+
+// hostOfPods has the interfaces of some Pods.
+func hostOfPods(names ...string) *routes.Host {
+	list := []routes.Interface{{Name: "eth0", Index: 2, MTU: 1500, Up: true, Addrs: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/25")}}}
+	for i, name := range names {
+		list = append(list, routes.Interface{Name: (&workload.Endpoint{Namespace: "default", Pod: name}).Interface(), Index: 3 + i, Up: true})
+	}
+	return routes.NewHost(list, nil, nil)
+}
+
+func announced(k *kernelLog, p string) bool {
+	return slices.ContainsFunc(k.speaker.Originate, func(o bgp.Origination) bool { return o.Prefix.String() == p })
+}
+
+// TestWorkloadRoutes: routes to our own Pods are wanted where they are ours to make, nothing is deleted before they are known, and a borrowed
+// address is announced by BGP although the only route to it is ours.
+func TestWorkloadRoutes(t *testing.T) {
+	c, k := newSample()
+	c.workloads.node = "k8s-a"
+	c.setHost(hostOfPods("web", "borrower"))
+	pods := []*cluster.Pod{podOf("k8s-a", "web", "10.2.0.5"), podOf("k8s-a", "borrower", "10.2.1.7"), podOf("k8s-a", "late", "10.2.1.8"), podOf("k8s-b", "other", "10.2.1.9")}
+	c.step(datastore.Update{State: stateOfPods(cluster.BackendBird, pods...), InSync: true})
+	c.learn()
+	if got := k.installable(routes.OwnerWorkload); !slices.Equal(got, []string{"10.2.0.5/32", "10.2.1.7/32", "10.2.1.8/32"}) {
+		t.Errorf("wanted: %v", got)
+	}
+	if !announced(k, "10.2.1.7/32") || announced(k, "10.2.0.5/32") || announced(k, "10.2.1.8/32") {
+		t.Errorf("announced: want the borrowed address that is here, not one inside our block or without an interface: %v", k.speaker.Originate)
+	}
+	if !slices.Contains(k.awaited, routes.OwnerWorkload) || !k.allowed() {
+		t.Errorf("awaited %v, in sync %v", k.awaited, k.synced)
+	}
+	c.step(datastore.Update{State: stateOfPods(cluster.BackendBird, pods[0]), InSync: true})
+	if announced(k, "10.2.1.7/32") {
+		t.Errorf("the Pod with the borrowed address is gone: %v", k.speaker.Originate)
+	}
+	c.step(datastore.Update{State: stateOfPods(cluster.BackendBird, pods...), InSync: true})
+	if !announced(k, "10.2.1.7/32") {
+		t.Errorf("it is back: %v", k.speaker.Originate)
+	}
+	applied := len(k.order)
+	c.step(datastore.Update{State: stateOfPods(cluster.BackendBird, pods...), InSync: true})
+	if n := slices.Index(k.order[applied:], "wants of workload"); n >= 0 {
+		t.Error("a plan that wants the same was handed over again")
+	}
+	if l := c.lossesOfWorkloads(stateOfPods(cluster.BackendBird, pods...), stateOfPods(cluster.BackendBird, pods[1])); l.lost != 2 || l.of != 3 {
+		t.Errorf("losses: %+v", l)
+	}
+	c.step(datastore.Update{State: stateOfPods(cluster.BackendVXLAN, pods[0]), InSync: true})
+	if got := k.installable(routes.OwnerWorkload); !slices.Equal(got, []string{"10.2.0.5/32"}) || !k.allowed() {
+		t.Errorf("under vxlan: %v", got)
+	}
+	c.step(datastore.Update{State: stateOfPods(cluster.BackendNone, pods[0]), InSync: true})
+	if got := k.installable(routes.OwnerWorkload); len(got) != 0 || !k.allowed() {
+		t.Errorf("under none: %v", got)
+	}
+	c.step(datastore.Update{State: stateOfPods(cluster.BackendVXLAN, pods[0]), InSync: true})
+	if got := k.installable(routes.OwnerWorkload); len(got) != 1 {
+		t.Errorf("under vxlan again: %v", got)
+	}
+
+	// Where they are not ours nobody waits for them.
+	c, k = newSample()
+	c.setHost(hostOfPods("web"))
+	c.step(datastore.Update{State: stateOfPods(cluster.BackendBird, pods...), InSync: true})
+	if len(k.wants[routes.OwnerWorkload]) != 0 || slices.Contains(k.awaited, routes.OwnerWorkload) {
+		t.Errorf("wanted %v, awaited %v", k.wants[routes.OwnerWorkload], k.awaited)
+	}
+}
+
+// TestWorkloadRoutesBesideFelix: one of the two has them.
+func TestWorkloadRoutesBesideFelix(t *testing.T) {
+	if err := Run(t.Context(), Config{Node: "a", Rails: DefaultRails(), Workloads: true, Felix: true}, slog.New(slog.DiscardHandler)); err != errWorkloads {
+		t.Errorf("error %v", err)
+	}
+}

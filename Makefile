@@ -8,6 +8,7 @@ MODE   ?= mixed
 NODES  ?= 3
 FAMILY ?= 4
 SOAK   ?= 10m
+KILLS  ?= 200
 NAME   ?= all
 # file: a directory of manifests; kube: a real API server.
 DATASTORE ?= file
@@ -58,8 +59,9 @@ bench-bgp: deps build ## the same without the floors, and tables of a hundred pe
 scale: deps build kubeapi ## one daemon against a real API server with 5,000 nodes and 20,000 blocks (some minutes, 3 GiB)
 	CARACAL_BIN=$(CURDIR)/$(BIN) $(GO) test ./test/scale -count=1 -v -timeout 20m -args -full
 
-soak: deps ## go on with random operations against the model, on the Fake and on the real kernel (SOAK=10m each)
+soak: deps build ## go on with random operations against the model, on the Fake and on the real kernel (SOAK=10m each), and kill daemons 200 times
 	CARACAL_TEST_SOAK=$(SOAK) $(GO) test -count=1 -timeout 0 -run 'TestModel' ./routes
+	CARACAL_BIN=$(CURDIR)/$(BIN) CARACAL_TEST_KILLS=$(KILLS) $(GO) test -count=1 -timeout 0 -v -run 'TestScenarios(VXLAN|Plain)$$/^kills$$' ./test/lab
 
 check: ## format, vet, staticcheck, generated code, walls between the rooms
 	@test/check

@@ -29,6 +29,9 @@ type Options struct {
 	Owned bool
 	// Kubernetes is the datastore in place of a directory; nil for the directory. Such a cluster ends with this process.
 	Kubernetes *Kubernetes
+	// Kills is how often the scenario "kills" kills, and Seed says at which moments; 0 = its default, and others each time.
+	Kills int
+	Seed  uint64
 	// Say is called with each step in words; may be nil.
 	Say func(format string, args ...any)
 }

@@ -29,6 +29,7 @@ func Scenarios() []Scenario {
 		{"new-block", "one node claims a new block; time until its workload answers everybody", anywhere, newBlock},
 		{"node-leaves", "a node is deleted and comes back; time until the others drop and learn its routes", severalNodes, nodeLeaves},
 		{"tampering", "a foreign program deletes our route, FDB entry, neighbour, device; time until each is repaired", severalNodes, tampering},
+		{"kills", "daemons are killed at random moments while blocks come and go: no packet lost, no route missing, kernels as wanted", severalNodes, kills},
 		{"takeover", "a daemon starts where calico-node (BIRD and Felix) has left its routes, addresses and devices: no packet lost", severalNodes, takeover},
 		{"pool-mode", "pools change from Always to CrossSubnet and back", encapsulated, poolMode},
 		{"backend", "the backend is switched in all six directions while running", encapsulated, backends},
@@ -227,7 +228,7 @@ func PlayAll(ctx context.Context, w io.Writer, spec Spec, opts Options, list []S
 				return errors.Join(all, err)
 			}
 		}
-		sctx, cancel := context.WithTimeout(ctx, patience)
+		sctx, cancel := context.WithTimeout(ctx, opts.Patience())
 		res, err := Play(sctx, c, s)
 		cancel()
 		all = errors.Join(all, err, res.Write(w))
@@ -248,6 +249,14 @@ func PlayAll(ctx context.Context, w io.Writer, spec Spec, opts Options, list []S
 
 // patience is how long a scenario may take; the longest takes ten seconds, in the guest kernel six times that.
 const patience = 2 * time.Minute
+
+// Patience is how long a scenario may take.
+func (o Options) Patience() time.Duration {
+	return patience + time.Duration(max(0, o.Kills-defaultKills))*perKill
+}
+
+// perKill is what each kill more may take: a second until it is done, and BGP's sessions must come back at times.
+const perKill = 5 * time.Second
 
 // ready brings up a cluster and waits until it has converged.
 func ready(ctx context.Context, spec Spec, opts Options) (*Cluster, error) {

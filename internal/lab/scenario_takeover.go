@@ -52,7 +52,7 @@ func (r *run) takeOver(ctx context.Context, node string, k kernel.Kernel, f form
 		if err := r.Start(node); err != nil {
 			return err
 		}
-		if err := poll(ctx, 5*time.Millisecond, func() error { return left.taken(ctx, k) }); err != nil {
+		if err := poll(ctx, 5*time.Millisecond, func() error { return left.taken(context.WithoutCancel(ctx), k) }); err != nil {
 			return errors.Join(err, r.why(ctx))
 		}
 		r.note("everything of "+f.name+" was taken over after", "%s", ms(time.Since(began)))

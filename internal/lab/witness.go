@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/caracal-net/caracal/internal/kernel"
 )
@@ -17,6 +18,7 @@ type witness struct {
 	apart    map[kernel.RouteKey]bool                  // routes that nobody may write or delete
 	devices  map[int]bool                              // devices that must stay, with their addresses
 	seen     int                                       // events about what it follows
+	others   int                                       // of other routes
 	failures []string
 }
 
@@ -65,7 +67,7 @@ func (w *witness) verdict(ctx context.Context) error {
 		return err
 	}
 	if len(w.failures) > 0 {
-		return fmt.Errorf("on %s: %v", w.node, w.failures)
+		return fmt.Errorf("on %s, %d times: %s", w.node, len(w.failures), strings.Join(w.failures[:min(len(w.failures), 5)], "; "))
 	}
 	return nil
 }
@@ -79,6 +81,7 @@ func (w *witness) see(e kernel.Event) {
 		}
 		keys := w.present[k.Dst]
 		if keys == nil {
+			w.others++
 			return
 		}
 		w.seen++

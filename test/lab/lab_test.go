@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,12 @@ import (
 
 // envBin names the directory of built programs; the guest kernel's machine is too slow to build any.
 const envBin = "CARACAL_BIN"
+
+// envKills is how often the scenario "kills" kills (make soak: 200), envSeed at which moments.
+const (
+	envKills = "CARACAL_TEST_KILLS"
+	envSeed  = "CARACAL_TEST_SEED"
+)
 
 // limit is how long one scenario or one demo may take.
 const limit = 2 * time.Minute
@@ -65,7 +72,18 @@ func options(t *testing.T) lab.Options {
 	if err := lab.Sweep(root); err != nil {
 		t.Error(err)
 	}
-	return lab.Options{Root: root, Daemon: daemon, Owned: true, Say: t.Logf}
+	opts := lab.Options{Root: root, Daemon: daemon, Owned: true, Say: t.Logf}
+	if s := os.Getenv(envKills); s != "" {
+		if opts.Kills, err = strconv.Atoi(s); err != nil {
+			t.Fatalf("%s: %v", envKills, err)
+		}
+	}
+	if s := os.Getenv(envSeed); s != "" {
+		if opts.Seed, err = strconv.ParseUint(s, 10, 64); err != nil {
+			t.Fatalf("%s: %v", envSeed, err)
+		}
+	}
+	return opts
 }
 
 // cluster brings up a cluster that is taken down with the test and must leave no namespace behind.
@@ -122,7 +140,7 @@ func playWith(t *testing.T, spec lab.Spec, opts lab.Options, names ...string) *l
 		}
 		played++
 		whole := t.Run(s.Name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			ctx, cancel := context.WithTimeout(t.Context(), opts.Patience())
 			defer cancel()
 			res, err := lab.Play(ctx, c, s)
 			var text bytes.Buffer
@@ -163,7 +181,11 @@ func TestScenariosPlain(t *testing.T) {
 // TestScenariosIPIP plays everything in the IPIP form.
 func TestScenariosIPIP(t *testing.T) {
 	need.IPIP(t)
-	play(t, lab.Spec{Mode: lab.IPIPCrossSubnet}, "all")
+	opts := options(t)
+	if opts.Kills == 0 {
+		opts.Kills = 6 // each takes some seconds there
+	}
+	playWith(t, lab.Spec{Mode: lab.IPIPCrossSubnet}, opts, "all")
 }
 
 // demo runs a whole demo and holds its output to what a reader is promised.

@@ -97,7 +97,12 @@ func (c *Config) LocalAS(p *Peer) uint32 { return cmp.Or(p.LocalASN, c.ASN) }
 func (c *Config) External(p *Peer) bool { return c.LocalAS(p) != p.ASN }
 
 // Accept decides about a route received from a peer. It is the plain form of what the Speaker has its engine do.
+// A route with the community GRACEFUL_SHUTDOWN from an eBGP peer becomes the last choice first (RFC 8326 section 4.2); a rule that sets a priority goes
+// further.
 func (c *Config) Accept(p *Peer, r Route) (Route, Verdict) {
+	if c.External(p) && slices.Contains(r.Communities, GracefulShutdown()) {
+		r.LocalPref = ShutdownPref
+	}
 	if r, v, ok := c.apply(p.Import, r); ok {
 		return r, v
 	}
@@ -107,13 +112,21 @@ func (c *Config) Accept(p *Peer, r Route) (Route, Verdict) {
 // Send decides about a route to a peer, before the peer's kind adds or takes anything (our AS, LOCAL_PREF, the next hop). It is the
 // plain form of what the Speaker has its engine do.
 func (c *Config) Send(p *Peer, r Route) (Route, Verdict) {
-	if r, v, ok := c.apply(p.Export, r); ok {
-		return r, v
+	if by := c.keptBack(p, &r); by != "" {
+		return r, Verdict{By: by}
 	}
-	if c.Announce == nil {
-		return r, Verdict{Accept: true, By: "nothing is kept back"}
+	out, v, ok := c.apply(p.Export, r)
+	switch {
+	case ok:
+	case c.Announce == nil:
+		v = Verdict{Accept: true, By: "nothing is kept back"}
+	default:
+		out, v = c.Announce.decide(r)
 	}
-	return c.Announce.decide(r)
+	if v.Accept {
+		out = c.leave(out)
+	}
+	return out, v
 }
 
 // apply runs rules until one decides.

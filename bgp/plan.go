@@ -33,6 +33,8 @@ type Planner struct {
 	RouterID netip.Addr
 	// HashRouterID has it made of the node's name though the node has an IPv4 address (CALICO_ROUTER_ID=hash).
 	HashRouterID bool
+	// Leaving is how far the node is to leave.
+	Leaving Leaving
 	// Explain has the Config say where each of its values comes from, for Effective.
 	Explain bool
 }
@@ -62,6 +64,7 @@ func (p *Planner) Plan(st *cluster.State, node string, h *routes.Host) (Config, 
 		ListenAddrs: m.listenAddrs(),
 		ListenPort:  m.listenPort(node),
 		Announce:    m.announce(),
+		Leaving:     p.Leaving,
 	}
 	m.explicit()
 	m.mesh()
@@ -69,7 +72,7 @@ func (p *Planner) Plan(st *cluster.State, node string, h *routes.Host) (Config, 
 	cfg.Reach = m.reach
 	var services []Origination
 	services, cfg.Held = Services(st, node, p.DataPlane)
-	cfg.Originate = m.originate(cfg.Peers, services, h)
+	cfg.Originate = left(p.Leaving, m.originate(cfg.Peers, services, h), services, cfg.Announce.Own, h)
 	if asksForInterfaces(cfg.Peers) {
 		cfg.Ways = ways(h)
 		for i := range cfg.Originate {

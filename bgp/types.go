@@ -22,6 +22,8 @@ type Config struct {
 	Held []Held
 	// Announce is what decides about a route no rule of the peer has decided about; nil sends everything.
 	Announce *Announce
+	// Leaving is how far the node has left.
+	Leaving Leaving
 	// Ways are the host's own routes, for rules that ask for an interface; empty where no rule does.
 	Ways []Way
 	// Reach are host routes to peers (BGPPeer reachableBy), for Routes.

@@ -33,9 +33,12 @@ func (s *Speaker) comparison(was, is *bgp.Config) *comparison {
 		old: routesOf(was.Originate), now: routesOf(is.Originate), sources: make(map[netip.Addr]*bgp.Peer, len(is.Peers)),
 	}
 	a, b := was.Announce, is.Announce
-	if a == nil || b == nil {
+	switch {
+	case was.Leaving != is.Leaving:
+		c.all = true
+	case a == nil || b == nil:
 		c.all = a != b
-	} else {
+	default:
 		c.all = a.Normal4 != b.Normal4 || a.Normal6 != b.Normal6 || !slices.EqualFunc(a.Advertisements, b.Advertisements, func(x, y bgp.Advertisement) bool {
 			return x.CIDR == y.CIDR && slices.Equal(x.Communities, y.Communities)
 		})

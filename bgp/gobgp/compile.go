@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/osrg/gobgp/v4/api"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/caracal-net/caracal/bgp"
 )
@@ -39,6 +40,7 @@ type program struct {
 func compile(cfg *bgp.Config, name, mark string, elevated []netip.Prefix) *program {
 	g := &program{name: name, mark: mark}
 	g.nextHops(cfg)
+	g.wellKnown(cfg)
 	for _, group := range grouped(cfg, func(p *bgp.Peer) []bgp.Rule { return p.Import }) {
 		r := ruleSet{g: g, cfg: cfg, peers: g.neighbours(group), first: &group[0], to: &g.imports}
 		for i := range group[0].Import {
@@ -53,8 +55,65 @@ func compile(cfg *bgp.Config, name, mark string, elevated []netip.Prefix) *progr
 	}
 	if cfg.Announce != nil {
 		g.announce(cfg, elevated)
+	} else if cfg.Leaving != bgp.Stays {
+		g.export(&api.Conditions{}, accept(cfg))
 	}
 	return g
+}
+
+// accept is the action that sends a route. LocalPref stays out of it for a node that stays.
+func accept(cfg *bgp.Config) *api.Actions {
+	a := &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_ACCEPT}
+	leave(cfg, a)
+	return a
+}
+
+// leave has a route that is sent be the last choice where the node is leaving.
+func leave(cfg *bgp.Config, a *api.Actions) {
+	if cfg.Leaving != bgp.Stays {
+		addCommunities(a, []bgp.Community{bgp.GracefulShutdown()})
+		a.LocalPref = &api.LocalPrefAction{Value: bgp.ShutdownPref}
+	}
+}
+
+// wellKnown adds what well-known communities ask for, before any rule: what eBGP peers send that is about to go becomes the last choice (RFC
+// 8326), and what was learned with NO_EXPORT and the like stays here (RFC 1997), of which GoBGP itself knows nothing.
+func (g *program) wellKnown(cfg *bgp.Config) {
+	var external []bgp.Peer
+	for i := range cfg.Peers {
+		if p := &cfg.Peers[i]; cfg.External(p) {
+			external = append(external, *p)
+		}
+	}
+	if len(external) > 0 {
+		from := g.neighbours(external)
+		g.imports = append(g.imports, &api.Statement{Name: g.next(),
+			Conditions: &api.Conditions{NeighborSet: from, CommunitySet: g.communities(bgp.GracefulShutdown())},
+			Actions:    &api.Actions{LocalPref: &api.LocalPrefAction{Value: bgp.ShutdownPref}}})
+		g.keepLearned(&api.Conditions{NeighborSet: from, CommunitySet: g.communities(bgp.KeptInside()...)})
+	}
+	if cfg.Leaving >= bgp.Withdrawn {
+		g.keepLearned(&api.Conditions{})
+	}
+	g.keepLearned(&api.Conditions{CommunitySet: g.communities(bgp.KeptHere()...)})
+}
+
+// keepLearned has learned routes not be sent where conditions hold.
+func (g *program) keepLearned(c *api.Conditions) {
+	for _, kind := range []api.Conditions_RouteType{api.Conditions_ROUTE_TYPE_INTERNAL, api.Conditions_ROUTE_TYPE_EXTERNAL} {
+		of := proto.Clone(c).(*api.Conditions)
+		of.RouteType = kind
+		g.export(of, &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_REJECT})
+	}
+}
+
+// communities is a set of standard communities, any of which may be there.
+func (g *program) communities(list ...bgp.Community) *api.MatchSet {
+	var words []string
+	for _, c := range list {
+		words = append(words, c.String())
+	}
+	return g.strings(api.DefinedType_DEFINED_TYPE_COMMUNITY, words...)
 }
 
 // grouped returns the peers that have rules, those together whose rules are one program.
@@ -143,7 +202,11 @@ func (g *program) announce(cfg *bgp.Config, elevated []netip.Prefix) {
 	g.refuse = true
 	decide := func(list []netip.Prefix, as func(netip.Prefix) *api.Prefix, action api.RouteAction) {
 		for _, set := range g.byFamily(list, as) {
-			g.export(&api.Conditions{PrefixSet: any1(set)}, &api.Actions{RouteAction: action})
+			actions := &api.Actions{RouteAction: action}
+			if action == api.RouteAction_ROUTE_ACTION_ACCEPT {
+				actions = accept(cfg)
+			}
+			g.export(&api.Conditions{PrefixSet: any1(set)}, actions)
 		}
 	}
 	decide(a.Hidden, within, api.RouteAction_ROUTE_ACTION_REJECT)
@@ -161,11 +224,11 @@ func (g *program) announce(cfg *bgp.Config, elevated []netip.Prefix) {
 			}
 		}
 		g.elevated[i] = g.prefixes(list...)
-		g.export(&api.Conditions{PrefixSet: any1(g.elevated[i])}, &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_ACCEPT})
+		g.export(&api.Conditions{PrefixSet: any1(g.elevated[i])}, accept(cfg))
 	}
 	decide(a.Own, within, api.RouteAction_ROUTE_ACTION_REJECT)
 	for _, set := range g.byFamily(a.Services, within) {
-		g.export(&api.Conditions{PrefixSet: any1(set), RouteType: api.Conditions_ROUTE_TYPE_LOCAL}, &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_ACCEPT})
+		g.export(&api.Conditions{PrefixSet: any1(set), RouteType: api.Conditions_ROUTE_TYPE_LOCAL}, accept(cfg))
 	}
 	decide(a.Reflected, within, api.RouteAction_ROUTE_ACTION_ACCEPT)
 	decide(a.Services, within, api.RouteAction_ROUTE_ACTION_REJECT)

@@ -37,7 +37,7 @@ func newMark() string {
 
 // policyNeeded reports whether anything that programs are made of differs.
 func policyNeeded(a, b *bgp.Config) bool {
-	if !a.Announce.Equal(b.Announce) || len(a.Peers) != len(b.Peers) || !slices.Equal(a.Ways, b.Ways) {
+	if !a.Announce.Equal(b.Announce) || a.Leaving != b.Leaving || len(a.Peers) != len(b.Peers) || !slices.Equal(a.Ways, b.Ways) {
 		return true
 	}
 	for i := range a.Peers {
@@ -54,8 +54,8 @@ func policyNeeded(a, b *bgp.Config) bool {
 
 // plain reports whether a Config asks for no policy at all.
 func plain(cfg *bgp.Config) bool {
-	return cfg.Announce == nil && !slices.ContainsFunc(cfg.Peers, func(p bgp.Peer) bool {
-		return p.KeepNextHop || p.SelfNextHop || len(p.Import)+len(p.Export) > 0
+	return cfg.Announce == nil && cfg.Leaving == bgp.Stays && !slices.ContainsFunc(cfg.Peers, func(p bgp.Peer) bool {
+		return p.KeepNextHop || p.SelfNextHop || p.Client || cfg.External(&p) || len(p.Import)+len(p.Export) > 0
 	})
 }
 

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
@@ -121,6 +120,7 @@ type dice struct {
 func pick[T any](d dice, list ...T) T { return list[d.IntN(len(list))] }
 
 var (
+	wellKnown       = []bgp.Community{bgp.GracefulShutdown(), bgp.KeptInside()[0], bgp.KeptInside()[1], bgp.KeptHere()[0], {A: 0xffff, B: 0xff00}}
 	someCommunities = []bgp.Community{{A: 65000, B: 1}, {A: 65000, B: 10}, {Large: true, A: 4200000000, B: 1, C: 2}, {Large: true, A: 65000, B: 1, C: 20}}
 	somePaths       = [][]uint32{nil, {65001}, {65001, 65002}, {65002, 65001, 65546}, {65546}, {6500}}
 	somePrefs       = []uint32{100, bgp.MaxPref - 1024, bgp.MaxPref - 512, bgp.MaxPref - 7, bgp.MaxPref - 2000}
@@ -173,6 +173,9 @@ func (d dice) routes(n int, taken map[netip.Prefix]bool, learned bool) []bgp.Rou
 				if d.IntN(3) == 0 {
 					r.Communities = append(r.Communities, c)
 				}
+			}
+			if d.IntN(3) == 0 {
+				r.Communities = append(r.Communities, pick(d, wellKnown...))
 			}
 		} else {
 			r.Interface = pick(d, "", "", "cali7", "eth1")
@@ -353,7 +356,8 @@ func importProperty(t *testing.T, d dice, own, remote string, asn uint32) {
 	routes := d.routes(120, map[netip.Prefix]bool{}, true)
 	src.send(t, routes)
 	n := startAll(t, cfg)[0]
-	var since time.Time
+	eventually(t, "the session", func() string { return map[bool]string{false: "is not up"}[n.status(remote).State == bgp.Established] })
+	since := n.status(remote).Since
 	accepted, refused := 0, 0
 	for round := range propertyRounds {
 		n.cfg.Peers = slices.Clone(n.cfg.Peers)
@@ -376,9 +380,6 @@ func importProperty(t *testing.T, d dice, own, remote string, asn uint32) {
 			want = append(want, say(r.Prefix, r.LocalPref, r.ASPath, r.Communities))
 		}
 		n.hears(t, fmt.Sprint("round ", round), want, func() string { return printed(n.cfg.Peers[0].Import) + fmt.Sprint(n.cfg.Ways) })
-		if round == 0 {
-			since = n.status(remote).Since
-		}
 	}
 	if !n.status(remote).Since.Equal(since) {
 		t.Error("the session flapped")
@@ -426,6 +427,7 @@ func exportProperty(t *testing.T, d dice, net string, each, rounds int) {
 	all := slices.Concat(fromInner, ours)
 	for _, r := range fromOuter {
 		r.LocalPref, r.ASPath = 100, append([]uint32{65010}, r.ASPath...)
+		r, _ = cfg.Accept(&cfg.Peers[3], r)
 		all = append(all, r)
 	}
 	for _, r := range ours {
@@ -441,6 +443,9 @@ func exportProperty(t *testing.T, d dice, net string, each, rounds int) {
 		if round%4 == 1 {
 			n.cfg.Ways = d.ways()
 		}
+		if round%6 == 5 {
+			n.cfg.Leaving = pick(d, bgp.Stays, bgp.Stays, bgp.Shutdown, bgp.Withdrawn)
+		}
 		if round%4 != 1 {
 			n.cfg.Announce = d.announceAfter(n.cfg.Announce)
 		}
@@ -448,7 +453,11 @@ func exportProperty(t *testing.T, d dice, net string, each, rounds int) {
 		var toTor, toClient []string
 		for _, r := range all {
 			if r, v := n.cfg.Send(&n.cfg.Peers[0], r); v.Accept {
-				toTor = append(toTor, say(r.Prefix, 100, append([]uint32{64512}, r.ASPath...), r.Communities))
+				pref := uint32(100)
+				if slices.Contains(r.Communities, bgp.GracefulShutdown()) {
+					pref = bgp.ShutdownPref // as any peer of ours honours it
+				}
+				toTor = append(toTor, say(r.Prefix, pref, append([]uint32{64512}, r.ASPath...), r.Communities))
 			}
 			if r, v := n.cfg.Send(&n.cfg.Peers[1], r); v.Accept {
 				toClient = append(toClient, say(r.Prefix, r.LocalPref, r.ASPath, r.Communities))

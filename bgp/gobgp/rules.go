@@ -146,6 +146,9 @@ func (s *ruleSet) actions(r *bgp.Rule, c *api.Conditions) {
 	if len(before) > 0 {
 		last.AsPrepend = before[0]
 	}
+	if s.export && r.Accept {
+		leave(s.cfg, last)
+	}
 	s.statement(c, last)
 }
 

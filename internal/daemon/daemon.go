@@ -22,6 +22,7 @@ import (
 	"github.com/caracal-net/caracal/internal/ipam"
 	"github.com/caracal-net/caracal/internal/kernel"
 	"github.com/caracal-net/caracal/internal/proxyhealth"
+	"github.com/caracal-net/caracal/internal/report"
 	"github.com/caracal-net/caracal/internal/startup"
 	"github.com/caracal-net/caracal/routes"
 )
@@ -42,6 +43,7 @@ type daemon struct {
 	condition  *startup.Condition // nil outside Kubernetes
 	tunnels    *tunnels
 	proxy      *proxyhealth.Checker // nil: nothing is verified
+	reports    *report.Reporter     // nil outside Kubernetes
 	sessions   bell                 // something of a BGP session has changed
 }
 
@@ -80,6 +82,9 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 	}
 	if d.proxy != nil {
 		sources = append(sources, d.proxy)
+	}
+	if d.reports != nil {
+		sources = append(sources, d.reports)
 	}
 	err = runStages(ctx, []stage{
 		sources,
@@ -149,6 +154,9 @@ func (d *daemon) openStore(ctx context.Context) (*kube.Store, error) {
 			return nil, err
 		}
 		d.store = store
+		d.reports = report.New(report.Options{Node: d.cfg.Node, Log: d.log, Report: func(ctx context.Context, p cluster.Problem) error {
+			return store.ReportProblem(ctx, d.cfg.Node, p)
+		}})
 		return store, nil
 	}
 	dir, err := d.cfg.Directory()
@@ -201,6 +209,9 @@ func (d *daemon) watch(ctx context.Context) error {
 		u.State = u.State.WithMTU(d.mtu())
 		d.controller.setUpdate(u)
 		d.proxy.SetState(u.State)
+		if u.InSync && u.Err == nil && u.Suspect == "" {
+			d.reports.SetState(u.State)
+		}
 		if u.InSync {
 			d.tunnels.setState(u.State, d.controller.backend(u.State))
 			d.start.setState(u.State, d.controller.backend(u.State))

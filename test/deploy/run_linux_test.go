@@ -46,6 +46,30 @@ metadata: {name: default}
 spec: {serviceClusterIPs: [{cidr: 10.96.0.0/16}]}
 `
 
+// badPeer says nothing of whom to peer with.
+const badPeer = `
+apiVersion: crd.projectcalico.org/v1
+kind: BGPPeer
+metadata: {name: bad}
+spec: {asNumber: 65000}
+`
+
+// told reports whether there is an Event on the bad BGPPeer.
+func told(t *testing.T, server *kubetest.Server) error {
+	t.Helper()
+	events := schema.GroupVersionResource{Group: "events.k8s.io", Version: "v1", Resource: "events"}
+	list, err := server.Client(t, kubetest.Admin).Resource(events).Namespace("default").List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	for _, e := range list.Items {
+		if about, _, _ := unstructured.NestedString(e.Object, "regarding", "name"); about == "bad" {
+			return nil
+		}
+	}
+	return fmt.Errorf("%d Events, none on it", len(list.Items))
+}
+
 // webPod is a workload of the node, as the kubelet tells of it.
 const webPod = `
 apiVersion: v1
@@ -100,6 +124,7 @@ func TestPod(t *testing.T) {
 			})
 			server.Apply(t, more)
 			server.Apply(t, webPod)
+			server.Apply(t, badPeer)
 			ns := hostNetwork(t)
 			cali := (&workload.Endpoint{Namespace: "default", Pod: "web"}).Interface()
 			if _, err := ns.Run("ip", "link", "add", cali, "up", "type", "veth", "peer", "name", "inside"); err != nil {
@@ -117,6 +142,7 @@ func TestPod(t *testing.T) {
 				kubetest.Eventually(t, "route", func() error { return routed(t, ns, want.route) })
 			}
 			kubetest.Eventually(t, "the workload", func() error { return workloadSet(ns, cali) })
+			kubetest.Eventually(t, "an Event on what is wrong", func() error { return told(t, server) })
 			if open := listens(ns, "179"); open != want.bgp {
 				t.Errorf("port 179 is open: %v, want %v", open, want.bgp)
 			}

@@ -37,6 +37,7 @@ func Rooms() []Room {
 		{"internal/inspect", []string{"routes", "bgp", "proto/...", "internal/cluster", "internal/kernel"}},
 		{"internal/inspect/cli", []string{"internal/inspect", "internal/install", "proto/..."}},
 		{"internal/proxyhealth", []string{"bgp", "internal/cluster"}},
+		{"internal/report", []string{"internal/cluster"}},
 		{"internal/health", []string{"proto/..."}},
 		{"internal/daemon", []string{"bfd", "bgp/...", "ipip", "vxlan", "workload", "routes", "proto/...", "internal/..."}},
 		{"internal/lab", []string{"internal/...", "proto/..."}},

@@ -19,6 +19,8 @@
 // Calico's role and ours allow. (Calico itself writes the whole status: two of its writers can undo each other's work.)
 // A status of 404 is "not found" only if the server says so of the object: a missing definition gives 404 as well.
 //
+// ReportProblem makes an Event on an object (events.k8s.io/v1), named after the problem so that a cluster's daemons make one.
+//
 // # Watching
 //
 // Each kind has a feed: a Reflector of client-go, with streaming lists where the server offers them (Kubernetes 1.34 and

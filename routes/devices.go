@@ -28,6 +28,7 @@ type device struct {
 	madeAt   time.Time
 	repairs  int
 	repaired time.Time
+	cause    uint32 // of what is wanted or was noticed last, for the recorder
 }
 
 // arbitrateDevices works out the wanted devices from the owners' lists: for one name the strongest owner wins.
@@ -44,8 +45,14 @@ func (p *Programmer) arbitrateDevices() {
 			}
 			if d.owner != rank || !equalWishes(&d.link, &l) {
 				d.link, d.owner, d.attempts, d.due, d.held = l, rank, 0, time.Time{}, false
+				p.deviceAsked(d, rank, asked)
 			}
 			wanted[l.Name] = d
+		}
+	}
+	for name, d := range p.devices {
+		if wanted[name] == nil {
+			p.deviceAsked(d, d.owner, withdrawn)
 		}
 	}
 	p.devices = wanted
@@ -80,7 +87,12 @@ func (p *Programmer) deviceGone(l *kernel.Link) {
 	d.repairs++
 	d.repaired = p.now
 	p.stats.Repairs++
-	d.due, d.held = p.now.Add(fightPause(d.repairs)), true
+	d.cause = p.noticeThing(thing{device: l.Name, kind: deviceThing}, d.owner, "another program removes this device")
+	wait := fightPause(d.repairs)
+	d.due, d.held = p.now.Add(wait), true
+	if wait > 0 {
+		d.outcome, d.detail, d.since = waiting, "another program removes this device, again and again; repairs slow down", p.now
+	}
 	p.log.Warn("a device of ours was removed; it is made again", logDevice, l.Name)
 }
 
@@ -139,6 +151,7 @@ func (p *Programmer) reconcileDevice(ctx context.Context, d *device) error {
 			if err := p.kernel.DeleteLink(ctx, have.Index); err != nil && !errors.Is(err, kernel.ErrNoDevice) && !errors.Is(err, kernel.ErrNotThere) {
 				return fmt.Errorf("delete device %s: %w", have.Name, err)
 			}
+			p.noteThing(thing{device: have.Name, kind: deviceThing}, d.owner, d.cause, deleted, "it is made anew: "+why)
 			have = nil
 		}
 	}
@@ -161,6 +174,7 @@ func (p *Programmer) makeDevice(ctx context.Context, d *device, want kernel.Link
 		return fmt.Errorf("create device %s: %w", want.Name, err)
 	}
 	d.made, d.madeAt, d.attempts = index, p.now, 0
+	p.noteThing(thing{device: want.Name, kind: deviceThing}, d.owner, d.cause, written, "made")
 	p.log.Info("device made", logDevice, want.Name)
 	want.Index, want.Up = index, false
 	err = p.configure(ctx, d, &want, nil)
@@ -254,6 +268,8 @@ func (p *Programmer) configure(ctx context.Context, d *device, have *kernel.Link
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("set device %s: %w", have.Name, err))
+		} else {
+			p.noteThing(thing{device: have.Name, kind: deviceThing}, d.owner, d.cause, written, fmt.Sprintf("set to mtu %d address %s up", d.link.MTU, hardware(d.link.MAC)))
 		}
 	}
 	for _, a := range d.link.Addresses {
@@ -263,6 +279,8 @@ func (p *Programmer) configure(ctx context.Context, d *device, have *kernel.Link
 		err := p.kernel.AddAddress(ctx, kernel.Address{Link: have.Index, Prefix: a})
 		if err != nil && !errors.Is(err, kernel.ErrExists) {
 			errs = append(errs, fmt.Errorf("add address %s to %s: %w", a, have.Name, err))
+		} else if err == nil {
+			p.noteThing(thing{device: have.Name, kind: addressThing, addr: a}, d.owner, d.cause, written, "")
 		}
 	}
 	return errors.Join(errs...)
@@ -285,6 +303,9 @@ func (p *Programmer) deviceOutcome(d *device, err error) {
 	}
 	if o == d.outcome && detail == d.detail {
 		return
+	}
+	if o == failed || o == noDevice {
+		p.noteThing(thing{device: d.link.Name, kind: deviceThing}, d.owner, d.cause, refused, detail)
 	}
 	switch {
 	case o == failed && detail != d.detail:
@@ -310,22 +331,29 @@ func (p *Programmer) removeLeftovers(ctx context.Context) {
 		case l == nil || d != nil && (l.Kind != d.link.Kind || d.made != 0 && d.made != l.Index):
 		case d == nil && p.policy.removable(l):
 			p.log.Info("device is removed: nobody wants it", logDevice, name)
-			p.removed(name, p.kernel.DeleteLink(ctx, l.Index))
+			p.removed(thing{device: name, kind: deviceThing}, p.kernel.DeleteLink(ctx, l.Index))
 		default:
 			for _, a := range p.extraAddresses(l, d) {
 				p.log.Info("address is removed from a device of ours: nobody wants it", logDevice, name, logAddress, a.Prefix.String())
-				p.removed(name, p.kernel.DeleteAddress(ctx, a))
+				p.removed(thing{device: name, kind: addressThing, addr: a.Prefix}, p.kernel.DeleteAddress(ctx, a))
 			}
 		}
 	}
 }
 
 // removed deals with the answer to a removal: what is gone is gone, anything else is tried again later.
-func (p *Programmer) removed(device string, err error) {
-	if err != nil && !errors.Is(err, kernel.ErrNoDevice) && !errors.Is(err, kernel.ErrNotThere) {
-		p.log.Warn("removing a leftover failed; it is tried again", logDevice, device, logError, err)
-		p.leftoversDue = p.now.Add(time.Second)
+func (p *Programmer) removed(t thing, err error) {
+	cause := p.recorder.now
+	if d := p.devices[t.device]; d != nil {
+		cause = d.cause
 	}
+	if err != nil && !errors.Is(err, kernel.ErrNoDevice) && !errors.Is(err, kernel.ErrNotThere) {
+		p.noteThing(t, 0, cause, refused, describe(err))
+		p.log.Warn("removing a leftover failed; it is tried again", logDevice, t.device, logError, err)
+		p.leftoversDue = p.now.Add(time.Second)
+		return
+	}
+	p.noteThing(t, 0, cause, deleted, "")
 }
 
 // extraAddresses are the addresses of one of our devices that no owner wants. IPv6 link-local ones are the kernel's. On

@@ -86,8 +86,8 @@
 // # The flight recorder
 //
 // What was asked, decided, written, refused and noticed is kept in rings of fixed size (history.go), with the cause of each: an owner's
-// Change, another program's doing, a read. History tells it of one prefix; Latencies how long it took from a wish to the
-// kernel. Two records of 64 bytes are what a new route costs.
+// Change, another program's doing, a read. History tells it of one prefix or address, HistoryOf of a device with its addresses, neighbours and
+// FDB entries; Latencies how long it took from a wish to the kernel. Two records of 64 bytes are what a new route costs.
 //
 // # Left for later
 //

@@ -7,7 +7,7 @@ import (
 	"github.com/caracal-net/caracal/internal/kernel"
 )
 
-// What the flight recorder keeps: fixed rings, 2.5 MiB in all, so that its size depends on nothing.
+// What the flight recorder keeps: fixed rings, 3 MiB in all with historyThings, so that its size depends on nothing.
 const (
 	historyRecords = 32768
 	historyCauses  = 4096
@@ -62,10 +62,13 @@ type recorder struct {
 	next    int // place of the next record
 	details []detail
 	worded  int // details ever noted
+	things  []thingRecord
 	causes  []cause
 	last    uint32 // id of the newest cause
 	now     uint32 // the cause of what is done at the moment
 	latency histogram
+	// nextThing is the place of the next record of a thing.
+	nextThing int
 }
 
 // apply begins the cause of an owner's change.
@@ -200,11 +203,12 @@ func (p *Programmer) Latencies() []Bucket {
 	return all
 }
 
-// HistoryEvent is one thing that happened to a route.
+// HistoryEvent is one thing that happened to a route, or to a device, an address, a neighbour or an FDB entry of ours.
 type HistoryEvent struct {
 	At     time.Time
 	Owner  Owner  // "" where it is about nobody's wish
 	Metric uint32 // of the route's key
+	Object string // what it is about, where that is no route: "neighbour 10.1.2.0 lladdr ... dev vxlan.calico"
 	What   string // asked, withdrawn, outcome, written, deleted, refused, "changed by another"
 	// Detail is the outcome, or the kernel's words.
 	Detail string
@@ -217,8 +221,9 @@ type HistoryEvent struct {
 	CauseAt time.Time
 }
 
-// History returns what is remembered of the routes to a prefix, oldest first: what was asked, decided and written, and why. The memory
-// is bounded (historyRecords for all routes together), so what is old, or was followed by much, is forgotten.
+// History returns what is remembered of the routes to a prefix, oldest first: what was asked, decided and written, and why; of a single address
+// also what happened to it on our devices, and to neighbours and FDB entries that have it. The memory is bounded (historyRecords for all routes
+// together, historyThings for all else), so what is old, or was followed by much, is forgotten.
 func (p *Programmer) History(dst netip.Prefix) []HistoryEvent {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -242,6 +247,9 @@ func (p *Programmer) History(dst netip.Prefix) []HistoryEvent {
 			e.Cause, e.CauseAt = c.text, c.at
 		}
 		all = append(all, e)
+	}
+	if dst.IsSingleIP() {
+		all = p.thingsTold(all, func(t *thing) bool { return t.kind != deviceThing && t.addr.Addr() == dst.Addr() })
 	}
 	return all
 }

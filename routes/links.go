@@ -75,6 +75,7 @@ func (p *Programmer) linkSeen(l *kernel.Link) {
 		return
 	}
 	fresh := *l
+	p.deviceChanged(old, l)
 	t := &p.links
 	if old != nil && old.Name != l.Name && t.byName[old.Name] == l.Index {
 		delete(t.byName, old.Name)
@@ -201,6 +202,7 @@ func (p *Programmer) addressSeen(a *kernel.Address) {
 	if slices.Contains(p.links.addrs[a.Link], *a) {
 		return
 	}
+	p.addressChanged(a, false)
 	p.links.addrs[a.Link] = append(p.links.addrs[a.Link], *a)
 	p.addressMoved(a.Link)
 }
@@ -211,6 +213,7 @@ func (p *Programmer) addressGone(a *kernel.Address) {
 	list := p.links.addrs[a.Link]
 	// Where a read was ahead of this event, routes that other events brought back since then go with it all the same.
 	if i := slices.IndexFunc(list, func(o kernel.Address) bool { return o.Prefix == a.Prefix }); i >= 0 {
+		p.addressChanged(a, true)
 		p.links.addrs[a.Link] = slices.Delete(list, i, i+1)
 		p.addressMoved(a.Link)
 	}

@@ -31,6 +31,8 @@ type neighbourNote struct {
 	due      time.Time
 	repaired time.Time
 	repairs  int
+	owner    uint8
+	cause    uint32 // of what is wanted or was noticed last, for the recorder
 }
 
 type (
@@ -195,10 +197,10 @@ func (p *Programmer) applyNeighbours(rank uint8, c *Change) {
 // decideNeighbour works out what is wanted under a key: the strongest owner's wish.
 func (p *Programmer) decideNeighbour(k neighbourKey) {
 	t := &p.neighbours
-	v := neighbourValue{}
+	v, owner := neighbourValue{}, uint8(0)
 	for rank := range uint8(len(p.owners)) {
 		if w, ok := t.wishes[rank][k]; ok {
-			v = w
+			v, owner = w, rank
 			break
 		}
 	}
@@ -207,6 +209,12 @@ func (p *Programmer) decideNeighbour(k neighbourKey) {
 	}
 	e := t.tracker.Ensure(k)
 	if e.Desired() != v {
+		if v != (neighbourValue{}) {
+			p.noteThing(thingOf(k, v), owner, p.recorder.now, asked, "")
+		} else {
+			p.noteThing(thingOf(k, e.Desired()), e.Note.owner, p.recorder.now, withdrawn, "")
+		}
+		e.Note.owner, e.Note.cause = owner, p.recorder.now
 		e.Note.attempts, e.Note.detail, e.Note.since, e.Note.due = 0, "", p.now, time.Time{}
 		delete(t.waiting, e)
 	}
@@ -235,14 +243,29 @@ func (p *Programmer) neighbourEvent(n *kernel.Neighbour, deleted bool) {
 	if e.Actual() == v {
 		return
 	}
-	if e.Same() && e.Desired() != (neighbourValue{}) {
-		p.neighbourFought(e)
-	}
+	p.neighbourNoticed(e, v)
 	t.setActual(e, v)
 }
 
+// neighbourNoticed is for an entry that somebody else has changed, removed or put there; v is what there is now.
+func (p *Programmer) neighbourNoticed(e *neighbourEntry, v neighbourValue) {
+	how, about := "another program changes this entry", v
+	if v == (neighbourValue{}) {
+		how, about = "another program deletes this entry", e.Actual()
+	} else if e.Actual() == (neighbourValue{}) {
+		how = "another program adds this entry"
+	}
+	if about == e.Desired() && v != (neighbourValue{}) {
+		return // the echo of what we wrote, or as good
+	}
+	e.Note.cause = p.noticeThing(thingOf(e.Key(), about), e.Note.owner, how)
+	if e.Same() && e.Desired() != (neighbourValue{}) {
+		p.neighbourFought(e, how)
+	}
+}
+
 // neighbourFought says that somebody else undid an entry of ours; see fought.
-func (p *Programmer) neighbourFought(e *neighbourEntry) {
+func (p *Programmer) neighbourFought(e *neighbourEntry, how string) {
 	n := &e.Note
 	if p.now.Sub(n.repaired) > calmAfter {
 		n.repairs = 0
@@ -250,8 +273,12 @@ func (p *Programmer) neighbourFought(e *neighbourEntry) {
 	n.repairs++
 	n.repaired = p.now
 	p.stats.Repairs++
-	n.due = p.now.Add(fightPause(n.repairs))
+	wait := fightPause(n.repairs)
+	n.due = p.now.Add(wait)
+	if wait > 0 {
+		n.detail = how + ", again and again; repairs slow down"
+	}
 	if n.repairs == freeRepairs+1 {
-		p.log.Warn("another program keeps changing a neighbour of ours; repairs slow down", logDevice, e.Key().device, logNeighbour, e.Desired().addr.String())
+		p.log.Warn("another program keeps changing a neighbour of ours; repairs slow down", logDevice, e.Key().device, logNeighbour, e.Desired().addr.String(), logDetail, how)
 	}
 }

@@ -1,6 +1,7 @@
 package routes
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -56,6 +57,9 @@ func (p *Programmer) neighboursSeen(device string, turn uint8, list []kernel.Nei
 		}
 		if e := t.tracker.At(i); e.Key().device == device {
 			if e.Note.turn != turn {
+				if e.Same() && e.Desired() != (neighbourValue{}) {
+					e.Note.cause = p.noticeThing(thingOf(e.Key(), e.Actual()), e.Note.owner, "the device was read, and this entry was missing")
+				}
 				t.setActual(e, neighbourValue{})
 			}
 			e.Note.due = time.Time{} // whatever kept it waiting, its device has come
@@ -154,11 +158,21 @@ func (p *Programmer) sendNeighbours(ctx context.Context, ops []kernel.NeighbourO
 		case e == nil:
 		case errs[i] == nil || ops[i].Delete && errors.Is(errs[i], kernel.ErrNotThere):
 			e.Note.since = p.now
+			p.neighbourWritten(e, &ops[i])
 			t.setActual(e, e.Desired())
 		default:
 			p.neighbourRefused(e, errs[i])
 		}
 	}
+}
+
+// neighbourWritten records what was done.
+func (p *Programmer) neighbourWritten(e *neighbourEntry, op *kernel.NeighbourOp) {
+	what := written
+	if op.Delete {
+		what = deleted
+	}
+	p.noteThing(thingOf(e.Key(), neighbourValue{op.Neighbour.Addr, op.Neighbour.MAC}), e.Note.owner, e.Note.cause, what, "")
 }
 
 func (p *Programmer) neighbourRefused(e *neighbourEntry, err error) {
@@ -168,6 +182,7 @@ func (p *Programmer) neighbourRefused(e *neighbourEntry, err error) {
 		p.log.Warn("the kernel refuses a neighbour; it is tried again", logDevice, e.Key().device, logNeighbour, e.Desired().addr.String(), logError, describe(err))
 	}
 	n.detail, n.since = describe(err), p.now
+	p.noteThing(thingOf(e.Key(), cmp.Or(e.Desired(), e.Actual())), n.owner, n.cause, refused, n.detail)
 	n.due = p.now.Add(backoff(retryFirst, retryMost, n.attempts))
 	p.neighbours.waiting[e] = struct{}{}
 	if errors.Is(err, kernel.ErrOverflow) {

@@ -82,7 +82,7 @@ func (n *routeNote) winner() *wish {
 // applyChange works one step of an owner into the wishes.
 func (p *Programmer) applyChange(ctx context.Context, owner Owner, c *Change) {
 	rank := p.rank(owner)
-	if c.Whole || len(c.Routes) > 0 || len(c.Withdraw) > 0 {
+	if c.Whole || len(c.Routes) > 0 || len(c.Withdraw) > 0 || len(c.Neighbours) > 0 || len(c.WithdrawNeighbours) > 0 || c.Links != nil {
 		p.recorder.apply(p.now, owner, c.Cause)
 	}
 	p.applyNeighbours(rank, c)

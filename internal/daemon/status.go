@@ -33,6 +33,7 @@ func (d *daemon) sources() inspect.Sources {
 		Resync:    d.programmer.Resync,
 		Settings:  d.programmer.Settings,
 		History:   d.programmer.History,
+		HistoryOf: d.programmer.HistoryOf,
 		Latencies: d.programmer.Latencies,
 		PlanBGP:   d.planBGP,
 		DiffBGP:   d.diffBGP,

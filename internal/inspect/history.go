@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	caracalv1 "github.com/caracal-net/caracal/proto/caracal/v1"
+	"github.com/caracal-net/caracal/routes"
 )
 
 // History implements caracal.v1.Inspection.
@@ -19,14 +21,25 @@ func (s *Server) History(_ context.Context, r *caracalv1.HistoryRequest) (*carac
 	if s.src.History == nil {
 		return nil, status.Error(codes.Unimplemented, "no history is kept here")
 	}
-	dst, err := parseDestination(r.GetPrefix())
-	if err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
+	m := &caracalv1.HistoryResponse{Device: r.GetDevice()}
+	var events []routes.HistoryEvent
+	switch {
+	case r.GetDevice() != "" && r.GetPrefix() != "":
+		return nil, status.Error(codes.InvalidArgument, "prefix and device: name one of them")
+	case r.GetDevice() != "" && s.src.HistoryOf == nil:
+		return nil, status.Error(codes.Unimplemented, "no history of devices is kept here")
+	case r.GetDevice() != "":
+		events = s.src.HistoryOf(r.GetDevice())
+	default:
+		dst, err := parseDestination(r.GetPrefix())
+		if err != nil {
+			return nil, status.Error(codes.InvalidArgument, err.Error())
+		}
+		m.Prefix, events = dst.String(), s.src.History(dst)
 	}
-	m := &caracalv1.HistoryResponse{Prefix: dst.String()}
-	for _, e := range s.src.History(dst) {
+	for _, e := range events {
 		ev := &caracalv1.HistoryEvent{Time: timestamppb.New(e.At), Owner: string(e.Owner), Metric: e.Metric, What: e.What, Detail: e.Detail,
-			KernelRoute: e.Kernel, Cause: e.Cause, CauseId: e.CauseID}
+			KernelRoute: e.Kernel, Object: e.Object, Cause: e.Cause, CauseId: e.CauseID}
 		if e.Cause != "" {
 			ev.CauseTime = timestamppb.New(e.CauseAt)
 		}
@@ -53,7 +66,7 @@ func parseDestination(s string) (netip.Prefix, error) {
 // History writes a line an event, with the time to the microsecond: what matters is what came first and how much later the next.
 func (r Renderer) History(w io.Writer, m *caracalv1.HistoryResponse) error {
 	t := table{}
-	t.add("TIME", "OWNER", "WHAT", "KERNEL ROUTE", "CAUSE")
+	t.add("TIME", "OWNER", "WHAT", "OBJECT", "CAUSE")
 	for _, e := range m.GetEvents() {
 		what := e.GetWhat()
 		if e.GetDetail() != "" {
@@ -66,7 +79,7 @@ func (r Renderer) History(w io.Writer, m *caracalv1.HistoryResponse) error {
 				cause += fmt.Sprintf(" (%v before)", d.Round(time.Microsecond))
 			}
 		}
-		t.add(e.GetTime().AsTime().UTC().Format("2006-01-02T15:04:05.000000Z"), e.GetOwner(), what, e.GetKernelRoute(), cause)
+		t.add(e.GetTime().AsTime().UTC().Format("2006-01-02T15:04:05.000000Z"), e.GetOwner(), what, cmp.Or(e.GetObject(), e.GetKernelRoute()), cause)
 	}
 	return t.write(w)
 }

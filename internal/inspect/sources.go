@@ -42,8 +42,9 @@ type Sources struct {
 	Resync func(ctx context.Context) error
 	// Settings returns the sysctls that are kept or reported; may be nil.
 	Settings func() []routes.SettingStatus
-	// History returns what is remembered of the routes to a prefix, and Latencies how long programming took; may be nil.
+	// History returns what is remembered of the routes to a prefix, HistoryOf of a device, and Latencies how long programming took; may be nil.
 	History   func(netip.Prefix) []routes.HistoryEvent
+	HistoryOf func(device string) []routes.HistoryEvent
 	Latencies func() []routes.Bucket
 	// PlanBGP returns what the BGP configuration of a node of the cluster is, with the sources of each value; the error names a node that is not
 	// there. May be nil.

@@ -30,19 +30,20 @@ func pfx(s string) netip.Prefix { return netip.MustParsePrefix(s) }
 
 // world is a fake daemon: what inspection is lent, all of it changeable by a test.
 type world struct {
-	node     string
-	backend  cluster.Backend
-	state    *cluster.State
-	vteps    []VTEP
-	peers    []bgp.PeerStatus
-	paths    map[netip.Prefix][]bgp.Candidate
-	lookup   func(netip.Addr) (kernel.Answer, error)
-	resync   func(context.Context) error
-	release  string
-	settings []routes.SettingStatus
-	history  func(netip.Prefix) []routes.HistoryEvent
-	planBGP  func(string) (bgp.Config, []cluster.Problem, error)
-	diffBGP  func(string, string, []string) (bgp.Difference, []cluster.Problem, error)
+	node      string
+	backend   cluster.Backend
+	state     *cluster.State
+	vteps     []VTEP
+	peers     []bgp.PeerStatus
+	paths     map[netip.Prefix][]bgp.Candidate
+	lookup    func(netip.Addr) (kernel.Answer, error)
+	resync    func(context.Context) error
+	release   string
+	settings  []routes.SettingStatus
+	history   func(netip.Prefix) []routes.HistoryEvent
+	historyOf func(string) []routes.HistoryEvent
+	planBGP   func(string) (bgp.Config, []cluster.Problem, error)
+	diffBGP   func(string, string, []string) (bgp.Difference, []cluster.Problem, error)
 
 	mu       sync.Mutex
 	info     StatusInfo
@@ -64,10 +65,11 @@ func (w *world) sources() Sources {
 			}
 			return w.lookup(a)
 		},
-		Settings: func() []routes.SettingStatus { return w.settings },
-		Release:  func() string { return w.release },
-		History:  func(dst netip.Prefix) []routes.HistoryEvent { return w.history(dst) },
-		PlanBGP:  func(node string) (bgp.Config, []cluster.Problem, error) { return w.planBGP(node) },
+		Settings:  func() []routes.SettingStatus { return w.settings },
+		Release:   func() string { return w.release },
+		History:   func(dst netip.Prefix) []routes.HistoryEvent { return w.history(dst) },
+		HistoryOf: func(device string) []routes.HistoryEvent { return w.historyOf(device) },
+		PlanBGP:   func(node string) (bgp.Config, []cluster.Problem, error) { return w.planBGP(node) },
 		DiffBGP: func(node, manifests string, deletions []string) (bgp.Difference, []cluster.Problem, error) {
 			return w.diffBGP(node, manifests, deletions)
 		},

@@ -24,6 +24,9 @@ func TestScenariosKubernetes(t *testing.T) {
 	k, server := kubelab.Start(t)
 	opts := options(t)
 	opts.Kubernetes = k
+	if opts.Kills == 0 {
+		opts.Kills = 8 // what is killed there is the same as with a directory
+	}
 	c := playWith(t, lab.Spec{Mode: lab.VXLANCrossSubnet, Family: lab.DualStack}, opts, "all")
 	nodes := server.Client(t, kubetest.Admin).Resource(schema.GroupVersionResource{Version: "v1", Resource: "nodes"})
 	for _, n := range c.Plan.Members() {

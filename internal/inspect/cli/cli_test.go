@@ -183,6 +183,7 @@ func TestCommands(t *testing.T) {
 		{"release", 0, "nothing is held\n", ""},
 		{"history 10.1.2.0/26", 1, "", "no history is kept here"},
 		{"history 10.1.2.1/26", 1, "", "no history is kept here"},
+		{"history vxlan.calico", 1, "", "no history is kept here"},
 		{"bgp diff", 2, "", "name a file with -f"},
 		{"bgp plan", 1, "", "no BGP is planned here"},
 		{"version", 0, "caracald  v1.2.3 (node node-a)\n", ""},

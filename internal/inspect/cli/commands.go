@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/netip"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
@@ -93,24 +95,32 @@ func (c *command) vteps() *cobra.Command {
 
 func (c *command) history() *cobra.Command {
 	return c.answers(&cobra.Command{
-		Use:   "history PREFIX",
-		Short: "What was asked, decided and written of the route to a prefix, and why",
+		Use:   "history PREFIX|DEVICE",
+		Short: "What was asked, decided and written of the route to a prefix, or of a device with its addresses and entries, and why",
 		Args:  exactly("PREFIX"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {
-				m, err := caracalv1.NewInspectionClient(conn).History(ctx, &caracalv1.HistoryRequest{Prefix: args[0]})
+				m, err := caracalv1.NewInspectionClient(conn).History(ctx, historyRequest(args[0]))
 				if err != nil {
 					return err
 				}
 				return c.write(m, func(r inspect.Renderer, w io.Writer) error {
 					if len(m.GetEvents()) == 0 {
-						return c.none("nothing is remembered of " + m.GetPrefix())
+						return c.none("nothing is remembered of " + m.GetPrefix() + m.GetDevice())
 					}
 					return r.History(w, m)
 				})
 			})
 		},
 	})
+}
+
+// historyRequest tells devices from prefixes and addresses: an interface's name has no slash and is no address.
+func historyRequest(what string) *caracalv1.HistoryRequest {
+	if _, err := netip.ParseAddr(what); err != nil && !strings.Contains(what, "/") {
+		return &caracalv1.HistoryRequest{Device: what}
+	}
+	return &caracalv1.HistoryRequest{Prefix: what}
 }
 
 func (c *command) resync() *cobra.Command {

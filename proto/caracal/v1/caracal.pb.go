@@ -3524,8 +3524,10 @@ func (x *Problem) GetLine() uint32 {
 
 type HistoryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "10.1.2.0/26"; an address alone is its host route.
-	Prefix        string `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// "10.1.2.0/26"; an address alone is its host route, and what else has that address on our devices.
+	Prefix string `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// "vxlan.calico", in place of a prefix.
+	Device        string `protobuf:"bytes,2,opt,name=device,proto3" json:"device,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3567,11 +3569,19 @@ func (x *HistoryRequest) GetPrefix() string {
 	return ""
 }
 
+func (x *HistoryRequest) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
 type HistoryResponse struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Prefix string                 `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
 	// Oldest first.
 	Events        []*HistoryEvent `protobuf:"bytes,2,rep,name=events,proto3" json:"events,omitempty"`
+	Device        string          `protobuf:"bytes,3,opt,name=device,proto3" json:"device,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3620,7 +3630,14 @@ func (x *HistoryResponse) GetEvents() []*HistoryEvent {
 	return nil
 }
 
-// HistoryEvent is one thing that happened to a route.
+func (x *HistoryResponse) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+// HistoryEvent is one thing that happened to a route, a device, an address, a neighbour or an FDB entry.
 type HistoryEvent struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Time   *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
@@ -3633,9 +3650,11 @@ type HistoryEvent struct {
 	// The route as ip(8) prints it, where the event is about one.
 	KernelRoute string `protobuf:"bytes,6,opt,name=kernel_route,json=kernelRoute,proto3" json:"kernel_route,omitempty"`
 	// Why; events of one cause have one cause_id. Empty when it is no longer remembered.
-	Cause         string                 `protobuf:"bytes,7,opt,name=cause,proto3" json:"cause,omitempty"`
-	CauseId       uint32                 `protobuf:"varint,8,opt,name=cause_id,json=causeId,proto3" json:"cause_id,omitempty"`
-	CauseTime     *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=cause_time,json=causeTime,proto3" json:"cause_time,omitempty"`
+	Cause     string                 `protobuf:"bytes,7,opt,name=cause,proto3" json:"cause,omitempty"`
+	CauseId   uint32                 `protobuf:"varint,8,opt,name=cause_id,json=causeId,proto3" json:"cause_id,omitempty"`
+	CauseTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=cause_time,json=causeTime,proto3" json:"cause_time,omitempty"`
+	// What it is about where that is no route: "neighbour 10.1.2.0 lladdr 66:... dev vxlan.calico".
+	Object        string `protobuf:"bytes,10,opt,name=object,proto3" json:"object,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3731,6 +3750,13 @@ func (x *HistoryEvent) GetCauseTime() *timestamppb.Timestamp {
 		return x.CauseTime
 	}
 	return nil
+}
+
+func (x *HistoryEvent) GetObject() string {
+	if x != nil {
+		return x.Object
+	}
+	return ""
 }
 
 type PlanBGPRequest struct {
@@ -4624,12 +4650,14 @@ const file_caracal_v1_caracal_proto_rawDesc = "" +
 	"\x05field\x18\x02 \x01(\tR\x05field\x12\x12\n" +
 	"\x04text\x18\x03 \x01(\tR\x04text\x12\x12\n" +
 	"\x04file\x18\x04 \x01(\tR\x04file\x12\x12\n" +
-	"\x04line\x18\x05 \x01(\rR\x04line\"(\n" +
+	"\x04line\x18\x05 \x01(\rR\x04line\"@\n" +
 	"\x0eHistoryRequest\x12\x16\n" +
-	"\x06prefix\x18\x01 \x01(\tR\x06prefix\"[\n" +
+	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x16\n" +
+	"\x06device\x18\x02 \x01(\tR\x06device\"s\n" +
 	"\x0fHistoryResponse\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x120\n" +
-	"\x06events\x18\x02 \x03(\v2\x18.caracal.v1.HistoryEventR\x06events\"\xa7\x02\n" +
+	"\x06events\x18\x02 \x03(\v2\x18.caracal.v1.HistoryEventR\x06events\x12\x16\n" +
+	"\x06device\x18\x03 \x01(\tR\x06device\"\xbf\x02\n" +
 	"\fHistoryEvent\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x16\n" +
@@ -4640,7 +4668,9 @@ const file_caracal_v1_caracal_proto_rawDesc = "" +
 	"\x05cause\x18\a \x01(\tR\x05cause\x12\x19\n" +
 	"\bcause_id\x18\b \x01(\rR\acauseId\x129\n" +
 	"\n" +
-	"cause_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tcauseTime\"$\n" +
+	"cause_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tcauseTime\x12\x16\n" +
+	"\x06object\x18\n" +
+	" \x01(\tR\x06object\"$\n" +
 	"\x0ePlanBGPRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\"\x84\x01\n" +
 	"\x0fPlanBGPResponse\x12\x12\n" +

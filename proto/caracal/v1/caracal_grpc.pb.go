@@ -64,7 +64,8 @@ type InspectionClient interface {
 	ListPeerRoutes(ctx context.Context, in *ListPeerRoutesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListPeerRoutesResponse], error)
 	// ListVTEPs streams the VXLAN tunnel endpoints of the cluster, sorted by node and family.
 	ListVTEPs(ctx context.Context, in *ListVTEPsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListVTEPsResponse], error)
-	// History says what is remembered of the routes to a prefix: what was asked, decided and written, and why. The memory is bounded.
+	// History says what is remembered of the routes to a prefix, or of a device with its addresses and entries: what was asked, decided and
+	// written, and why. The memory is bounded.
 	History(ctx context.Context, in *HistoryRequest, opts ...grpc.CallOption) (*HistoryResponse, error)
 	// PlanBGP says what the BGP configuration of a node of the cluster is, each line with the resource it comes from.
 	PlanBGP(ctx context.Context, in *PlanBGPRequest, opts ...grpc.CallOption) (*PlanBGPResponse, error)
@@ -287,7 +288,8 @@ type InspectionServer interface {
 	ListPeerRoutes(*ListPeerRoutesRequest, grpc.ServerStreamingServer[ListPeerRoutesResponse]) error
 	// ListVTEPs streams the VXLAN tunnel endpoints of the cluster, sorted by node and family.
 	ListVTEPs(*ListVTEPsRequest, grpc.ServerStreamingServer[ListVTEPsResponse]) error
-	// History says what is remembered of the routes to a prefix: what was asked, decided and written, and why. The memory is bounded.
+	// History says what is remembered of the routes to a prefix, or of a device with its addresses and entries: what was asked, decided and
+	// written, and why. The memory is bounded.
 	History(context.Context, *HistoryRequest) (*HistoryResponse, error)
 	// PlanBGP says what the BGP configuration of a node of the cluster is, each line with the resource it comes from.
 	PlanBGP(context.Context, *PlanBGPRequest) (*PlanBGPResponse, error)

@@ -273,7 +273,7 @@ func (c *controller) lossesOfBGP(from, to *cluster.State, h *routes.Host, backen
 }
 
 func (c *controller) plannerOfBGP() *bgp.Planner {
-	return &bgp.Planner{Match: matchSelector, RouterID: c.routerID.Addr, HashRouterID: c.routerID.Hash, DataPlane: c.served.plane}
+	return &bgp.Planner{Match: matchSelector, RouterID: c.routerID.Addr, HashRouterID: c.routerID.Hash, DataPlane: c.served.plane, Leaving: c.served.leaving}
 }
 
 // Release lets happen what the rails hold back, and returns what that is, nil for nothing.

@@ -44,7 +44,9 @@ type daemon struct {
 	tunnels    *tunnels
 	proxy      *proxyhealth.Checker // nil: nothing is verified
 	reports    *report.Reporter     // nil outside Kubernetes
-	sessions   bell                 // something of a BGP session has changed
+	departure  *departure
+	cordon     Task // nil outside Kubernetes
+	sessions   bell // something of a BGP session has changed
 }
 
 // datastoreBoth is a datastore that is watched and written.
@@ -86,10 +88,13 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 	if d.reports != nil {
 		sources = append(sources, d.reports)
 	}
+	if d.cordon != nil {
+		sources = append(sources, d.cordon)
+	}
 	err = runStages(ctx, []stage{
 		sources,
 		{task{"route programmer", d.programmer.Run}},
-		{d.engine, d.liveness, d.tunnels, task{"memory", keepHeap}},
+		{d.engine, d.liveness, d.tunnels, d.departure, task{"memory", keepHeap}},
 		{task{"gRPC server", func(ctx context.Context) error { return server.Serve(ctx, listener) }}},
 	})
 	d.log.Info("caracald has stopped; routes, devices and addresses stay")
@@ -139,6 +144,12 @@ func (d *daemon) open(ctx context.Context) error {
 		d.controller.routerID = d.cfg.Settings.RouterID
 	}
 	d.openStart(kubernetes)
+	d.departure = newDeparture(d.cfg.Socket, d.log, d.controller.setLeaving)
+	if kubernetes != nil {
+		d.cordon = task{"cordon", func(ctx context.Context) error {
+			return kubernetes.WatchCordon(ctx, d.nodeRef(), d.departure.setCordoned)
+		}}
+	}
 	d.programmer.OnHost(func(h *routes.Host) {
 		d.controller.setHost(h)
 		d.start.wake()

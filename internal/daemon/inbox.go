@@ -14,12 +14,15 @@ type inbox struct {
 	news      bool           // there is other news than what was learned
 	bgpInSync bool           // the Speaker has heard every peer out since it was started
 	release   bool           // somebody wants what the rails hold to happen
+	leaving   bgp.Leaving    // how far the node is to leave
 	plane     *bgp.DataPlane // what of the service proxy is verified, nil before the first answer
 }
 
 // The methods that fill the inbox; any goroutine may call them, none waits for a plan.
 
 func (c *controller) setUpdate(u datastore.Update) { c.post(func(in *inbox) { in.update = u }) }
+
+func (c *controller) setLeaving(l bgp.Leaving) { c.post(func(in *inbox) { in.leaving = l }) }
 
 func (c *controller) setHost(h *routes.Host) { c.post(func(in *inbox) { in.host = h }) }
 

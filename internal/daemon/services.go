@@ -17,6 +17,7 @@ type served struct {
 	state     *cluster.State
 	host      *routes.Host
 	plane     *bgp.DataPlane
+	leaving   bgp.Leaving
 	announced []bgp.Origination
 	held      []bgp.Held
 	problems  []cluster.Problem
@@ -73,8 +74,8 @@ func (c *controller) configure(in inbox) (*bgp.Config, []cluster.Problem) {
 		plane = &bgp.DataPlane{}
 	}
 	announced, held := bgp.Services(st, c.node, plane)
-	same := c.config != nil && was.host == in.host && slices.Equal(was.announced, announced) && servicesOnly(cluster.Diff(was.state, st))
-	c.served = served{state: st, host: in.host, plane: plane, announced: announced, held: held, problems: was.problems}
+	same := c.config != nil && was.host == in.host && was.leaving == in.leaving && slices.Equal(was.announced, announced) && servicesOnly(cluster.Diff(was.state, st))
+	c.served = served{state: st, host: in.host, plane: plane, leaving: in.leaving, announced: announced, held: held, problems: was.problems}
 	if same {
 		return c.config, was.problems
 	}

@@ -37,6 +37,8 @@ func (d *daemon) sources() inspect.Sources {
 		Latencies: d.programmer.Latencies,
 		PlanBGP:   d.planBGP,
 		DiffBGP:   d.diffBGP,
+		Drain:     d.departure.Drain,
+		Undrain:   d.departure.Undrain,
 		Release: func() string {
 			if h := d.controller.Release(); h != nil {
 				return h.String()
@@ -105,6 +107,7 @@ func (d *daemon) status() inspect.StatusInfo {
 	if _, err := d.engine.Status(); err != nil && v.backend == cluster.BackendBird {
 		wait("BGP: %v", err)
 	}
+	info.Leaving = d.departure.Status()
 	info.Devices = d.devices()
 	info.Ready = len(info.WaitingFor) == 0
 	return info

@@ -26,10 +26,15 @@ var errWorkloads = errors.New("workload routes are Felix's where one runs: unset
 
 // podsOf is the node whose Pods are to be watched, as Kubernetes names it; "" = none.
 func (d *daemon) podsOf() string {
-	switch {
-	case !d.cfg.Workloads:
+	if !d.cfg.Workloads {
 		return ""
-	case d.cfg.Settings != nil && d.cfg.Settings.NodeRef != "":
+	}
+	return d.nodeRef()
+}
+
+// nodeRef is the name of our Kubernetes Node, which Calico's may differ from.
+func (d *daemon) nodeRef() string {
+	if d.cfg.Settings != nil && d.cfg.Settings.NodeRef != "" {
 		return d.cfg.Settings.NodeRef
 	}
 	return d.cfg.Node

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/caracal-net/caracal/bgp"
 	"github.com/caracal-net/caracal/internal/cluster"
 	caracalv1 "github.com/caracal-net/caracal/proto/caracal/v1"
 	"github.com/caracal-net/caracal/routes"
@@ -130,6 +131,9 @@ func (s *Server) GetStatus(context.Context, *caracalv1.GetStatusRequest) (*carac
 			}
 			m.Latencies = append(m.Latencies, l)
 		}
+	}
+	if info.Leaving.Step != bgp.Stays {
+		m.Leaving = leavingOf(info.Leaving)
 	}
 	for _, src := range info.Sources {
 		m.Sources = append(m.Sources, &caracalv1.Source{Name: src.Name, InSync: src.InSync, Since: timeOf(src.Since), Detail: src.Detail})

@@ -19,6 +19,9 @@ func (r Renderer) Status(w io.Writer, m *caracalv1.GetStatusResponse) error {
 	head.add("version", filled(m.GetVersion()))
 	head.add("up", r.since(m.GetStarted()))
 	head.add("ready", readyText(m.GetReadiness()))
+	if m.GetLeaving() != nil {
+		head.add("leaving", r.leavingText(m.GetLeaving()))
+	}
 	for _, s := range m.GetSources() {
 		head.add(s.GetName(), r.sourceText(s))
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/caracal-net/caracal/bgp"
 	"github.com/caracal-net/caracal/internal/cluster"
@@ -307,6 +309,57 @@ func TestRelease(t *testing.T) {
 		if err := (Renderer{}).Release(&b, m); err != nil || !strings.Contains(b.String(), cmp.Or(want, "nothing is held")) {
 			t.Errorf("written %q, %v", b.String(), err)
 		}
+	}
+}
+
+// TestDrain: what is asked for reaches the daemon, what makes no sense does not, and the status tells how far it is.
+func TestDrain(t *testing.T) {
+	w := testWorld()
+	src := w.sources()
+	var asked []string
+	src.Drain = func(_ context.Context, wait time.Duration, everything bool) error {
+		asked = append(asked, fmt.Sprint(wait, everything))
+		w.info.Leaving = Leaving{Step: bgp.Withdrawn, Since: ago(time.Minute), Why: "caracal drain"}
+		return nil
+	}
+	src.Undrain = func() error { w.info.Leaving = Leaving{}; return nil }
+	conn, _ := serveSources(t, src)
+	client := caracalv1.NewControlClient(conn)
+	for _, bad := range []time.Duration{-time.Second, 25 * time.Hour} {
+		if _, err := client.Drain(t.Context(), &caracalv1.DrainRequest{Wait: durationpb.New(bad)}); status.Code(err) != codes.InvalidArgument {
+			t.Errorf("wait %v: %v", bad, err)
+		}
+	}
+	m, err := client.Drain(t.Context(), &caracalv1.DrainRequest{})
+	if err != nil || m.Leaving.Step != caracalv1.Leaving_STEP_WITHDRAWN {
+		t.Fatal(m, err)
+	}
+	if _, err := client.Drain(t.Context(), &caracalv1.DrainRequest{Wait: durationpb.New(0), Everything: true}); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"30s false", "0s true"}; !slices.Equal(asked, want) {
+		t.Errorf("asked for %q, want %q", asked, want)
+	}
+	said := func() string {
+		t.Helper()
+		st, err := caracalv1.NewInspectionClient(conn).GetStatus(t.Context(), &caracalv1.GetStatusRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var b bytes.Buffer
+		if err := (Renderer{Now: epoch}).Status(&b, st); err != nil {
+			t.Fatal(err)
+		}
+		return b.String()
+	}
+	if text := said(); !strings.Contains(text, "\nleaving    withdrawn since 1m ago: caracal drain\n") {
+		t.Errorf("the status does not tell: %s", text)
+	}
+	if _, err := client.Undrain(t.Context(), &caracalv1.UndrainRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	if text := said(); strings.Contains(text, "leaving") {
+		t.Errorf("the status tells of a node that stays: %s", text)
 	}
 }
 

@@ -51,6 +51,9 @@ type Sources struct {
 	PlanBGP func(node string) (bgp.Config, []cluster.Problem, error)
 	// DiffBGP returns what manifests and deletions would change of it; may be nil.
 	DiffBGP func(node, manifests string, deletions []string) (bgp.Difference, []cluster.Problem, error)
+	// Drain has the node leave, and returns when it has withdrawn or ctx ends; Undrain has it stay (RFC 8326). May be nil.
+	Drain   func(ctx context.Context, wait time.Duration, everything bool) error
+	Undrain func() error
 	// Release lets happen what the safety rails hold, and says what that is, "" for nothing; may be nil.
 	Release func() string
 }
@@ -62,10 +65,18 @@ type StatusInfo struct {
 	// Ready says that the node does all it is asked to do; WaitingFor what is missing where it does not, a line each.
 	Ready      bool
 	WaitingFor []string
+	Leaving    Leaving
 	Sources    []SourceStatus
 	Devices    []DeviceStatus
 	// Problems is what cannot be used as written. Those of the State are added here if they are not listed.
 	Problems []cluster.Problem
+}
+
+// Leaving is how far the node has left the others.
+type Leaving struct {
+	Step  bgp.Leaving
+	Since time.Time
+	Why   string
 }
 
 // SourceStatus is the in-sync mark of one source of desired state.

@@ -106,7 +106,7 @@ func (c *command) root() *cobra.Command {
 	flags := root.PersistentFlags()
 	flags.StringVar(&c.socket, "socket", socket, "unix socket of the daemon ("+EnvSocket+")")
 	flags.DurationVar(&c.timeout, "timeout", defaultTimeout, "how long to wait for an answer, 0 = for ever")
-	root.AddCommand(c.status(), c.routes(), c.explain(), c.peers(), c.paths(), c.vteps(), c.watch(), c.history(), c.resync(), c.release(), c.bgp(), c.install(), c.version())
+	root.AddCommand(c.status(), c.routes(), c.explain(), c.peers(), c.paths(), c.vteps(), c.watch(), c.history(), c.resync(), c.release(), c.drain(), c.undrain(), c.bgp(), c.install(), c.version())
 	return root
 }
 

@@ -33,6 +33,7 @@ type daemon struct {
 	none    bool // wants no routes, knows no peers and VTEPs
 	resync  error
 	hang    bool
+	leaving bgp.Leaving
 	changed func([]routes.Status)
 	stop    context.CancelFunc
 }
@@ -69,7 +70,7 @@ func start(t *testing.T) *daemon {
 		Status: func() inspect.StatusInfo {
 			d.mu.Lock()
 			defer d.mu.Unlock()
-			return inspect.StatusInfo{Version: "v1.2.3", Started: epoch.Add(-time.Hour), Ready: d.ready}
+			return inspect.StatusInfo{Version: "v1.2.3", Started: epoch.Add(-time.Hour), Ready: d.ready, Leaving: inspect.Leaving{Step: d.leaving, Why: "caracal drain"}}
 		},
 		Peers: func() []bgp.PeerStatus {
 			if d.none {
@@ -105,6 +106,8 @@ func start(t *testing.T) *daemon {
 			defer d.mu.Unlock()
 			d.changed = changed
 		},
+		Drain:   func(context.Context, time.Duration, bool) error { d.leaving = bgp.Withdrawn; return nil },
+		Undrain: func() error { d.leaving = bgp.Stays; return nil },
 		Lookup: func(_ context.Context, a netip.Addr) (kernel.Answer, error) {
 			return kernel.Answer{}, kernel.ErrUnreachable
 		},
@@ -180,6 +183,9 @@ func TestCommands(t *testing.T) {
 		{"paths 10.10.9.1/26", 2, "", "bits are set"},
 		{"vteps", 0, "node-b  10.10.1.1", ""},
 		{"resync", 0, "resync done in ", ""},
+		{"drain --wait 0s", 0, "withdrawn: caracal drain\n", ""},
+		{"drain --wait -1s", 2, "", "wait -1s: want a duration from 0s to 24h0m0s"},
+		{"undrain", 0, "announces everything again", ""},
 		{"release", 0, "nothing is held\n", ""},
 		{"history 10.1.2.0/26", 1, "", "no history is kept here"},
 		{"history 10.1.2.1/26", 1, "", "no history is kept here"},

@@ -510,6 +510,64 @@ func (ListPeerRoutesRequest_Direction) EnumDescriptor() ([]byte, []int) {
 	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{25, 0}
 }
 
+type Leaving_Step int32
+
+const (
+	Leaving_STEP_UNSPECIFIED Leaving_Step = 0
+	Leaving_STEP_STAYS       Leaving_Step = 1
+	// Announced as the last choice: community GRACEFUL_SHUTDOWN, lowest LOCAL_PREF.
+	Leaving_STEP_SHUTDOWN Leaving_Step = 2
+	// Besides, nothing is announced that others can do as well.
+	Leaving_STEP_WITHDRAWN Leaving_Step = 3
+	// Nothing is announced.
+	Leaving_STEP_GONE Leaving_Step = 4
+)
+
+// Enum value maps for Leaving_Step.
+var (
+	Leaving_Step_name = map[int32]string{
+		0: "STEP_UNSPECIFIED",
+		1: "STEP_STAYS",
+		2: "STEP_SHUTDOWN",
+		3: "STEP_WITHDRAWN",
+		4: "STEP_GONE",
+	}
+	Leaving_Step_value = map[string]int32{
+		"STEP_UNSPECIFIED": 0,
+		"STEP_STAYS":       1,
+		"STEP_SHUTDOWN":    2,
+		"STEP_WITHDRAWN":   3,
+		"STEP_GONE":        4,
+	}
+)
+
+func (x Leaving_Step) Enum() *Leaving_Step {
+	p := new(Leaving_Step)
+	*p = x
+	return p
+}
+
+func (x Leaving_Step) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Leaving_Step) Descriptor() protoreflect.EnumDescriptor {
+	return file_caracal_v1_caracal_proto_enumTypes[8].Descriptor()
+}
+
+func (Leaving_Step) Type() protoreflect.EnumType {
+	return &file_caracal_v1_caracal_proto_enumTypes[8]
+}
+
+func (x Leaving_Step) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Leaving_Step.Descriptor instead.
+func (Leaving_Step) EnumDescriptor() ([]byte, []int) {
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{54, 0}
+}
+
 // NextHop is one way out.
 type NextHop struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2885,7 +2943,9 @@ type GetStatusResponse struct {
 	// How long it took from an owner's wish until the kernel held a route as asked, since the start.
 	Latencies []*LatencyBucket `protobuf:"bytes,10,rep,name=latencies,proto3" json:"latencies,omitempty"`
 	// Sysctls that are kept, or only looked at because they belong to interfaces of others, by name.
-	Settings      []*Setting `protobuf:"bytes,11,rep,name=settings,proto3" json:"settings,omitempty"`
+	Settings []*Setting `protobuf:"bytes,11,rep,name=settings,proto3" json:"settings,omitempty"`
+	// Unset for a node that stays.
+	Leaving       *Leaving `protobuf:"bytes,12,opt,name=leaving,proto3" json:"leaving,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2993,6 +3053,13 @@ func (x *GetStatusResponse) GetLatencies() []*LatencyBucket {
 func (x *GetStatusResponse) GetSettings() []*Setting {
 	if x != nil {
 		return x.Settings
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetLeaving() *Leaving {
+	if x != nil {
+		return x.Leaving
 	}
 	return nil
 }
@@ -4222,6 +4289,237 @@ func (x *PeerChange) GetChanged() []string {
 	return nil
 }
 
+type DrainRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How long the node is the last choice before it withdraws; unset is 30 seconds.
+	Wait *durationpb.Duration `protobuf:"bytes,1,opt,name=wait,proto3" json:"wait,omitempty"`
+	// Withdraw blocks too in which workloads still run.
+	Everything    bool `protobuf:"varint,2,opt,name=everything,proto3" json:"everything,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainRequest) Reset() {
+	*x = DrainRequest{}
+	mi := &file_caracal_v1_caracal_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainRequest) ProtoMessage() {}
+
+func (x *DrainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_caracal_v1_caracal_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
+func (*DrainRequest) Descriptor() ([]byte, []int) {
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *DrainRequest) GetWait() *durationpb.Duration {
+	if x != nil {
+		return x.Wait
+	}
+	return nil
+}
+
+func (x *DrainRequest) GetEverything() bool {
+	if x != nil {
+		return x.Everything
+	}
+	return false
+}
+
+type DrainResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Leaving       *Leaving               `protobuf:"bytes,1,opt,name=leaving,proto3" json:"leaving,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainResponse) Reset() {
+	*x = DrainResponse{}
+	mi := &file_caracal_v1_caracal_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainResponse) ProtoMessage() {}
+
+func (x *DrainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_caracal_v1_caracal_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
+func (*DrainResponse) Descriptor() ([]byte, []int) {
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *DrainResponse) GetLeaving() *Leaving {
+	if x != nil {
+		return x.Leaving
+	}
+	return nil
+}
+
+type UndrainRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndrainRequest) Reset() {
+	*x = UndrainRequest{}
+	mi := &file_caracal_v1_caracal_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndrainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndrainRequest) ProtoMessage() {}
+
+func (x *UndrainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_caracal_v1_caracal_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndrainRequest.ProtoReflect.Descriptor instead.
+func (*UndrainRequest) Descriptor() ([]byte, []int) {
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{52}
+}
+
+type UndrainResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UndrainResponse) Reset() {
+	*x = UndrainResponse{}
+	mi := &file_caracal_v1_caracal_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UndrainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UndrainResponse) ProtoMessage() {}
+
+func (x *UndrainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_caracal_v1_caracal_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UndrainResponse.ProtoReflect.Descriptor instead.
+func (*UndrainResponse) Descriptor() ([]byte, []int) {
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{53}
+}
+
+// Leaving is how far a node has left the others.
+type Leaving struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Step          Leaving_Step           `protobuf:"varint,1,opt,name=step,proto3,enum=caracal.v1.Leaving_Step" json:"step,omitempty"`
+	Since         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
+	Why           string                 `protobuf:"bytes,3,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Leaving) Reset() {
+	*x = Leaving{}
+	mi := &file_caracal_v1_caracal_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Leaving) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Leaving) ProtoMessage() {}
+
+func (x *Leaving) ProtoReflect() protoreflect.Message {
+	mi := &file_caracal_v1_caracal_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Leaving.ProtoReflect.Descriptor instead.
+func (*Leaving) Descriptor() ([]byte, []int) {
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *Leaving) GetStep() Leaving_Step {
+	if x != nil {
+		return x.Step
+	}
+	return Leaving_STEP_UNSPECIFIED
+}
+
+func (x *Leaving) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Leaving) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 type ReleaseRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -4230,7 +4528,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[50]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4242,7 +4540,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[50]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4255,7 +4553,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{50}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{55}
 }
 
 type ReleaseResponse struct {
@@ -4268,7 +4566,7 @@ type ReleaseResponse struct {
 
 func (x *ReleaseResponse) Reset() {
 	*x = ReleaseResponse{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[51]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4280,7 +4578,7 @@ func (x *ReleaseResponse) String() string {
 func (*ReleaseResponse) ProtoMessage() {}
 
 func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[51]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4293,7 +4591,7 @@ func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{51}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ReleaseResponse) GetReleased() string {
@@ -4311,7 +4609,7 @@ type ResyncRequest struct {
 
 func (x *ResyncRequest) Reset() {
 	*x = ResyncRequest{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[52]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4323,7 +4621,7 @@ func (x *ResyncRequest) String() string {
 func (*ResyncRequest) ProtoMessage() {}
 
 func (x *ResyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[52]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4336,7 +4634,7 @@ func (x *ResyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResyncRequest.ProtoReflect.Descriptor instead.
 func (*ResyncRequest) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{52}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{57}
 }
 
 type ResyncResponse struct {
@@ -4348,7 +4646,7 @@ type ResyncResponse struct {
 
 func (x *ResyncResponse) Reset() {
 	*x = ResyncResponse{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[53]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4360,7 +4658,7 @@ func (x *ResyncResponse) String() string {
 func (*ResyncResponse) ProtoMessage() {}
 
 func (x *ResyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[53]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4373,7 +4671,7 @@ func (x *ResyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResyncResponse.ProtoReflect.Descriptor instead.
 func (*ResyncResponse) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{53}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ResyncResponse) GetTook() *durationpb.Duration {
@@ -4596,7 +4894,7 @@ const file_caracal_v1_caracal_proto_rawDesc = "" +
 	"\x05local\x18\a \x01(\bR\x05local\x12\x18\n" +
 	"\aproblem\x18\b \x01(\tR\aproblemJ\x04\b\n" +
 	"\x10\x0f\"\x12\n" +
-	"\x10GetStatusRequest\"\xf3\x03\n" +
+	"\x10GetStatusRequest\"\xa2\x04\n" +
 	"\x11GetStatusResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\abackend\x18\x02 \x01(\tR\abackend\x12\x18\n" +
@@ -4609,7 +4907,8 @@ const file_caracal_v1_caracal_proto_rawDesc = "" +
 	"\bproblems\x18\t \x03(\v2\x13.caracal.v1.ProblemR\bproblems\x127\n" +
 	"\tlatencies\x18\n" +
 	" \x03(\v2\x19.caracal.v1.LatencyBucketR\tlatencies\x12/\n" +
-	"\bsettings\x18\v \x03(\v2\x13.caracal.v1.SettingR\bsettingsJ\x04\b\x14\x10\x1e\"\xd9\x01\n" +
+	"\bsettings\x18\v \x03(\v2\x13.caracal.v1.SettingR\bsettings\x12-\n" +
+	"\aleaving\x18\f \x01(\v2\x13.caracal.v1.LeavingR\aleavingJ\x04\b\x14\x10\x1e\"\xd9\x01\n" +
 	"\aSetting\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04want\x18\x02 \x01(\x05R\x04want\x12\x12\n" +
@@ -4705,7 +5004,27 @@ const file_caracal_v1_caracal_proto_rawDesc = "" +
 	"\x04peer\x18\x01 \x01(\tR\x04peer\x12\x16\n" +
 	"\x06appear\x18\x02 \x03(\tR\x06appear\x12\x16\n" +
 	"\x06vanish\x18\x03 \x03(\tR\x06vanish\x12\x18\n" +
-	"\achanged\x18\x04 \x03(\tR\achanged\"\x10\n" +
+	"\achanged\x18\x04 \x03(\tR\achanged\"]\n" +
+	"\fDrainRequest\x12-\n" +
+	"\x04wait\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x04wait\x12\x1e\n" +
+	"\n" +
+	"everything\x18\x02 \x01(\bR\n" +
+	"everything\">\n" +
+	"\rDrainResponse\x12-\n" +
+	"\aleaving\x18\x01 \x01(\v2\x13.caracal.v1.LeavingR\aleaving\"\x10\n" +
+	"\x0eUndrainRequest\"\x11\n" +
+	"\x0fUndrainResponse\"\xdf\x01\n" +
+	"\aLeaving\x12,\n" +
+	"\x04step\x18\x01 \x01(\x0e2\x18.caracal.v1.Leaving.StepR\x04step\x120\n" +
+	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x10\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why\"b\n" +
+	"\x04Step\x12\x14\n" +
+	"\x10STEP_UNSPECIFIED\x10\x00\x12\x0e\n" +
+	"\n" +
+	"STEP_STAYS\x10\x01\x12\x11\n" +
+	"\rSTEP_SHUTDOWN\x10\x02\x12\x12\n" +
+	"\x0eSTEP_WITHDRAWN\x10\x03\x12\r\n" +
+	"\tSTEP_GONE\x10\x04\"\x10\n" +
 	"\x0eReleaseRequest\"-\n" +
 	"\x0fReleaseResponse\x12\x1a\n" +
 	"\breleased\x18\x01 \x01(\tR\breleased\"\x15\n" +
@@ -4765,9 +5084,11 @@ const file_caracal_v1_caracal_proto_rawDesc = "" +
 	"\tListVTEPs\x12\x1c.caracal.v1.ListVTEPsRequest\x1a\x1d.caracal.v1.ListVTEPsResponse0\x01\x12B\n" +
 	"\aHistory\x12\x1a.caracal.v1.HistoryRequest\x1a\x1b.caracal.v1.HistoryResponse\x12B\n" +
 	"\aPlanBGP\x12\x1a.caracal.v1.PlanBGPRequest\x1a\x1b.caracal.v1.PlanBGPResponse\x12B\n" +
-	"\aDiffBGP\x12\x1a.caracal.v1.DiffBGPRequest\x1a\x1b.caracal.v1.DiffBGPResponse2\x8e\x01\n" +
+	"\aDiffBGP\x12\x1a.caracal.v1.DiffBGPRequest\x1a\x1b.caracal.v1.DiffBGPResponse2\x90\x02\n" +
 	"\aControl\x12?\n" +
-	"\x06Resync\x12\x19.caracal.v1.ResyncRequest\x1a\x1a.caracal.v1.ResyncResponse\x12B\n" +
+	"\x06Resync\x12\x19.caracal.v1.ResyncRequest\x1a\x1a.caracal.v1.ResyncResponse\x12<\n" +
+	"\x05Drain\x12\x18.caracal.v1.DrainRequest\x1a\x19.caracal.v1.DrainResponse\x12B\n" +
+	"\aUndrain\x12\x1a.caracal.v1.UndrainRequest\x1a\x1b.caracal.v1.UndrainResponse\x12B\n" +
 	"\aRelease\x12\x1a.caracal.v1.ReleaseRequest\x1a\x1b.caracal.v1.ReleaseResponseB;Z9github.com/caracal-net/caracal/proto/caracal/v1;caracalv1b\x06proto3"
 
 var (
@@ -4782,8 +5103,8 @@ func file_caracal_v1_caracal_proto_rawDescGZIP() []byte {
 	return file_caracal_v1_caracal_proto_rawDescData
 }
 
-var file_caracal_v1_caracal_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_caracal_v1_caracal_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
+var file_caracal_v1_caracal_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
+var file_caracal_v1_caracal_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
 var file_caracal_v1_caracal_proto_goTypes = []any{
 	(Family)(0),                          // 0: caracal.v1.Family
 	(RouteState)(0),                      // 1: caracal.v1.RouteState
@@ -4793,163 +5114,178 @@ var file_caracal_v1_caracal_proto_goTypes = []any{
 	(WatchRoutesResponse_Mark)(0),        // 5: caracal.v1.WatchRoutesResponse.Mark
 	(ExplainStep_Kind)(0),                // 6: caracal.v1.ExplainStep.Kind
 	(ListPeerRoutesRequest_Direction)(0), // 7: caracal.v1.ListPeerRoutesRequest.Direction
-	(*NextHop)(nil),                      // 8: caracal.v1.NextHop
-	(*Reason)(nil),                       // 9: caracal.v1.Reason
-	(*Route)(nil),                        // 10: caracal.v1.Route
-	(*RouteFilter)(nil),                  // 11: caracal.v1.RouteFilter
-	(*ListRoutesRequest)(nil),            // 12: caracal.v1.ListRoutesRequest
-	(*ListRoutesResponse)(nil),           // 13: caracal.v1.ListRoutesResponse
-	(*WatchRoutesRequest)(nil),           // 14: caracal.v1.WatchRoutesRequest
-	(*WatchRoutesResponse)(nil),          // 15: caracal.v1.WatchRoutesResponse
-	(*RouteChange)(nil),                  // 16: caracal.v1.RouteChange
-	(*ExplainRequest)(nil),               // 17: caracal.v1.ExplainRequest
-	(*ExplainResponse)(nil),              // 18: caracal.v1.ExplainResponse
-	(*ExplainStep)(nil),                  // 19: caracal.v1.ExplainStep
-	(*Verdict)(nil),                      // 20: caracal.v1.Verdict
-	(*ListPeersRequest)(nil),             // 21: caracal.v1.ListPeersRequest
-	(*ListPeersResponse)(nil),            // 22: caracal.v1.ListPeersResponse
-	(*Peer)(nil),                         // 23: caracal.v1.Peer
-	(*Notification)(nil),                 // 24: caracal.v1.Notification
-	(*Messages)(nil),                     // 25: caracal.v1.Messages
-	(*BFD)(nil),                          // 26: caracal.v1.BFD
-	(*WatchPeersRequest)(nil),            // 27: caracal.v1.WatchPeersRequest
-	(*WatchPeersResponse)(nil),           // 28: caracal.v1.WatchPeersResponse
-	(*PeerEvent)(nil),                    // 29: caracal.v1.PeerEvent
-	(*ListPathsRequest)(nil),             // 30: caracal.v1.ListPathsRequest
-	(*ListPathsResponse)(nil),            // 31: caracal.v1.ListPathsResponse
-	(*Path)(nil),                         // 32: caracal.v1.Path
-	(*ListPeerRoutesRequest)(nil),        // 33: caracal.v1.ListPeerRoutesRequest
-	(*ListPeerRoutesResponse)(nil),       // 34: caracal.v1.ListPeerRoutesResponse
-	(*PeerRoute)(nil),                    // 35: caracal.v1.PeerRoute
-	(*ListVTEPsRequest)(nil),             // 36: caracal.v1.ListVTEPsRequest
-	(*ListVTEPsResponse)(nil),            // 37: caracal.v1.ListVTEPsResponse
-	(*VTEP)(nil),                         // 38: caracal.v1.VTEP
-	(*GetStatusRequest)(nil),             // 39: caracal.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),            // 40: caracal.v1.GetStatusResponse
-	(*Setting)(nil),                      // 41: caracal.v1.Setting
-	(*LatencyBucket)(nil),                // 42: caracal.v1.LatencyBucket
-	(*Readiness)(nil),                    // 43: caracal.v1.Readiness
-	(*Source)(nil),                       // 44: caracal.v1.Source
-	(*RouteCount)(nil),                   // 45: caracal.v1.RouteCount
-	(*Device)(nil),                       // 46: caracal.v1.Device
-	(*Problem)(nil),                      // 47: caracal.v1.Problem
-	(*HistoryRequest)(nil),               // 48: caracal.v1.HistoryRequest
-	(*HistoryResponse)(nil),              // 49: caracal.v1.HistoryResponse
-	(*HistoryEvent)(nil),                 // 50: caracal.v1.HistoryEvent
-	(*PlanBGPRequest)(nil),               // 51: caracal.v1.PlanBGPRequest
-	(*PlanBGPResponse)(nil),              // 52: caracal.v1.PlanBGPResponse
-	(*ConfigLine)(nil),                   // 53: caracal.v1.ConfigLine
-	(*DiffBGPRequest)(nil),               // 54: caracal.v1.DiffBGPRequest
-	(*DiffBGPResponse)(nil),              // 55: caracal.v1.DiffBGPResponse
-	(*SessionChange)(nil),                // 56: caracal.v1.SessionChange
-	(*PeerChange)(nil),                   // 57: caracal.v1.PeerChange
-	(*ReleaseRequest)(nil),               // 58: caracal.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),              // 59: caracal.v1.ReleaseResponse
-	(*ResyncRequest)(nil),                // 60: caracal.v1.ResyncRequest
-	(*ResyncResponse)(nil),               // 61: caracal.v1.ResyncResponse
-	(*timestamppb.Timestamp)(nil),        // 62: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),          // 63: google.protobuf.Duration
+	(Leaving_Step)(0),                    // 8: caracal.v1.Leaving.Step
+	(*NextHop)(nil),                      // 9: caracal.v1.NextHop
+	(*Reason)(nil),                       // 10: caracal.v1.Reason
+	(*Route)(nil),                        // 11: caracal.v1.Route
+	(*RouteFilter)(nil),                  // 12: caracal.v1.RouteFilter
+	(*ListRoutesRequest)(nil),            // 13: caracal.v1.ListRoutesRequest
+	(*ListRoutesResponse)(nil),           // 14: caracal.v1.ListRoutesResponse
+	(*WatchRoutesRequest)(nil),           // 15: caracal.v1.WatchRoutesRequest
+	(*WatchRoutesResponse)(nil),          // 16: caracal.v1.WatchRoutesResponse
+	(*RouteChange)(nil),                  // 17: caracal.v1.RouteChange
+	(*ExplainRequest)(nil),               // 18: caracal.v1.ExplainRequest
+	(*ExplainResponse)(nil),              // 19: caracal.v1.ExplainResponse
+	(*ExplainStep)(nil),                  // 20: caracal.v1.ExplainStep
+	(*Verdict)(nil),                      // 21: caracal.v1.Verdict
+	(*ListPeersRequest)(nil),             // 22: caracal.v1.ListPeersRequest
+	(*ListPeersResponse)(nil),            // 23: caracal.v1.ListPeersResponse
+	(*Peer)(nil),                         // 24: caracal.v1.Peer
+	(*Notification)(nil),                 // 25: caracal.v1.Notification
+	(*Messages)(nil),                     // 26: caracal.v1.Messages
+	(*BFD)(nil),                          // 27: caracal.v1.BFD
+	(*WatchPeersRequest)(nil),            // 28: caracal.v1.WatchPeersRequest
+	(*WatchPeersResponse)(nil),           // 29: caracal.v1.WatchPeersResponse
+	(*PeerEvent)(nil),                    // 30: caracal.v1.PeerEvent
+	(*ListPathsRequest)(nil),             // 31: caracal.v1.ListPathsRequest
+	(*ListPathsResponse)(nil),            // 32: caracal.v1.ListPathsResponse
+	(*Path)(nil),                         // 33: caracal.v1.Path
+	(*ListPeerRoutesRequest)(nil),        // 34: caracal.v1.ListPeerRoutesRequest
+	(*ListPeerRoutesResponse)(nil),       // 35: caracal.v1.ListPeerRoutesResponse
+	(*PeerRoute)(nil),                    // 36: caracal.v1.PeerRoute
+	(*ListVTEPsRequest)(nil),             // 37: caracal.v1.ListVTEPsRequest
+	(*ListVTEPsResponse)(nil),            // 38: caracal.v1.ListVTEPsResponse
+	(*VTEP)(nil),                         // 39: caracal.v1.VTEP
+	(*GetStatusRequest)(nil),             // 40: caracal.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),            // 41: caracal.v1.GetStatusResponse
+	(*Setting)(nil),                      // 42: caracal.v1.Setting
+	(*LatencyBucket)(nil),                // 43: caracal.v1.LatencyBucket
+	(*Readiness)(nil),                    // 44: caracal.v1.Readiness
+	(*Source)(nil),                       // 45: caracal.v1.Source
+	(*RouteCount)(nil),                   // 46: caracal.v1.RouteCount
+	(*Device)(nil),                       // 47: caracal.v1.Device
+	(*Problem)(nil),                      // 48: caracal.v1.Problem
+	(*HistoryRequest)(nil),               // 49: caracal.v1.HistoryRequest
+	(*HistoryResponse)(nil),              // 50: caracal.v1.HistoryResponse
+	(*HistoryEvent)(nil),                 // 51: caracal.v1.HistoryEvent
+	(*PlanBGPRequest)(nil),               // 52: caracal.v1.PlanBGPRequest
+	(*PlanBGPResponse)(nil),              // 53: caracal.v1.PlanBGPResponse
+	(*ConfigLine)(nil),                   // 54: caracal.v1.ConfigLine
+	(*DiffBGPRequest)(nil),               // 55: caracal.v1.DiffBGPRequest
+	(*DiffBGPResponse)(nil),              // 56: caracal.v1.DiffBGPResponse
+	(*SessionChange)(nil),                // 57: caracal.v1.SessionChange
+	(*PeerChange)(nil),                   // 58: caracal.v1.PeerChange
+	(*DrainRequest)(nil),                 // 59: caracal.v1.DrainRequest
+	(*DrainResponse)(nil),                // 60: caracal.v1.DrainResponse
+	(*UndrainRequest)(nil),               // 61: caracal.v1.UndrainRequest
+	(*UndrainResponse)(nil),              // 62: caracal.v1.UndrainResponse
+	(*Leaving)(nil),                      // 63: caracal.v1.Leaving
+	(*ReleaseRequest)(nil),               // 64: caracal.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),              // 65: caracal.v1.ReleaseResponse
+	(*ResyncRequest)(nil),                // 66: caracal.v1.ResyncRequest
+	(*ResyncResponse)(nil),               // 67: caracal.v1.ResyncResponse
+	(*timestamppb.Timestamp)(nil),        // 68: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),          // 69: google.protobuf.Duration
 }
 var file_caracal_v1_caracal_proto_depIdxs = []int32{
 	1,  // 0: caracal.v1.Route.state:type_name -> caracal.v1.RouteState
-	9,  // 1: caracal.v1.Route.reason:type_name -> caracal.v1.Reason
+	10, // 1: caracal.v1.Route.reason:type_name -> caracal.v1.Reason
 	2,  // 2: caracal.v1.Route.type:type_name -> caracal.v1.RouteType
-	8,  // 3: caracal.v1.Route.next_hops:type_name -> caracal.v1.NextHop
-	62, // 4: caracal.v1.Route.since:type_name -> google.protobuf.Timestamp
+	9,  // 3: caracal.v1.Route.next_hops:type_name -> caracal.v1.NextHop
+	68, // 4: caracal.v1.Route.since:type_name -> google.protobuf.Timestamp
 	1,  // 5: caracal.v1.RouteFilter.states:type_name -> caracal.v1.RouteState
 	0,  // 6: caracal.v1.RouteFilter.family:type_name -> caracal.v1.Family
-	11, // 7: caracal.v1.ListRoutesRequest.filter:type_name -> caracal.v1.RouteFilter
-	10, // 8: caracal.v1.ListRoutesResponse.routes:type_name -> caracal.v1.Route
-	11, // 9: caracal.v1.WatchRoutesRequest.filter:type_name -> caracal.v1.RouteFilter
-	16, // 10: caracal.v1.WatchRoutesResponse.changes:type_name -> caracal.v1.RouteChange
+	12, // 7: caracal.v1.ListRoutesRequest.filter:type_name -> caracal.v1.RouteFilter
+	11, // 8: caracal.v1.ListRoutesResponse.routes:type_name -> caracal.v1.Route
+	12, // 9: caracal.v1.WatchRoutesRequest.filter:type_name -> caracal.v1.RouteFilter
+	17, // 10: caracal.v1.WatchRoutesResponse.changes:type_name -> caracal.v1.RouteChange
 	5,  // 11: caracal.v1.WatchRoutesResponse.mark:type_name -> caracal.v1.WatchRoutesResponse.Mark
-	10, // 12: caracal.v1.RouteChange.route:type_name -> caracal.v1.Route
-	19, // 13: caracal.v1.ExplainResponse.steps:type_name -> caracal.v1.ExplainStep
-	20, // 14: caracal.v1.ExplainResponse.verdict:type_name -> caracal.v1.Verdict
+	11, // 12: caracal.v1.RouteChange.route:type_name -> caracal.v1.Route
+	20, // 13: caracal.v1.ExplainResponse.steps:type_name -> caracal.v1.ExplainStep
+	21, // 14: caracal.v1.ExplainResponse.verdict:type_name -> caracal.v1.Verdict
 	6,  // 15: caracal.v1.ExplainStep.kind:type_name -> caracal.v1.ExplainStep.Kind
 	3,  // 16: caracal.v1.ExplainStep.level:type_name -> caracal.v1.Level
 	3,  // 17: caracal.v1.Verdict.level:type_name -> caracal.v1.Level
-	23, // 18: caracal.v1.ListPeersResponse.peers:type_name -> caracal.v1.Peer
+	24, // 18: caracal.v1.ListPeersResponse.peers:type_name -> caracal.v1.Peer
 	4,  // 19: caracal.v1.Peer.state:type_name -> caracal.v1.SessionState
-	62, // 20: caracal.v1.Peer.since:type_name -> google.protobuf.Timestamp
-	63, // 21: caracal.v1.Peer.restart_time:type_name -> google.protobuf.Duration
-	26, // 22: caracal.v1.Peer.bfd:type_name -> caracal.v1.BFD
-	24, // 23: caracal.v1.Peer.last_sent:type_name -> caracal.v1.Notification
-	24, // 24: caracal.v1.Peer.last_received:type_name -> caracal.v1.Notification
-	63, // 25: caracal.v1.Peer.hold_time:type_name -> google.protobuf.Duration
-	25, // 26: caracal.v1.Peer.messages_sent:type_name -> caracal.v1.Messages
-	25, // 27: caracal.v1.Peer.messages_received:type_name -> caracal.v1.Messages
-	62, // 28: caracal.v1.Notification.time:type_name -> google.protobuf.Timestamp
-	62, // 29: caracal.v1.BFD.since:type_name -> google.protobuf.Timestamp
-	63, // 30: caracal.v1.BFD.interval:type_name -> google.protobuf.Duration
-	63, // 31: caracal.v1.BFD.detection:type_name -> google.protobuf.Duration
-	29, // 32: caracal.v1.WatchPeersResponse.events:type_name -> caracal.v1.PeerEvent
-	23, // 33: caracal.v1.PeerEvent.peer:type_name -> caracal.v1.Peer
-	32, // 34: caracal.v1.ListPathsResponse.paths:type_name -> caracal.v1.Path
-	62, // 35: caracal.v1.Path.since:type_name -> google.protobuf.Timestamp
+	68, // 20: caracal.v1.Peer.since:type_name -> google.protobuf.Timestamp
+	69, // 21: caracal.v1.Peer.restart_time:type_name -> google.protobuf.Duration
+	27, // 22: caracal.v1.Peer.bfd:type_name -> caracal.v1.BFD
+	25, // 23: caracal.v1.Peer.last_sent:type_name -> caracal.v1.Notification
+	25, // 24: caracal.v1.Peer.last_received:type_name -> caracal.v1.Notification
+	69, // 25: caracal.v1.Peer.hold_time:type_name -> google.protobuf.Duration
+	26, // 26: caracal.v1.Peer.messages_sent:type_name -> caracal.v1.Messages
+	26, // 27: caracal.v1.Peer.messages_received:type_name -> caracal.v1.Messages
+	68, // 28: caracal.v1.Notification.time:type_name -> google.protobuf.Timestamp
+	68, // 29: caracal.v1.BFD.since:type_name -> google.protobuf.Timestamp
+	69, // 30: caracal.v1.BFD.interval:type_name -> google.protobuf.Duration
+	69, // 31: caracal.v1.BFD.detection:type_name -> google.protobuf.Duration
+	30, // 32: caracal.v1.WatchPeersResponse.events:type_name -> caracal.v1.PeerEvent
+	24, // 33: caracal.v1.PeerEvent.peer:type_name -> caracal.v1.Peer
+	33, // 34: caracal.v1.ListPathsResponse.paths:type_name -> caracal.v1.Path
+	68, // 35: caracal.v1.Path.since:type_name -> google.protobuf.Timestamp
 	7,  // 36: caracal.v1.ListPeerRoutesRequest.direction:type_name -> caracal.v1.ListPeerRoutesRequest.Direction
-	35, // 37: caracal.v1.ListPeerRoutesResponse.routes:type_name -> caracal.v1.PeerRoute
-	32, // 38: caracal.v1.PeerRoute.before:type_name -> caracal.v1.Path
-	32, // 39: caracal.v1.PeerRoute.after:type_name -> caracal.v1.Path
-	38, // 40: caracal.v1.ListVTEPsResponse.vteps:type_name -> caracal.v1.VTEP
+	36, // 37: caracal.v1.ListPeerRoutesResponse.routes:type_name -> caracal.v1.PeerRoute
+	33, // 38: caracal.v1.PeerRoute.before:type_name -> caracal.v1.Path
+	33, // 39: caracal.v1.PeerRoute.after:type_name -> caracal.v1.Path
+	39, // 40: caracal.v1.ListVTEPsResponse.vteps:type_name -> caracal.v1.VTEP
 	0,  // 41: caracal.v1.VTEP.family:type_name -> caracal.v1.Family
-	62, // 42: caracal.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
-	43, // 43: caracal.v1.GetStatusResponse.readiness:type_name -> caracal.v1.Readiness
-	44, // 44: caracal.v1.GetStatusResponse.sources:type_name -> caracal.v1.Source
-	45, // 45: caracal.v1.GetStatusResponse.counts:type_name -> caracal.v1.RouteCount
-	46, // 46: caracal.v1.GetStatusResponse.devices:type_name -> caracal.v1.Device
-	47, // 47: caracal.v1.GetStatusResponse.problems:type_name -> caracal.v1.Problem
-	42, // 48: caracal.v1.GetStatusResponse.latencies:type_name -> caracal.v1.LatencyBucket
-	41, // 49: caracal.v1.GetStatusResponse.settings:type_name -> caracal.v1.Setting
-	1,  // 50: caracal.v1.Setting.state:type_name -> caracal.v1.RouteState
-	62, // 51: caracal.v1.Setting.since:type_name -> google.protobuf.Timestamp
-	63, // 52: caracal.v1.LatencyBucket.upto:type_name -> google.protobuf.Duration
-	62, // 53: caracal.v1.Source.since:type_name -> google.protobuf.Timestamp
-	1,  // 54: caracal.v1.RouteCount.state:type_name -> caracal.v1.RouteState
-	1,  // 55: caracal.v1.Device.state:type_name -> caracal.v1.RouteState
-	50, // 56: caracal.v1.HistoryResponse.events:type_name -> caracal.v1.HistoryEvent
-	62, // 57: caracal.v1.HistoryEvent.time:type_name -> google.protobuf.Timestamp
-	62, // 58: caracal.v1.HistoryEvent.cause_time:type_name -> google.protobuf.Timestamp
-	53, // 59: caracal.v1.PlanBGPResponse.lines:type_name -> caracal.v1.ConfigLine
-	47, // 60: caracal.v1.PlanBGPResponse.problems:type_name -> caracal.v1.Problem
-	56, // 61: caracal.v1.DiffBGPResponse.reset:type_name -> caracal.v1.SessionChange
-	56, // 62: caracal.v1.DiffBGPResponse.refresh:type_name -> caracal.v1.SessionChange
-	57, // 63: caracal.v1.DiffBGPResponse.peers:type_name -> caracal.v1.PeerChange
-	47, // 64: caracal.v1.DiffBGPResponse.problems:type_name -> caracal.v1.Problem
-	63, // 65: caracal.v1.ResyncResponse.took:type_name -> google.protobuf.Duration
-	39, // 66: caracal.v1.Inspection.GetStatus:input_type -> caracal.v1.GetStatusRequest
-	12, // 67: caracal.v1.Inspection.ListRoutes:input_type -> caracal.v1.ListRoutesRequest
-	14, // 68: caracal.v1.Inspection.WatchRoutes:input_type -> caracal.v1.WatchRoutesRequest
-	17, // 69: caracal.v1.Inspection.Explain:input_type -> caracal.v1.ExplainRequest
-	21, // 70: caracal.v1.Inspection.ListPeers:input_type -> caracal.v1.ListPeersRequest
-	27, // 71: caracal.v1.Inspection.WatchPeers:input_type -> caracal.v1.WatchPeersRequest
-	30, // 72: caracal.v1.Inspection.ListPaths:input_type -> caracal.v1.ListPathsRequest
-	33, // 73: caracal.v1.Inspection.ListPeerRoutes:input_type -> caracal.v1.ListPeerRoutesRequest
-	36, // 74: caracal.v1.Inspection.ListVTEPs:input_type -> caracal.v1.ListVTEPsRequest
-	48, // 75: caracal.v1.Inspection.History:input_type -> caracal.v1.HistoryRequest
-	51, // 76: caracal.v1.Inspection.PlanBGP:input_type -> caracal.v1.PlanBGPRequest
-	54, // 77: caracal.v1.Inspection.DiffBGP:input_type -> caracal.v1.DiffBGPRequest
-	60, // 78: caracal.v1.Control.Resync:input_type -> caracal.v1.ResyncRequest
-	58, // 79: caracal.v1.Control.Release:input_type -> caracal.v1.ReleaseRequest
-	40, // 80: caracal.v1.Inspection.GetStatus:output_type -> caracal.v1.GetStatusResponse
-	13, // 81: caracal.v1.Inspection.ListRoutes:output_type -> caracal.v1.ListRoutesResponse
-	15, // 82: caracal.v1.Inspection.WatchRoutes:output_type -> caracal.v1.WatchRoutesResponse
-	18, // 83: caracal.v1.Inspection.Explain:output_type -> caracal.v1.ExplainResponse
-	22, // 84: caracal.v1.Inspection.ListPeers:output_type -> caracal.v1.ListPeersResponse
-	28, // 85: caracal.v1.Inspection.WatchPeers:output_type -> caracal.v1.WatchPeersResponse
-	31, // 86: caracal.v1.Inspection.ListPaths:output_type -> caracal.v1.ListPathsResponse
-	34, // 87: caracal.v1.Inspection.ListPeerRoutes:output_type -> caracal.v1.ListPeerRoutesResponse
-	37, // 88: caracal.v1.Inspection.ListVTEPs:output_type -> caracal.v1.ListVTEPsResponse
-	49, // 89: caracal.v1.Inspection.History:output_type -> caracal.v1.HistoryResponse
-	52, // 90: caracal.v1.Inspection.PlanBGP:output_type -> caracal.v1.PlanBGPResponse
-	55, // 91: caracal.v1.Inspection.DiffBGP:output_type -> caracal.v1.DiffBGPResponse
-	61, // 92: caracal.v1.Control.Resync:output_type -> caracal.v1.ResyncResponse
-	59, // 93: caracal.v1.Control.Release:output_type -> caracal.v1.ReleaseResponse
-	80, // [80:94] is the sub-list for method output_type
-	66, // [66:80] is the sub-list for method input_type
-	66, // [66:66] is the sub-list for extension type_name
-	66, // [66:66] is the sub-list for extension extendee
-	0,  // [0:66] is the sub-list for field type_name
+	68, // 42: caracal.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
+	44, // 43: caracal.v1.GetStatusResponse.readiness:type_name -> caracal.v1.Readiness
+	45, // 44: caracal.v1.GetStatusResponse.sources:type_name -> caracal.v1.Source
+	46, // 45: caracal.v1.GetStatusResponse.counts:type_name -> caracal.v1.RouteCount
+	47, // 46: caracal.v1.GetStatusResponse.devices:type_name -> caracal.v1.Device
+	48, // 47: caracal.v1.GetStatusResponse.problems:type_name -> caracal.v1.Problem
+	43, // 48: caracal.v1.GetStatusResponse.latencies:type_name -> caracal.v1.LatencyBucket
+	42, // 49: caracal.v1.GetStatusResponse.settings:type_name -> caracal.v1.Setting
+	63, // 50: caracal.v1.GetStatusResponse.leaving:type_name -> caracal.v1.Leaving
+	1,  // 51: caracal.v1.Setting.state:type_name -> caracal.v1.RouteState
+	68, // 52: caracal.v1.Setting.since:type_name -> google.protobuf.Timestamp
+	69, // 53: caracal.v1.LatencyBucket.upto:type_name -> google.protobuf.Duration
+	68, // 54: caracal.v1.Source.since:type_name -> google.protobuf.Timestamp
+	1,  // 55: caracal.v1.RouteCount.state:type_name -> caracal.v1.RouteState
+	1,  // 56: caracal.v1.Device.state:type_name -> caracal.v1.RouteState
+	51, // 57: caracal.v1.HistoryResponse.events:type_name -> caracal.v1.HistoryEvent
+	68, // 58: caracal.v1.HistoryEvent.time:type_name -> google.protobuf.Timestamp
+	68, // 59: caracal.v1.HistoryEvent.cause_time:type_name -> google.protobuf.Timestamp
+	54, // 60: caracal.v1.PlanBGPResponse.lines:type_name -> caracal.v1.ConfigLine
+	48, // 61: caracal.v1.PlanBGPResponse.problems:type_name -> caracal.v1.Problem
+	57, // 62: caracal.v1.DiffBGPResponse.reset:type_name -> caracal.v1.SessionChange
+	57, // 63: caracal.v1.DiffBGPResponse.refresh:type_name -> caracal.v1.SessionChange
+	58, // 64: caracal.v1.DiffBGPResponse.peers:type_name -> caracal.v1.PeerChange
+	48, // 65: caracal.v1.DiffBGPResponse.problems:type_name -> caracal.v1.Problem
+	69, // 66: caracal.v1.DrainRequest.wait:type_name -> google.protobuf.Duration
+	63, // 67: caracal.v1.DrainResponse.leaving:type_name -> caracal.v1.Leaving
+	8,  // 68: caracal.v1.Leaving.step:type_name -> caracal.v1.Leaving.Step
+	68, // 69: caracal.v1.Leaving.since:type_name -> google.protobuf.Timestamp
+	69, // 70: caracal.v1.ResyncResponse.took:type_name -> google.protobuf.Duration
+	40, // 71: caracal.v1.Inspection.GetStatus:input_type -> caracal.v1.GetStatusRequest
+	13, // 72: caracal.v1.Inspection.ListRoutes:input_type -> caracal.v1.ListRoutesRequest
+	15, // 73: caracal.v1.Inspection.WatchRoutes:input_type -> caracal.v1.WatchRoutesRequest
+	18, // 74: caracal.v1.Inspection.Explain:input_type -> caracal.v1.ExplainRequest
+	22, // 75: caracal.v1.Inspection.ListPeers:input_type -> caracal.v1.ListPeersRequest
+	28, // 76: caracal.v1.Inspection.WatchPeers:input_type -> caracal.v1.WatchPeersRequest
+	31, // 77: caracal.v1.Inspection.ListPaths:input_type -> caracal.v1.ListPathsRequest
+	34, // 78: caracal.v1.Inspection.ListPeerRoutes:input_type -> caracal.v1.ListPeerRoutesRequest
+	37, // 79: caracal.v1.Inspection.ListVTEPs:input_type -> caracal.v1.ListVTEPsRequest
+	49, // 80: caracal.v1.Inspection.History:input_type -> caracal.v1.HistoryRequest
+	52, // 81: caracal.v1.Inspection.PlanBGP:input_type -> caracal.v1.PlanBGPRequest
+	55, // 82: caracal.v1.Inspection.DiffBGP:input_type -> caracal.v1.DiffBGPRequest
+	66, // 83: caracal.v1.Control.Resync:input_type -> caracal.v1.ResyncRequest
+	59, // 84: caracal.v1.Control.Drain:input_type -> caracal.v1.DrainRequest
+	61, // 85: caracal.v1.Control.Undrain:input_type -> caracal.v1.UndrainRequest
+	64, // 86: caracal.v1.Control.Release:input_type -> caracal.v1.ReleaseRequest
+	41, // 87: caracal.v1.Inspection.GetStatus:output_type -> caracal.v1.GetStatusResponse
+	14, // 88: caracal.v1.Inspection.ListRoutes:output_type -> caracal.v1.ListRoutesResponse
+	16, // 89: caracal.v1.Inspection.WatchRoutes:output_type -> caracal.v1.WatchRoutesResponse
+	19, // 90: caracal.v1.Inspection.Explain:output_type -> caracal.v1.ExplainResponse
+	23, // 91: caracal.v1.Inspection.ListPeers:output_type -> caracal.v1.ListPeersResponse
+	29, // 92: caracal.v1.Inspection.WatchPeers:output_type -> caracal.v1.WatchPeersResponse
+	32, // 93: caracal.v1.Inspection.ListPaths:output_type -> caracal.v1.ListPathsResponse
+	35, // 94: caracal.v1.Inspection.ListPeerRoutes:output_type -> caracal.v1.ListPeerRoutesResponse
+	38, // 95: caracal.v1.Inspection.ListVTEPs:output_type -> caracal.v1.ListVTEPsResponse
+	50, // 96: caracal.v1.Inspection.History:output_type -> caracal.v1.HistoryResponse
+	53, // 97: caracal.v1.Inspection.PlanBGP:output_type -> caracal.v1.PlanBGPResponse
+	56, // 98: caracal.v1.Inspection.DiffBGP:output_type -> caracal.v1.DiffBGPResponse
+	67, // 99: caracal.v1.Control.Resync:output_type -> caracal.v1.ResyncResponse
+	60, // 100: caracal.v1.Control.Drain:output_type -> caracal.v1.DrainResponse
+	62, // 101: caracal.v1.Control.Undrain:output_type -> caracal.v1.UndrainResponse
+	65, // 102: caracal.v1.Control.Release:output_type -> caracal.v1.ReleaseResponse
+	87, // [87:103] is the sub-list for method output_type
+	71, // [71:87] is the sub-list for method input_type
+	71, // [71:71] is the sub-list for extension type_name
+	71, // [71:71] is the sub-list for extension extendee
+	0,  // [0:71] is the sub-list for field type_name
 }
 
 func init() { file_caracal_v1_caracal_proto_init() }
@@ -4962,8 +5298,8 @@ func file_caracal_v1_caracal_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_caracal_v1_caracal_proto_rawDesc), len(file_caracal_v1_caracal_proto_rawDesc)),
-			NumEnums:      8,
-			NumMessages:   54,
+			NumEnums:      9,
+			NumMessages:   59,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -599,6 +599,8 @@ var Inspection_ServiceDesc = grpc.ServiceDesc{
 
 const (
 	Control_Resync_FullMethodName  = "/caracal.v1.Control/Resync"
+	Control_Drain_FullMethodName   = "/caracal.v1.Control/Drain"
+	Control_Undrain_FullMethodName = "/caracal.v1.Control/Undrain"
 	Control_Release_FullMethodName = "/caracal.v1.Control/Release"
 )
 
@@ -610,6 +612,11 @@ const (
 type ControlClient interface {
 	// Resync reads the whole kernel back, repairs what differs, and returns when that is done.
 	Resync(ctx context.Context, in *ResyncRequest, opts ...grpc.CallOption) (*ResyncResponse, error)
+	// Drain has the node leave politely (RFC 8326): it becomes everybody's last choice, and after a while withdraws what others can do as well.
+	// It returns when that is done; a caller that goes away earlier changes nothing.
+	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainResponse, error)
+	// Undrain has the node announce everything again.
+	Undrain(ctx context.Context, in *UndrainRequest, opts ...grpc.CallOption) (*UndrainResponse, error)
 	// Release lets a state of the datastore be acted upon that the safety rails hold, because it would remove too much.
 	Release(ctx context.Context, in *ReleaseRequest, opts ...grpc.CallOption) (*ReleaseResponse, error)
 }
@@ -626,6 +633,26 @@ func (c *controlClient) Resync(ctx context.Context, in *ResyncRequest, opts ...g
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ResyncResponse)
 	err := c.cc.Invoke(ctx, Control_Resync_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (*DrainResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DrainResponse)
+	err := c.cc.Invoke(ctx, Control_Drain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controlClient) Undrain(ctx context.Context, in *UndrainRequest, opts ...grpc.CallOption) (*UndrainResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UndrainResponse)
+	err := c.cc.Invoke(ctx, Control_Undrain_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -650,6 +677,11 @@ func (c *controlClient) Release(ctx context.Context, in *ReleaseRequest, opts ..
 type ControlServer interface {
 	// Resync reads the whole kernel back, repairs what differs, and returns when that is done.
 	Resync(context.Context, *ResyncRequest) (*ResyncResponse, error)
+	// Drain has the node leave politely (RFC 8326): it becomes everybody's last choice, and after a while withdraws what others can do as well.
+	// It returns when that is done; a caller that goes away earlier changes nothing.
+	Drain(context.Context, *DrainRequest) (*DrainResponse, error)
+	// Undrain has the node announce everything again.
+	Undrain(context.Context, *UndrainRequest) (*UndrainResponse, error)
 	// Release lets a state of the datastore be acted upon that the safety rails hold, because it would remove too much.
 	Release(context.Context, *ReleaseRequest) (*ReleaseResponse, error)
 	mustEmbedUnimplementedControlServer()
@@ -664,6 +696,12 @@ type UnimplementedControlServer struct{}
 
 func (UnimplementedControlServer) Resync(context.Context, *ResyncRequest) (*ResyncResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Resync not implemented")
+}
+func (UnimplementedControlServer) Drain(context.Context, *DrainRequest) (*DrainResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Drain not implemented")
+}
+func (UnimplementedControlServer) Undrain(context.Context, *UndrainRequest) (*UndrainResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Undrain not implemented")
 }
 func (UnimplementedControlServer) Release(context.Context, *ReleaseRequest) (*ReleaseResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Release not implemented")
@@ -707,6 +745,42 @@ func _Control_Resync_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Control_Drain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).Drain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_Drain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).Drain(ctx, req.(*DrainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Control_Undrain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UndrainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControlServer).Undrain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Control_Undrain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControlServer).Undrain(ctx, req.(*UndrainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Control_Release_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ReleaseRequest)
 	if err := dec(in); err != nil {
@@ -735,6 +809,14 @@ var Control_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Resync",
 			Handler:    _Control_Resync_Handler,
+		},
+		{
+			MethodName: "Drain",
+			Handler:    _Control_Drain_Handler,
+		},
+		{
+			MethodName: "Undrain",
+			Handler:    _Control_Undrain_Handler,
 		},
 		{
 			MethodName: "Release",

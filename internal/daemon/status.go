@@ -133,16 +133,21 @@ func appendWord(list, word string) string {
 	return list + ", " + word
 }
 
-// devices is every wanted tunnel device, with how many of its permanent neighbour and FDB entries stand.
+// devices is every wanted tunnel device.
 func (d *daemon) devices() []inspect.DeviceStatus {
+	return deviceRows(d.programmer.Devices(), d.programmer.Neighbours())
+}
+
+// deviceRows are devices with how many of their permanent neighbour and FDB entries stand, and what is wrong with the first that does not.
+func deviceRows(devices []routes.DeviceStatus, neighbours []routes.NeighbourStatus) []inspect.DeviceStatus {
 	var out []inspect.DeviceStatus
 	index := map[string]int{}
-	for _, s := range d.programmer.Devices() {
+	for _, s := range devices {
 		index[s.Link.Name] = len(out)
 		out = append(out, inspect.DeviceStatus{Name: s.Link.Name, Kind: s.Link.Kind, Owner: s.Owner, Outcome: s.Outcome, Detail: s.Detail,
 			MTU: s.MTU, Addresses: s.Addresses})
 	}
-	for _, n := range d.programmer.Neighbours() {
+	for _, n := range neighbours {
 		i, ok := index[n.Neighbour.Device]
 		if !ok {
 			continue
@@ -150,6 +155,11 @@ func (d *daemon) devices() []inspect.DeviceStatus {
 		out[i].NeighboursWanted++
 		if n.Outcome == routes.Installed {
 			out[i].NeighboursInstalled++
+		} else if n.Detail != "" && out[i].Detail == "" {
+			out[i].Detail = fmt.Sprintf("neighbour %s: %s", n.Neighbour.Addr, n.Detail)
+			if n.Neighbour.FDB {
+				out[i].Detail = fmt.Sprintf("FDB entry of %s: %s", n.Neighbour.Addr, n.Detail)
+			}
 		}
 	}
 	return out

@@ -22,6 +22,9 @@ const bfdInterval = 50 * time.Millisecond
 // detection time by both ends, and a planned restart of ours is not seen by the router.
 func TestBFD(t *testing.T) {
 	for _, kind := range peers.Kinds() {
+		if !kind.BFD() {
+			continue
+		}
 		for _, v6 := range []bool{false, true} {
 			for _, multihop := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s/ipv6=%v/multihop=%v", kind, v6, multihop), func(t *testing.T) {

@@ -21,12 +21,21 @@ func (bird2) user() string { return "" }
 func (bird2) commands(r *Router) []command {
 	return []command{{
 		name: "bird",
-		args: []string{"/usr/sbin/bird", "-f", "-c", r.path("bird.conf"), "-s", r.path("bird.ctl"), "-P", r.path("bird.pid")},
+		args: birdArgs(r, "/usr/sbin/bird", "bird"),
 		ready: func(ctx context.Context) error {
 			_, err := birdc(ctx, r, "bird.ctl", "show status")
 			return err
 		},
 	}}
+}
+
+// birdArgs is the command line of either version. -R is graceful restart recovery, which Calico asks for always.
+func birdArgs(r *Router, program, name string) []string {
+	args := []string{program, "-f", "-c", r.path(name + ".conf"), "-s", r.path(name + ".ctl"), "-P", r.path(name + ".pid")}
+	if r.restarted {
+		args = append(args, "-R")
+	}
+	return args
 }
 
 func (bird2) files(r *Router) map[string]string {
@@ -50,7 +59,7 @@ func (bird2) files(r *Router) map[string]string {
 		fmt.Fprintf(&b, "protocol static own_%s {\n\t%s;\n", f.name, f.name)
 		for _, p := range c.Originate {
 			if p.Addr().Is6() == f.v6 {
-				fmt.Fprintf(&b, "\troute %s blackhole;\n", p)
+				fmt.Fprintf(&b, "\troute %s blackhole%s;\n", p, birdCommunities(c))
 			}
 		}
 		b.WriteString("}\n")
@@ -59,6 +68,23 @@ func (bird2) files(r *Router) map[string]string {
 		birdSession(&b, c, i, 2)
 	}
 	return map[string]string{"bird.conf": b.String()}
+}
+
+// birdCommunities writes what is done to a static route for it to have the communities.
+func birdCommunities(c *Config) string {
+	if len(c.Communities) == 0 {
+		return ""
+	}
+	var b strings.Builder
+	b.WriteString(" {")
+	for _, text := range c.Communities {
+		attribute := "bgp_community"
+		if large(text) {
+			attribute = "bgp_large_community"
+		}
+		fmt.Fprintf(&b, " %s.add((%s));", attribute, strings.ReplaceAll(text, ":", ", "))
+	}
+	return b.String() + " }"
 }
 
 // birdSession writes a session the way Calico's templates do: multihop, next hops resolved through the table, next hop self.
@@ -115,6 +141,10 @@ func digit(b bool) int {
 
 func (bird2) reload(ctx context.Context, r *Router) error {
 	out, err := birdc(ctx, r, "bird.ctl", "configure")
+	return birdReloaded(out, err)
+}
+
+func birdReloaded(out string, err error) error {
 	if err == nil && !strings.Contains(out, "Reconfigured") && !strings.Contains(out, "Reconfiguration in progress") {
 		err = errors.New(out)
 	}
@@ -221,6 +251,12 @@ func (p *Path) birdAttribute(line string) {
 	case "community":
 		for _, w := range words { // (64512,1)
 			p.Communities = append(p.Communities, strings.ReplaceAll(strings.Trim(w, "()"), ",", ":"))
+		}
+	case "large_community": // (64512, 1, 2) (64512, 1, 3)
+		for _, w := range strings.SplitAfter(value, ")") {
+			if w = strings.Trim(strings.TrimSpace(w), "()"); w != "" {
+				p.Large = append(p.Large, strings.ReplaceAll(w, ", ", ":"))
+			}
 		}
 	}
 }

@@ -2,6 +2,7 @@ package peers
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -18,7 +19,13 @@ const (
 )
 
 // Kinds returns every implementation.
-func Kinds() []Kind { return []Kind{BIRD2, FRR} }
+func Kinds() []Kind { return []Kind{BIRD2, BIRD1, FRR, GoBGP, OpenBGPD} }
+
+// Kernel reports whether a kind can write its best paths to the kernel.
+func (k Kind) Kernel() bool { return k != GoBGP && k != OpenBGPD }
+
+// BFD reports whether tests of BFD are for a kind. BIRD 1.6 has it too, from the same source as BIRD 2.
+func (k Kind) BFD() bool { return k == BIRD2 || k == FRR }
 
 // Config describes a router in words that every implementation has.
 type Config struct {
@@ -27,7 +34,9 @@ type Config struct {
 	Neighbours []Neighbour
 	// Originate are announced to every neighbour. They need not be in the kernel.
 	Originate []netip.Prefix
-	// Kernel: best paths are written to the kernel's main table. GoBGP cannot.
+	// Communities ("64512:1", "64512:1:2" for large ones) are on all of them.
+	Communities []string
+	// Kernel: best paths are written to the kernel's main table, by kinds that can (Kind.Kernel).
 	Kernel bool
 }
 
@@ -61,6 +70,9 @@ func (c *Config) bfd() (interval time.Duration) {
 	return interval
 }
 
+// large reports whether a community is a large one.
+func large(community string) bool { return strings.Count(community, ":") == 2 }
+
 // internal reports whether the session is iBGP.
 func (n *Neighbour) internal(c *Config) bool { return n.ASN == c.ASN }
 
@@ -82,5 +94,6 @@ type Path struct {
 	LocalPref   uint32
 	MED         uint32
 	Communities []string // "64512:1"
+	Large       []string // large communities, "64512:1:2"
 	Best        bool
 }

@@ -55,7 +55,7 @@ func (frr) files(r *Router) map[string]string {
 		fmt.Fprintf(&b, " address-family %s unicast\n", f.name)
 		for _, p := range c.Originate {
 			if p.Addr().Is6() == f.v6 {
-				fmt.Fprintf(&b, "  network %s\n", p)
+				fmt.Fprintf(&b, "  network %s%s\n", p, map[bool]string{true: " route-map own"}[len(c.Communities) > 0])
 			}
 		}
 		for _, n := range c.Neighbours {
@@ -70,11 +70,30 @@ func (frr) files(r *Router) map[string]string {
 		b.WriteString(" exit-address-family\n")
 	}
 	b.WriteString("exit\n")
+	frrCommunities(&b, c)
 	files := map[string]string{"zebra.conf": zebra, "bgpd.conf": b.String(), "vtysh.conf": "no service integrated-vtysh-config\n"}
 	if every := c.bfd().Milliseconds(); every > 0 {
 		files["bfdd.conf"] = head + fmt.Sprintf("bfd\n profile fast\n  detect-multiplier 3\n  receive-interval %d\n  transmit-interval %d\n exit\nexit\n", every, every)
 	}
 	return files
+}
+
+// frrCommunities writes the route map of what the router originates.
+func frrCommunities(b *strings.Builder, c *Config) {
+	if len(c.Communities) == 0 {
+		return
+	}
+	words := map[bool][]string{}
+	for _, text := range c.Communities {
+		words[large(text)] = append(words[large(text)], text)
+	}
+	b.WriteString("route-map own permit 10\n")
+	for isLarge, attribute := range map[bool]string{false: "community", true: "large-community"} {
+		if len(words[isLarge]) > 0 {
+			fmt.Fprintf(b, " set %s %s\n", attribute, strings.Join(words[isLarge], " "))
+		}
+	}
+	b.WriteString("exit\n")
 }
 
 func (n *Neighbour) frr(b *strings.Builder, c *Config) {
@@ -198,6 +217,9 @@ type frrPath struct {
 	Community struct {
 		List []string `json:"list"`
 	} `json:"community"`
+	Large struct {
+		List []string `json:"list"`
+	} `json:"largeCommunity"`
 	NextHops []struct {
 		IP    string `json:"ip"`
 		Scope string `json:"scope"`
@@ -217,7 +239,7 @@ func frrPaths(text []byte, p netip.Prefix) ([]Path, error) {
 	}
 	var out []Path
 	for _, f := range all.Paths {
-		path := Path{Prefix: p, LocalPref: f.LocalPref, MED: f.MED, Best: f.Best.Overall, Communities: f.Community.List}
+		path := Path{Prefix: p, LocalPref: f.LocalPref, MED: f.MED, Best: f.Best.Overall, Communities: f.Community.List, Large: f.Large.List}
 		for _, s := range f.ASPath.Segments {
 			path.ASPath = append(path.ASPath, s.List...)
 		}

@@ -144,7 +144,7 @@ func testRouter(t *testing.T, kind peers.Kind, v6 bool) {
 		}
 		return nil
 	}))
-	if kind != peers.GoBGP { // which has no way to the kernel
+	if kind.Kernel() {
 		must(t, peers.Poll(ctx, func() error { return inKernel(routerNS, n.alsoTheir, true) }))
 	}
 	must(t, s.Withdraw(n.alsoTheir))

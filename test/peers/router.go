@@ -58,14 +58,22 @@ type Router struct {
 	cfg    Config
 	system system
 	procs  []*child
+	// restarted: a former life of this router has been killed (RFC 4724 section 4.1).
+	restarted bool
 }
 
 func systemOf(k Kind) (system, error) {
 	switch k {
 	case BIRD2:
 		return bird2{}, nil
+	case BIRD1:
+		return bird1{}, nil
 	case FRR:
 		return frr{}, nil
+	case GoBGP:
+		return plainGoBGP{}, nil
+	case OpenBGPD:
+		return openbgpd{}, nil
 	}
 	return nil, fmt.Errorf("no router of kind %q", k)
 }
@@ -261,6 +269,16 @@ func (r *Router) Kill() error {
 	}
 	r.procs = nil
 	return errors.Join(errs...)
+}
+
+// Restart starts a router that was killed or stopped, with what it has been configured to. Where it can it tells its neighbours that it has
+// restarted and that packets were forwarded meanwhile.
+func (r *Router) Restart(ctx context.Context) error {
+	r.restarted = true
+	if err := r.start(ctx); err != nil {
+		return fmt.Errorf("restart %s: %w", r.Kind, err)
+	}
+	return nil
 }
 
 // query runs a control program in the namespace and returns its standard output.

@@ -101,9 +101,9 @@ func checkStrangers(p Package, from string, say func(string, ...any)) {
 
 func checkDoors(p Package, from string, say func(string, ...any)) {
 	for _, imp := range slices.Concat(p.Imports, p.TestImports, p.XTestImports) {
-		for lib, room := range Doors() {
-			if within(lib, imp) && !within(room, from) {
-				say("%s imports %s; only %s may", from, imp, room)
+		for lib, rooms := range Doors() {
+			if within(lib, imp) && !slices.ContainsFunc(rooms, func(room string) bool { return within(room, from) }) {
+				say("%s imports %s; only %s may", from, imp, strings.Join(rooms, " and "))
 			}
 		}
 	}

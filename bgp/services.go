@@ -19,6 +19,8 @@ type DataPlane struct {
 	Proxy Verified
 	// Services are those that the proxy tells of one by one (see Checked), by name.
 	Services map[string]Verified
+	// Doubt, when not empty, says why what is OK has not been verified all the same.
+	Doubt string
 }
 
 // Verified is one answer; Why says, unless it is OK, what is being waited for.
@@ -85,8 +87,8 @@ func Services(st *cluster.State, node string, plane *DataPlane) ([]Origination, 
 			}
 		}
 	}
-	for _, s := range st.Services() {
-		ready := readyAt(st, s.Name, node)
+	st.EachService(func(s *cluster.Service, endpoints []*cluster.EndpointSlice) {
+		ready := readyAt(endpoints, node)
 		for i := range kinds {
 			for _, addr := range kinds[i].addrs(s) {
 				if kinds[i].wants(s, addr, ready) {
@@ -94,15 +96,15 @@ func Services(st *cluster.State, node string, plane *DataPlane) ([]Origination, 
 				}
 			}
 		}
-	}
+	})
 	return a.result()
 }
 
 // readiness says, by family (IPv4 first), whether a Service has a ready endpoint at all, and at a node.
 type readiness struct{ anywhere, here [2]bool }
 
-func readyAt(st *cluster.State, service, node string) (r readiness) {
-	for _, e := range st.Slices(service) {
+func readyAt(endpoints []*cluster.EndpointSlice, node string) (r readiness) {
+	for _, e := range endpoints {
 		i := 0
 		if e.Family == cluster.IPv6 {
 			i = 1

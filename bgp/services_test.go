@@ -1,6 +1,7 @@
 package bgp_test
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -196,5 +197,36 @@ func TestHeldServices(t *testing.T) {
 				t.Error("what is held is not sorted")
 			}
 		})
+	}
+}
+
+// BenchmarkServices is what each change of an endpoint anywhere costs: 5,000 Services of policy Cluster and Local by turns, each with two slices of
+// ten nodes.
+func BenchmarkServices(b *testing.B) {
+	o := cluster.Objects{Nodes: []*cluster.Node{node("a", "192.0.2.1/24", "")}, BGP: cluster.BGPConfig{ASN: 64512,
+		ServiceClusterIPs: prefixList("10.96.0.0/12"), ServiceExternalIPs: prefixList("198.51.100.0/24"), ServiceLoadBalancerIPs: prefixList("203.0.113.0/24")}}
+	for i := range 5000 {
+		name := fmt.Sprintf("default/s-%04d", i)
+		s := &cluster.Service{Name: name, Local: i%2 == 0, ClusterIPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)})}}
+		if i < 250 {
+			s.LoadBalancerIPs = []netip.Addr{netip.AddrFrom4([4]byte{203, 0, 113, byte(i)})}
+		}
+		o.Services = append(o.Services, s)
+		for j := range 2 {
+			e := &cluster.EndpointSlice{Name: fmt.Sprintf("%s-%d", name, j), Service: name, Family: cluster.IPv4}
+			for k := range 10 {
+				e.Ready = append(e.Ready, fmt.Sprintf("n-%05d", (i*20+j*10+k)%5000))
+			}
+			slices.Sort(e.Ready)
+			o.Slices = append(o.Slices, e)
+		}
+	}
+	o.Slices[0].Ready = append([]string{"a"}, o.Slices[0].Ready...)
+	st := cluster.Build(o)
+	b.ReportAllocs()
+	for b.Loop() {
+		if out, _ := bgp.Services(st, "a", nil); len(out) < 3 {
+			b.Fatal(out)
+		}
 	}
 }

@@ -69,6 +69,23 @@ func (s *State) Slices(service string) []*EndpointSlice {
 	return all[from:to:to]
 }
 
+// EachService calls yield with every Service and its EndpointSlices, in order of names. It walks both lists once.
+func (s *State) EachService(yield func(*Service, []*EndpointSlice)) {
+	rest := s.objects().Slices
+	for _, service := range s.objects().Services {
+		from := 0
+		for from < len(rest) && rest[from].Service < service.Name {
+			from++ // of a Service that is not there
+		}
+		to := from
+		for to < len(rest) && rest[to].Service == service.Name {
+			to++
+		}
+		yield(service, rest[from:to:to])
+		rest = rest[to:]
+	}
+}
+
 // Pods returns the Pods that are known, sorted by name: this node's own, where its workload routes are ours.
 func (s *State) Pods() []*Pod { return s.objects().Pods }
 

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -277,4 +278,61 @@ func TestDiff(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() { Diff(first, second) }); n != 0 {
 		t.Errorf("a recorded diff allocates %v times", n)
 	}
+}
+
+// TestServices: the slices of each Service are found, alone and in a walk over all, whatever is missing.
+func TestServices(t *testing.T) {
+	b := NewBuilder()
+	slice := func(service, name string, ready ...string) {
+		b.SetSlice(&EndpointSlice{Name: name, Service: service, Family: IPv4, Ready: ready})
+	}
+	for _, name := range []string{"b/one", "d/two", "f/none"} {
+		b.SetService(&Service{Name: name})
+	}
+	slice("b/one", "b/one-2", "n")
+	slice("b/one", "b/one-1")
+	slice("a/gone", "a/gone-1")
+	slice("c/gone", "c/gone-1")
+	slice("d/two", "d/two-1")
+	slice("z/gone", "z/gone-1")
+	want := "b/one[b/one-1 b/one-2] d/two[d/two-1] f/none[] "
+	check := func() {
+		t.Helper()
+		st, walk, alone := b.State(), "", ""
+		names := func(list []*EndpointSlice) (names []string) {
+			for _, e := range list {
+				names = append(names, e.Name)
+			}
+			return names
+		}
+		st.EachService(func(s *Service, list []*EndpointSlice) { walk += fmt.Sprintf("%s%v ", s.Name, names(list)) })
+		for _, s := range st.Services() {
+			alone += fmt.Sprintf("%s%v ", s.Name, names(st.Slices(s.Name)))
+		}
+		if walk != want || alone != want {
+			t.Errorf("walk %s\nalone %s\nwant %s", walk, alone, want)
+		}
+	}
+	check()
+	was := b.State()
+	slice("b/one", "b/one-2", "n") // equal
+	if b.State() != was {
+		t.Error("an equal slice made a State")
+	}
+	slice("b/one", "b/one-2", "m")
+	if d := Diff(was, b.State()); len(d.Slices) != 1 || len(d.Services)+len(d.Pods)+len(d.Nodes) != 0 || d.Slices[0].New.Ready[0] != "m" {
+		t.Errorf("difference %+v", d)
+	}
+	if d := Diff(nil, b.State()); len(d.Slices) != 6 || len(d.Services) != 3 {
+		t.Errorf("difference to nothing %+v", d)
+	}
+	b.DeleteSlice("b/one", "b/one-2")
+	b.DeleteService("d/two")
+	want = "b/one[b/one-1] f/none[] "
+	check()
+	if got := Build(b.State().Objects()).Objects(); len(got.Services) != 2 || len(got.Slices) != 5 {
+		t.Errorf("built anew: %d Services, %d slices", len(got.Services), len(got.Slices))
+	}
+	new(State).EachService(nil)
+	(*State)(nil).EachService(nil)
 }

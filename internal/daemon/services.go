@@ -27,14 +27,21 @@ type served struct {
 type serviceView struct {
 	announced int
 	held      []bgp.Held
+	doubt     string
 }
 
-func (s *served) view() serviceView { return serviceView{announced: len(s.announced), held: s.held} }
+func (s *served) view() serviceView {
+	v := serviceView{announced: len(s.announced), held: s.held}
+	if s.plane != nil {
+		v.doubt = s.plane.Doubt
+	}
+	return v
+}
 
 // String says what is announced and what is not yet.
 func (v serviceView) String() string {
 	if len(v.held) == 0 {
-		return ""
+		return v.doubt
 	}
 	return fmt.Sprintf("%d addresses and ranges are announced, %d wait, %s the first: %s", v.announced, len(v.held), v.held[0].Prefix, v.held[0].Why)
 }

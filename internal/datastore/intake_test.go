@@ -126,3 +126,19 @@ func TestAdvertiseClusterIPs(t *testing.T) {
 		}
 	}
 }
+
+// TestASliceGoesToAnotherService: what is kept by more than the name of its object leaves its old place.
+func TestASliceGoesToAnotherService(t *testing.T) {
+	in, key := NewIntake(), Key{calico.KindEndpointSlice, "default/x"}
+	for _, service := range []string{"default/web", "default/other", "default/web"} {
+		in.Set(key, &cluster.EndpointSlice{Name: "default/x", Service: service, Family: cluster.IPv4, Ready: []string{"a"}}, nil)
+		st := in.State()
+		if n := len(st.Slices("default/web")) + len(st.Slices("default/other")); n != 1 || len(st.Slices(service)) != 1 {
+			t.Errorf("of %s: %d slices, %d of that", service, n, len(st.Slices(service)))
+		}
+	}
+	in.Delete(key)
+	if n := len(in.State().Slices("default/web")); n != 0 {
+		t.Errorf("%d slices are left", n)
+	}
+}

@@ -49,12 +49,12 @@ type Checker struct {
 	state *cluster.State
 
 	// Owned by Run's goroutine.
-	began      time.Time       // the proxy has been asked since
-	answered   bool            // it has answered
-	wasOK      bool            // it has been verified
-	verified   map[string]bool // Services that have been
-	last       *bgp.DataPlane
-	unverified bool // the last one rests on nobody's answer
+	began    time.Time       // the proxy has been asked since
+	answered bool            // it has answered
+	wasOK    bool            // it has been verified
+	verified map[string]bool // Services that have been
+	last     *bgp.DataPlane
+	doubt    string // why the last one rests on nobody's answer
 }
 
 // New returns a Checker.
@@ -199,16 +199,16 @@ func (c *Checker) judge(questions []question, answers []answer, now time.Time) b
 		verified[q.service] = v.OK && (answers[i].ok() || c.verified[q.service])
 		complete = complete && v.OK
 	}
-	c.verified = verified
+	c.verified, plane.Doubt = verified, c.doubt
 	c.tell(plane)
-	return complete && !c.unverified
+	return complete && c.doubt == ""
 }
 
 func (c *Checker) judgeProxy(a *answer, now time.Time) bgp.Verified {
 	c.answered = c.answered || a.err == nil
 	late := c.began.Add(c.opts.Patience)
-	was := c.unverified
-	c.unverified = false
+	was := c.doubt
+	c.doubt = ""
 	switch {
 	case a.ok():
 		c.wasOK = true
@@ -219,8 +219,8 @@ func (c *Checker) judgeProxy(a *answer, now time.Time) bgp.Verified {
 	case now.Before(late):
 		return bgp.Verified{Why: fmt.Sprintf("nobody answers at %s, where the service proxy tells whether its rules are written; announced without at %s", c.opts.Address, late.UTC().Format(time.TimeOnly))}
 	default:
-		if c.unverified = true; !was {
-			c.opts.Log.Warn("addresses of Services are announced although the service proxy's health cannot be asked: name its address, or write off", logAddress, c.opts.Address, logErr, a.err)
+		if c.doubt = "unverified: nobody answers at " + c.opts.Address + ", where the service proxy would tell of its health; name its address, or write off"; was == "" {
+			c.opts.Log.Warn("addresses of Services are announced although the service proxy's health cannot be asked", logAddress, c.opts.Address, logErr, a.err)
 		}
 	}
 	return bgp.Verified{OK: true}
@@ -234,7 +234,7 @@ func (c *Checker) forget() {
 
 // tell passes on what differs.
 func (c *Checker) tell(plane *bgp.DataPlane) {
-	if c.last == nil || c.last.Proxy != plane.Proxy || !maps.Equal(c.last.Services, plane.Services) {
+	if c.last == nil || c.last.Proxy != plane.Proxy || c.last.Doubt != plane.Doubt || !maps.Equal(c.last.Services, plane.Services) {
 		c.last = plane
 		c.opts.Changed(plane)
 	}

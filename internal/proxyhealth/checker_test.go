@@ -107,6 +107,15 @@ func (s *scene) want(after time.Duration, proxy, web bool) {
 	}
 }
 
+func (s *scene) doubt(want bool) {
+	s.t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if (s.last.Doubt != "") != want {
+		s.t.Errorf("doubt %q", s.last.Doubt)
+	}
+}
+
 // TestBoot: the proxy comes, then its rules, then those of the Service.
 func TestBoot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -143,8 +152,10 @@ func TestNobodyAnswers(t *testing.T) {
 		s.c.SetState(announcing("a"))
 		s.want(55*time.Second, false, false)
 		s.want(10*time.Second, true, true)
+		s.doubt(true)
 		s.say("", none) // it does answer after all
 		s.want(10*time.Second, false, false)
+		s.doubt(false)
 	})
 	synctest.Test(t, func(t *testing.T) {
 		s := newScene(t, Options{Forwarding: true})

@@ -52,6 +52,7 @@ func TestMain(m *testing.M) {
 // The addresses of the rack. The server's network is announced by both routers; the node's block is what they learn.
 const (
 	nodeAddr   = "192.0.2.10"
+	nodeAddr6  = "2001:db8:1::10"
 	workload   = "10.65.0.1"
 	block      = "10.65.0.0/26"
 	serverNet  = "203.0.113.0/24"
@@ -64,6 +65,8 @@ const (
 // torAddr is the address of router i (0 or 1) on the switch.
 func torAddr(i int) string { return fmt.Sprintf("192.0.2.%d", i+1) }
 
+func torAddr6(i int) string { return fmt.Sprintf("2001:db8:1::%d", i+1) }
+
 // rack is the wiring and what runs in it.
 type rack struct {
 	t                    *testing.T
@@ -74,6 +77,7 @@ type rack struct {
 	caracald             *exec.Cmd
 	logFile              *os.File
 	datastore, nodeState string
+	six                  bool // sessions over IPv6 too
 }
 
 func newRack(t *testing.T) *rack {
@@ -118,17 +122,18 @@ func (r *rack) ip(ns netns.NS, format string, args ...any) {
 func (r *rack) wire() {
 	r.ip(r.network, "link add name switch type bridge")
 	r.ip(r.network, "link set switch up")
-	attach := func(ns netns.NS, port, addr string) {
+	attach := func(ns netns.NS, port, addr, addr6 string) {
 		r.ip(ns, "link add name eth0 type veth peer name %s netns %s", port, r.network.Name)
 		r.ip(r.network, "link set %s up master switch", port)
 		r.ip(ns, "address add %s/24 dev eth0", addr)
+		r.ip(ns, "address add %s/64 dev eth0 nodad", addr6)
 		r.ip(ns, "link set eth0 up")
 	}
-	attach(r.node, "node", nodeAddr)
+	attach(r.node, "node", nodeAddr, nodeAddr6)
 	r.ip(r.node, "address add %s/32 dev lo", workload)
 	r.ip(r.srv, "address add %s/32 dev lo", server)
 	for i, ns := range r.tor {
-		attach(ns, fmt.Sprintf("tor%d", i), torAddr(i))
+		attach(ns, fmt.Sprintf("tor%d", i), torAddr(i), torAddr6(i))
 		r.ip(ns, "link add name down0 type veth peer name up%d netns %s", i, r.srv.Name)
 		r.ip(ns, "address add 198.51.%d.1/24 dev down0", 100+i)
 		r.ip(r.srv, "address add 198.51.%d.2/24 dev up%d", 100+i, i)
@@ -162,8 +167,14 @@ func (r *rack) startRouters(ctx context.Context, kind peers.Kind, neighbour peer
 		}
 		n := neighbour
 		n.Local = netip.MustParseAddr(torAddr(i))
+		all := []peers.Neighbour{n}
+		if r.six {
+			n6 := n
+			n6.Addr, n6.Local = netip.MustParseAddr(nodeAddr6), netip.MustParseAddr(torAddr6(i))
+			all = append(all, n6)
+		}
 		router, err := peers.Start(ctx, kind, r.tor[i], dir, peers.Config{ASN: 65000, RouterID: n.Local, Kernel: true,
-			Neighbours: []peers.Neighbour{n}, Originate: []netip.Prefix{netip.MustParsePrefix(serverNet)}})
+			Neighbours: all, Originate: []netip.Prefix{netip.MustParsePrefix(serverNet)}})
 		if err != nil {
 			r.t.Fatal(err)
 		}
@@ -196,7 +207,7 @@ spec: {cidr: 10.65.0.0/16, ipipMode: Never, vxlanMode: Never, natOutgoing: false
 apiVersion: projectcalico.org/v3
 kind: Node
 metadata: {name: node-a}
-spec: {bgp: {ipv4Address: `+nodeAddr+`/24}}
+spec: {bgp: {ipv4Address: `+nodeAddr+`/24, ipv6Address: "`+nodeAddr6+`/64"}}
 ---
 apiVersion: crd.projectcalico.org/v1
 kind: BlockAffinity
@@ -212,6 +223,13 @@ metadata:
   annotations: {%s}
 spec: {peerIP: %s, asNumber: 65000}
 `, i, annotations, torAddr(i)))
+		if r.six {
+			r.manifest(fmt.Sprintf("tor%d-6", i), fmt.Sprintf(`apiVersion: projectcalico.org/v3
+kind: BGPPeer
+metadata: {name: tor%d-6}
+spec: {peerIP: "%s", asNumber: 65000}
+`, i, torAddr6(i)))
+		}
 	}
 }
 

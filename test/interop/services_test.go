@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -17,11 +18,13 @@ import (
 
 // The addresses of the Service and the ranges they are in.
 const (
-	clusterRange = "10.96.0.0/16"
-	lbRange      = "198.51.200.0/24"
-	clusterIP    = "10.96.0.7/32"
-	lbIP         = "198.51.200.9/32"
-	healthPort   = 30123
+	clusterRange  = "10.96.0.0/16"
+	lbRange       = "198.51.200.0/24"
+	clusterIP     = "10.96.0.7/32"
+	lbIP          = "198.51.200.9/32"
+	clusterRange6 = "fd96::/108"
+	clusterIP6    = "fd96::7/128"
+	healthPort    = 30123
 )
 
 // service is a Service with policy Local, whose slice has an endpoint at the node or not.
@@ -29,7 +32,7 @@ func (r *rack) service(ready bool) {
 	r.manifest("service", `apiVersion: v1
 kind: Service
 metadata: {name: web, namespace: default}
-spec: {type: LoadBalancer, clusterIP: 10.96.0.7, externalTrafficPolicy: Local, healthCheckNodePort: `+fmt.Sprint(healthPort)+`}
+spec: {type: LoadBalancer, clusterIPs: [10.96.0.7, "fd96::7"], externalTrafficPolicy: Local, healthCheckNodePort: `+fmt.Sprint(healthPort)+`}
 status: {loadBalancer: {ingress: [{ip: 198.51.200.9}]}}
 ---
 apiVersion: discovery.k8s.io/v1
@@ -37,6 +40,12 @@ kind: EndpointSlice
 metadata: {name: web-1, namespace: default, labels: {kubernetes.io/service-name: web}}
 addressType: IPv4
 endpoints: [{addresses: [`+workload+`], nodeName: node-a, conditions: {ready: `+fmt.Sprint(ready)+`}}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-2, namespace: default, labels: {kubernetes.io/service-name: web}}
+addressType: IPv6
+endpoints: [{addresses: ["fd00::1"], nodeName: node-a, conditions: {ready: `+fmt.Sprint(ready)+`}}]
 `)
 }
 
@@ -66,12 +75,12 @@ func (r *rack) announced(ctx context.Context, when string, want ...string) {
 	r.t.Helper()
 	err := peers.Poll(ctx, func() error {
 		for i, router := range r.routers {
-			for _, prefix := range []string{clusterRange, clusterIP, lbRange, lbIP} {
+			for _, prefix := range []string{clusterRange, clusterIP, lbRange, lbIP, clusterRange6, clusterIP6} {
 				paths, err := router.Paths(ctx, netip.MustParsePrefix(prefix))
 				if err != nil {
 					return err
 				}
-				if has := len(paths) > 0; has != strings.Contains(strings.Join(want, " "), prefix) {
+				if has := len(paths) > 0; has != slices.Contains(want, prefix) {
 					return fmt.Errorf("router %d has heard of %s: %v", i, prefix, has)
 				}
 			}
@@ -91,32 +100,33 @@ func TestServices(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 			defer cancel()
 			r := newRack(t)
+			r.six = true
 			p := r.startProxy()
 			r.startRouters(ctx, kind, peers.Neighbour{Passive: true, GracefulRestart: 30 * time.Second})
 			r.cluster("")
 			r.manifest("bgp", strings.Replace(bgpConfiguration, "nodeToNodeMeshEnabled: false",
-				"nodeToNodeMeshEnabled: false, serviceClusterIPs: [{cidr: "+clusterRange+"}], serviceLoadBalancerIPs: [{cidr: "+lbRange+"}]", 1))
+				"nodeToNodeMeshEnabled: false, serviceClusterIPs: [{cidr: "+clusterRange+"}, {cidr: '"+clusterRange6+"'}], serviceLoadBalancerIPs: [{cidr: "+lbRange+"}]", 1))
 			r.service(true)
 			r.start()
 			r.sessionsUp(ctx)
 			r.announced(ctx, "nothing is verified")
 			p.health.Store(http.StatusOK)
-			r.announced(ctx, "the proxy is", clusterRange, lbRange)
+			r.announced(ctx, "the proxy is", clusterRange, lbRange, clusterRange6)
 			p.web.Store(http.StatusOK)
-			r.announced(ctx, "the Service is", clusterRange, lbRange, clusterIP, lbIP)
+			r.announced(ctx, "the Service is", clusterRange, lbRange, clusterRange6, clusterIP, lbIP, clusterIP6)
 
 			deleted := watchDeletions(t, r.tor[0], strings.TrimSuffix(lbIP, "/32"))
 			r.end(syscall.SIGTERM)
 			r.start()
 			r.sessionsUp(ctx)
-			r.announced(ctx, "after a restart", clusterRange, lbRange, clusterIP, lbIP)
+			r.announced(ctx, "after a restart", clusterRange, lbRange, clusterRange6, clusterIP, lbIP, clusterIP6)
 			if n := deleted(); n != 0 {
 				t.Errorf("the router dropped the Service's address %d times over the restart", n)
 			}
 			r.service(false)
-			r.announced(ctx, "no endpoint is left", clusterRange, lbRange)
+			r.announced(ctx, "no endpoint is left", clusterRange, lbRange, clusterRange6)
 			r.service(true)
-			r.announced(ctx, "one is back", clusterRange, lbRange, clusterIP, lbIP)
+			r.announced(ctx, "one is back", clusterRange, lbRange, clusterRange6, clusterIP, lbIP, clusterIP6)
 			if out, err := r.node.Run("ip", "route"); err != nil || strings.Contains(out, "198.51.200.") || strings.Contains(out, "10.96.") {
 				t.Errorf("the node's routes: %v\n%s", err, out)
 			}

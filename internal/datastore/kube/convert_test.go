@@ -1,6 +1,8 @@
 package kube
 
 import (
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -102,4 +104,44 @@ func FuzzToItem(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestDirect: what is read in one pass is what the slow way makes of it, and where the one cannot, it leaves it to the other.
+func TestDirect(t *testing.T) {
+	direct := 0
+	for _, text := range []string{
+		`{"kind":"Service","metadata":{"name":"web","namespace":"apps","uid":"u","resourceVersion":"7","managedFields":[{"f":"\"{"}],"labels":{"a":"b"}},"spec":{"type":"LoadBalancer","clusterIP":"10.96.0.7","clusterIPs":["10.96.0.7"],"ports":[{"port":80}],"externalTrafficPolicy":"Local","healthCheckNodePort":30000},"status":{"loadBalancer":{"ingress":[{"ip":"203.0.113.9","ports":[]}]}}}`,
+		`{"kind":"Service","metadata":{"namespace":"apps","name":"bad"},"spec":{"clusterIP":"x"}}`,
+		`{"kind":"Service","metadata":{"namespace":"apps","name":"bad"},"spec":{"clusterIP":7}}`,
+		`{"kind":"EndpointSlice","metadata":{"name":"web-1","namespace":"apps","uid":"u","resourceVersion":"8","labels":{"kubernetes.io/service-name":"web"}},"addressType":"IPv4","endpoints":[{"addresses":["10.0.0.1"],"nodeName":"b","conditions":{"ready":true}},{"nodeName":"a"},{"nodeName":null,"conditions":{"ready":null}}]}`,
+		`{"kind":"EndpointSlice","metadata":{"name":"web-1","namespace":"apps","labels":{"kubernetes.io/service-name":"web"}},"addressType":"IPv6","endpoints":null}`,
+		`{"kind":"EndpointSlice","metadata":{"name":"web-1"},"addressType":"IPv6","endpoints":[{"conditions":{"ready":"yes"}}]}`,
+		`{"kind":"Pod","metadata":{"name":"p","namespace":"apps","deletionTimestamp":"2026-01-01T00:00:00Z","annotations":{"cni.projectcalico.org/podIP":"10.0.0.1/32"}},"spec":{"nodeName":"a","containers":[{}]},"status":{"phase":"Running","podIPs":[{"ip":"10.0.0.1"}]}}`,
+		`{"kind":"Pod","metadata":{"name":"p","namespace":"apps\u002d1"},"spec":{"nodeName":"a"},"status":{"podIP":"10.0.0.1"}}`,
+	} {
+		u := &unstructured.Unstructured{}
+		if err := u.UnmarshalJSON([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		slow, err := native.toItem(calico.Kind(u.GetKind()), u)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := readDirect(calico.Kind(u.GetKind()), []byte(text)); ok {
+			direct++
+		}
+		fast, err := native.readItem(calico.Kind(u.GetKind()), []byte(text))
+		if err != nil || fast.Name != slow.Name || fast.UID != slow.UID || fast.ResourceVersion != slow.ResourceVersion {
+			t.Errorf("%v, %+v, want %+v of\n%s", err, fast, slow, text)
+		}
+		if d := cmp.Diff(slow.word, fast.word, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
+			t.Errorf("%s of\n%s", d, text)
+		}
+		if !slices.Equal(fast.problems, slow.problems) {
+			t.Errorf("%v, want %v of\n%s", fast.problems, slow.problems, text)
+		}
+	}
+	if direct < 4 {
+		t.Errorf("%d were read in one pass", direct)
+	}
 }

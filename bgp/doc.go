@@ -59,6 +59,10 @@
 // Own blocks outside VXLAN pools become blackholes, so that packets to unused addresses end here and do not circle between
 // this node and its default gateway. Blocks of other nodes that no path leads to are listed as unroutable.
 //
+// A node that is leaving (Planner.Leaving, RFC 8326) sends everything as the last choice, and then withdraws what others can do as well. Routes learned
+// with NO_EXPORT, NO_ADVERTISE or NO_EXPORT_SUBCONFED (RFC 1997) are kept where they ask for before any rule is asked, and those with
+// GRACEFUL_SHUTDOWN from eBGP peers become the last choice.
+//
 // # Known deviations from Calico
 //
 //   - The AS of a mesh peer without one of its own is the cluster's, as up to v3.31 (and as that peer will introduce

@@ -75,6 +75,8 @@
 //   - A community that a path already carries is added a second time; receivers keep one.
 //   - ORIGINATOR_ID and CLUSTER_LIST are not sent to peers that are no clients (RFC 4456 section 8 wants them there too), and a path
 //     with our own cluster id is refused when it is sent on, not when it comes.
+//   - Policies cannot set LOCAL_PREF to 0, which RFC 8326 recommends for routes that are about to go: they get 1.
+//   - The well-known communities of RFC 1997 mean nothing to GoBGP: statements of ours do what they ask for.
 //   - Calico's BIRD also sends additional paths; a node of the mesh has none to send.
 //   - A peer that sends a NOTIFICATION after an error of ours loses its routes here unless both know RFC 8538.
 //   - Dial errors and the NOTIFICATIONs of sessions that never came up are known to GoBGP's log only, and are read from it.

@@ -34,6 +34,21 @@ func (c *Cluster) ask(ctx context.Context, node string, f func(context.Context, 
 	return nil
 }
 
+// control has a node's daemon do something.
+func (c *Cluster) control(ctx context.Context, node string, f func(context.Context, caracalv1.ControlClient) error) error {
+	conn, err := grpc.NewClient("unix:"+c.Socket(node), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return fmt.Errorf("command %s: %w", node, err)
+	}
+	defer func() { _ = conn.Close() }()
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if err := f(ctx, caracalv1.NewControlClient(conn)); err != nil {
+		return fmt.Errorf("command %s: %w", node, err)
+	}
+	return nil
+}
+
 // Status asks a node's daemon how it is doing.
 func (c *Cluster) Status(ctx context.Context, node string) (st *caracalv1.GetStatusResponse, err error) {
 	err = c.ask(ctx, node, func(ctx context.Context, cl caracalv1.InspectionClient) error {

@@ -26,6 +26,8 @@ func Scenarios() []Scenario {
 		{"convergence", "all daemons start on bare nodes; time until every workload answers every other", anywhere, convergence},
 		{"kill", "kill -9 of one daemon and restart: no packet lost", anywhere, killed},
 		{"terminate", "SIGTERM of one daemon and restart: no packet lost", anywhere, terminated},
+		{"upgrade", "every daemon is replaced by another file of it, one and then the others: no packet lost, no route missing", anywhere, upgrade},
+		{"drain", "a node leaves by caracal drain, restarts meanwhile, and comes back: no packet lost", overBGP, drained},
 		{"new-block", "one node claims a new block; time until its workload answers everybody", anywhere, newBlock},
 		{"node-leaves", "a node is deleted and comes back; time until the others drop and learn its routes", severalNodes, nodeLeaves},
 		{"tampering", "a foreign program deletes our route, FDB entry, neighbour, device; time until each is repaired", severalNodes, tampering},

@@ -351,7 +351,7 @@ func (s *Speaker) deliver(ctx context.Context) {
 		}
 		b := s.feed.take()
 		s.elevate(ctx, b.learned)
-		s.boundSending(b.up)
+		s.bounds.add(s, b.up)
 		for _, a := range b.over {
 			s.overLimit(ctx, a)
 		}

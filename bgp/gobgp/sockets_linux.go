@@ -2,9 +2,11 @@ package gobgp
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"os"
 	"strconv"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -57,15 +59,50 @@ func endpoint(sa unix.Sockaddr, err error) (netip.AddrPort, bool) {
 // minutes and twice the hold time). Such a peer slows nobody down, but GoBGP keeps for it whatever changes meanwhile.
 const sendHold = 8 * time.Minute
 
-// boundSending has the kernel end connections of sessions that have come up when the other side takes nothing for that long: GoBGP has no
-// SendHoldTimer. TCP_USER_TIMEOUT counts from the first octet that is not acknowledged, closed windows included (tcp(7)). A socket is looked for by its
-// number, so one that is replaced this moment may be missed; the peer's next session is looked at again.
-func (s *Speaker) boundSending(up map[netip.Addr]struct{}) {
+// The descriptors of the process are looked through some time after sessions have come up, once for all that have: a mesh comes up by the hundred. A
+// process that has more than maxDescriptors is a simulation of many Speakers, in which they are nobody's to look through.
+const (
+	boundDelay     = 20 * time.Second
+	maxDescriptors = 16384
+)
+
+// bounds are the sessions whose connections have not been bounded yet. It has a lock of its own, because the Speaker's may be held for long by an
+// Apply, and what is learned must not wait for that.
+type bounds struct {
+	mu      sync.Mutex
+	waiting map[netip.Addr]struct{}
+}
+
+// add has the connections of sessions that have come up be bounded, in a while.
+func (b *bounds) add(s *Speaker, up map[netip.Addr]struct{}) {
 	if len(up) == 0 {
 		return
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.waiting != nil {
+		maps.Copy(b.waiting, up)
+		return
+	}
+	b.waiting = maps.Clone(up)
+	time.AfterFunc(min(boundDelay, s.opts.SendHold/4), func() {
+		b.mu.Lock()
+		up := b.waiting
+		b.waiting = nil
+		b.mu.Unlock()
+		s.boundSending(up)
+	})
+}
+
+// boundSending has the kernel end connections of sessions when the other side takes nothing for as long as SendHold: GoBGP has no
+// SendHoldTimer. TCP_USER_TIMEOUT counts from the first octet that is not acknowledged, closed windows included (tcp(7)). A socket is looked for by its
+// number, so one that is replaced this moment may be missed; the peer's next session is looked at again.
+func (s *Speaker) boundSending(up map[netip.Addr]struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if open, err := os.ReadDir("/proc/self/fd"); s.srv == nil || err != nil || len(open) > maxDescriptors {
+		return
+	}
 	s.sockets(up, func(fd int) {
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(s.opts.SendHold/time.Millisecond))
 	})

@@ -53,6 +53,7 @@ type Speaker struct {
 	done   sync.WaitGroup
 
 	counts counts
+	bounds bounds
 }
 
 var _ bgp.Speaker = (*Speaker)(nil)

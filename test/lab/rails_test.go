@@ -120,7 +120,12 @@ func hollow(from, to string) error {
 
 func eventually(t *testing.T, ask func() error) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	within(t, 20*time.Second, ask)
+}
+
+func within(t *testing.T, patience time.Duration, ask func() error) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
 	for {
 		err := ask()
 		if err == nil {

@@ -49,12 +49,18 @@ type Checker struct {
 	state *cluster.State
 
 	// Owned by Run's goroutine.
-	began    time.Time       // the proxy has been asked since
-	answered bool            // it has answered
-	wasOK    bool            // it has been verified
-	verified map[string]bool // Services that have been
+	began    time.Time          // the proxy has been asked since
+	wasOK    bool               // it has been verified
+	services map[string]service // asked about in the last round
 	last     *bgp.DataPlane
 	doubt    string // why the last one rests on nobody's answer
+}
+
+// service is what is remembered of a Service while it is asked about.
+type service struct {
+	since    time.Time
+	verified bool
+	excused  bool // it was forwarded to before we came: nobody's answer holds nothing back
 }
 
 // New returns a Checker.
@@ -65,7 +71,7 @@ func New(o Options) *Checker {
 	if o.Patience == 0 {
 		o.Patience = DefaultPatience
 	}
-	return &Checker{opts: o, ask: get, wake: make(chan struct{}, 1), verified: map[string]bool{}}
+	return &Checker{opts: o, ask: get, wake: make(chan struct{}, 1)}
 }
 
 // String names the task.
@@ -180,56 +186,71 @@ func (c *Checker) round(ctx context.Context, questions []question) []answer {
 
 // judge makes of the answers what is verified, and reports whether all is.
 func (c *Checker) judge(questions []question, answers []answer, now time.Time) bool {
-	if c.began.IsZero() {
+	first := c.began.IsZero()
+	if first {
 		c.began = now
 	}
+	was := c.doubt
+	c.doubt = ""
 	plane := &bgp.DataPlane{Services: map[string]bgp.Verified{}}
 	plane.Proxy = c.judgeProxy(&answers[0], now)
-	verified, complete := map[string]bool{}, plane.Proxy.OK
+	known, complete := map[string]service{}, plane.Proxy.OK
 	for i := 1; i < len(questions); i++ {
-		q, v := &questions[i], bgp.Verified{OK: true}
-		switch a := &answers[i]; {
-		case a.ok():
-		case a.err == nil && !(c.verified[q.service] && a.endpoints > 0):
-			v = bgp.Verified{Why: fmt.Sprintf("the service proxy has no endpoint here for it yet (%s, healthCheckNodePort %s)", a.status, q.address)}
-		case a.err != nil && !c.verified[q.service] && (c.answered || !plane.Proxy.OK):
-			v = bgp.Verified{Why: fmt.Sprintf("the service proxy does not answer for it yet at %s (healthCheckNodePort)", q.address)}
+		name := questions[i].service
+		s, before := c.services[name]
+		if !before {
+			s = service{since: now, excused: first && c.opts.Forwarding}
 		}
-		plane.Services[q.service] = v
-		verified[q.service] = v.OK && (answers[i].ok() || c.verified[q.service])
+		v := c.judgeService(&s, &questions[i], &answers[i], plane.Proxy.OK, now)
+		known[name], plane.Services[name] = s, v
 		complete = complete && v.OK
 	}
-	c.verified, plane.Doubt = verified, c.doubt
+	if c.doubt != "" && c.doubt != was {
+		c.opts.Log.Warn("addresses of Services are announced without being verified", logWhy, c.doubt)
+	}
+	c.services, plane.Doubt = known, c.doubt
 	c.tell(plane)
 	return complete && c.doubt == ""
 }
 
+// judgeService says what is known of a Service by its own port. A port at which nobody answers may be one that this cluster's proxy does not serve.
+func (c *Checker) judgeService(s *service, q *question, a *answer, proxy bool, now time.Time) bgp.Verified {
+	late := s.since.Add(c.opts.Patience)
+	switch {
+	case a.ok():
+		s.verified = true
+	case a.err == nil && (s.verified || s.excused) && a.endpoints > 0: // the proxy as a whole is late
+	case a.err == nil:
+		s.verified, s.excused, s.since = false, false, now
+		return bgp.Verified{Why: fmt.Sprintf("the service proxy has no endpoint here for it yet (%s, healthCheckNodePort %s)", a.status, q.address)}
+	case s.verified || s.excused:
+	case now.Before(late) || !proxy:
+		return bgp.Verified{Why: fmt.Sprintf("the service proxy does not answer for it yet at %s (healthCheckNodePort); announced without at %s", q.address, late.UTC().Format(time.TimeOnly))}
+	case c.doubt == "":
+		c.doubt = "unverified: nobody answers for Service " + q.service + " at " + q.address + " (healthCheckNodePort)"
+	}
+	return bgp.Verified{OK: true}
+}
+
 func (c *Checker) judgeProxy(a *answer, now time.Time) bgp.Verified {
-	c.answered = c.answered || a.err == nil
 	late := c.began.Add(c.opts.Patience)
-	was := c.doubt
-	c.doubt = ""
 	switch {
 	case a.ok():
 		c.wasOK = true
-	case c.wasOK:
+	case c.wasOK || c.opts.Forwarding: // its rules are in the kernel
 	case a.err == nil:
 		return bgp.Verified{Why: fmt.Sprintf("the service proxy says at %s that its rules are not as they should be (%s)", c.opts.Address, a.status)}
-	case c.opts.Forwarding:
 	case now.Before(late):
 		return bgp.Verified{Why: fmt.Sprintf("nobody answers at %s, where the service proxy tells whether its rules are written; announced without at %s", c.opts.Address, late.UTC().Format(time.TimeOnly))}
 	default:
-		if c.doubt = "unverified: nobody answers at " + c.opts.Address + ", where the service proxy would tell of its health; name its address, or write off"; was == "" {
-			c.opts.Log.Warn("addresses of Services are announced although the service proxy's health cannot be asked", logAddress, c.opts.Address, logErr, a.err)
-		}
+		c.doubt = "unverified: nobody answers at " + c.opts.Address + ", where the service proxy would tell of its health; name its address, or write off"
 	}
 	return bgp.Verified{OK: true}
 }
 
 // forget is for when nothing is announced any more.
 func (c *Checker) forget() {
-	c.began, c.last = time.Time{}, nil
-	clear(c.verified)
+	c.began, c.last, c.services = time.Time{}, nil, nil
 }
 
 // tell passes on what differs.
@@ -240,8 +261,5 @@ func (c *Checker) tell(plane *bgp.DataPlane) {
 	}
 }
 
-// Keys of log records.
-const (
-	logAddress = "address"
-	logErr     = "err"
-)
+// logWhy is a key of log records.
+const logWhy = "why"

@@ -141,7 +141,7 @@ func TestBoot(t *testing.T) {
 		s.say("default/web", none)
 		s.want(time.Minute, true, false)
 		s.say("default/web", nobody)
-		s.want(time.Minute, true, false)
+		s.want(time.Second, true, false)
 	})
 }
 
@@ -161,8 +161,34 @@ func TestNobodyAnswers(t *testing.T) {
 		s := newScene(t, Options{Forwarding: true})
 		s.c.SetState(announcing("a"))
 		s.want(0, true, true)
-		s.say("", yes) // but a Service it does not know of yet is held
+		s.say("", yes) // this proxy serves no ports of Services: they were announced, and stay so
+		s.want(time.Hour, true, true)
+		s.doubt(false)
+		s.say("default/web", none) // it does after all
 		s.want(20*time.Second, true, false)
+		s.say("default/web", nobody)
+		s.want(20*time.Second, true, false)
+		s.want(time.Minute, true, true)
+		s.doubt(true)
+	})
+	synctest.Test(t, func(t *testing.T) { // a proxy that is late when we come back
+		s := newScene(t, Options{Forwarding: true})
+		s.say("", late)
+		s.say("default/web", late)
+		s.c.SetState(announcing("a"))
+		s.want(0, true, true)
+		s.say("default/web", none)
+		s.want(20*time.Second, true, false)
+	})
+	synctest.Test(t, func(t *testing.T) { // a Service that comes later is new to the node
+		s := newScene(t, Options{Forwarding: true})
+		s.say("", yes)
+		s.c.SetState(announcing("b"))
+		synctest.Wait()
+		s.c.SetState(announcing("a"))
+		s.want(55*time.Second, true, false)
+		s.want(10*time.Second, true, true)
+		s.doubt(true)
 	})
 }
 
@@ -194,6 +220,8 @@ func TestWhoIsAsked(t *testing.T) {
 		if n, _ := s.count(""); n < 300 || n > 361 {
 			t.Errorf("asked %d times in an hour", n)
 		}
+		time.Sleep(500 * time.Millisecond) // not at the very moment of a question
+		synctest.Wait()
 		n, _ := s.count("")
 		s.c.SetState(announcing("a"))
 		asked("an endpoint is ready", n+1, 1)

@@ -18,9 +18,9 @@
 //
 // Verified is what was answered with 200. From then on only the Service's own word takes an address back, that it has no endpoints here:
 // rules stay in the kernel while a proxy restarts, and one that is late (503) still forwards as before. Nobody at the proxy's port may mean that
-// the proxy is not there yet, or that this cluster's has no such port: then addresses are held for Options.Patience, and
-// announced unverified after that, which is reported. Where a former process of ours has left routes, the node has been forwarding, and nobody's answer holds
-// nothing back: a restart must not make peers drop addresses.
+// the proxy is not there yet, or that this cluster's has no such port, and so with the port of a Service: then addresses are held for Options.Patience, and
+// announced unverified after that, which is reported. Where a former process of ours has left routes, the node has been forwarding: what would only say that
+// the proxy is away or late holds nothing back, since a restart must not make peers drop addresses.
 //
 // What cannot be verified this way: rules of a single Service with policy Cluster, other than that the proxy writes all rules together; a
 // NodePort Service, which has no port of its own to ask; the way from the node to the endpoint, which the kubelet's probes take before an

@@ -10,7 +10,7 @@ import (
 // Equal reports whether two Configs ask for the same. Where values come from plays no part.
 func (c *Config) Equal(d *Config) bool {
 	return c.ASN == d.ASN && c.RouterID == d.RouterID && c.ListenPort == d.ListenPort && slices.Equal(c.ListenAddrs, d.ListenAddrs) &&
-		slices.EqualFunc(c.Peers, d.Peers, func(a, b Peer) bool { return a.Equal(&b) }) && slices.Equal(c.Originate, d.Originate) &&
+		slices.EqualFunc(c.Peers, d.Peers, func(a, b Peer) bool { return a.Equal(&b) }) && slices.Equal(c.Originate, d.Originate) && slices.Equal(c.Nodes, d.Nodes) &&
 		c.Leaving == d.Leaving && c.Announce.Equal(d.Announce) && slices.Equal(c.Ways, d.Ways) && slices.Equal(c.Reach, d.Reach)
 }
 

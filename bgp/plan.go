@@ -70,6 +70,7 @@ func (p *Planner) Plan(st *cluster.State, node string, h *routes.Host) (Config, 
 	m.mesh()
 	cfg.Peers = m.chosen()
 	cfg.Reach = m.reach
+	cfg.Nodes = m.others()
 	var services []Origination
 	services, cfg.Held = Services(st, node, p.DataPlane)
 	cfg.Originate = left(p.Leaving, m.originate(cfg.Peers, services, h), services, cfg.Announce.Own, h)
@@ -200,6 +201,17 @@ func (m *maker) lost(c *candidate, winner *Peer) {
 		Object: "BGPPeer " + c.from, Field: "spec.peerIP",
 		Text: fmt.Sprintf("%s already has a session from %s, which wins; remove one of the two", c.peer.Addr, winner.Source),
 	})
+}
+
+// others returns the addresses of the other nodes, sorted.
+func (m *maker) others() []netip.Addr {
+	var out []netip.Addr
+	for _, a := range m.st.Addrs() {
+		if a.Kind == cluster.HostAddr && a.Node != m.self.Name && (len(out) == 0 || out[len(out)-1] != a.Addr) {
+			out = append(out, a.Addr)
+		}
+	}
+	return out
 }
 
 func (m *maker) asnOf(n *cluster.Node) uint32 {

@@ -15,6 +15,9 @@ type Config struct {
 	ListenAddrs []netip.Addr // empty = every address
 	ListenPort  uint16
 	Peers       []Peer // sorted by name
+	// Nodes are the addresses of the cluster's other nodes, sorted: a session with one of them that is wanted no more may go on until what
+	// replaces it has come (make before break). One with anybody else ends at once.
+	Nodes []netip.Addr
 	// Originate is the set of prefixes this node announces, sorted, each once. What of it goes to which peer is for the peer's
 	// rules and Announce to say.
 	Originate []Origination

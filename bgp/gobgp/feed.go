@@ -40,6 +40,7 @@ type feed struct {
 	seen     attributes
 	single   []bgp.Path // filed last where a prefix has one path
 	sessions map[netip.Addr]*session
+	held     map[netip.Addr]*holding // by peer
 	changed  bool                    // sessions are to be reported
 	over     []netip.Addr            // peers that have sent too much
 	up       map[netip.Addr]struct{} // peers whose session has come up
@@ -57,6 +58,7 @@ func newFeed(log *slog.Logger) *feed {
 	return &feed{
 		log:      log,
 		sessions: make(map[netip.Addr]*session),
+		held:     make(map[netip.Addr]*holding),
 		wake:     make(chan struct{}, 1),
 	}
 }
@@ -98,6 +100,7 @@ func (f *feed) retain() {
 		f.mark(d)
 	}
 	clear(f.sessions)
+	clear(f.held)
 	f.changed = true
 	f.kick()
 }
@@ -182,6 +185,12 @@ func (f *feed) file(p *apiutil.Path) {
 		}
 		d = &dest{prefix: prefix}
 		f.table.Set(prefix, d)
+	}
+	if withdraw && f.heldOf(p.PeerAddress, prefix) {
+		return
+	}
+	if !withdraw && len(f.held) > 0 {
+		f.replaced(prefix)
 	}
 	known := d.paths
 	if d.retained {
@@ -364,6 +373,7 @@ func (s *Speaker) deliver(ctx context.Context) {
 		if b.inSync && ev.InSync != nil && ctx.Err() == nil {
 			ev.InSync()
 		}
+		s.review(ctx)
 		rest.Reset(gather)
 	}
 }

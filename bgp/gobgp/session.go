@@ -221,6 +221,7 @@ func (f *feed) endOfRIB(gen int, peer netip.Addr, fam gobgp.Family) {
 		return
 	}
 	s.eor, s.restarting = true, false
+	f.settle(peer)
 	f.stale(peer, false) // what did not come again is withdrawn next
 	f.changed = true
 	f.kick()
@@ -229,12 +230,16 @@ func (f *feed) endOfRIB(gen int, peer netip.Addr, fam gobgp.Family) {
 // allHeard reports whether every session has brought what it had.
 func (f *feed) allHeard(now time.Time) bool {
 	for _, s := range f.sessions {
-		settled := s.state == stateEstablished && s.noRestart && now.Sub(s.since) >= settleTime
-		if !s.eor && !settled {
+		if !s.heard(now) {
 			return false
 		}
 	}
 	return true
+}
+
+// heard reports whether a session has brought what it had.
+func (s *session) heard(now time.Time) bool {
+	return s.eor || s.state == stateEstablished && s.noRestart && now.Sub(s.since) >= settleTime
 }
 
 // hiddenPassword stands for a password wherever sessions are shown.

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -31,6 +32,8 @@ type Options struct {
 	SendHold time.Duration
 	// LimitPause is how long a peer is left alone that has sent more than Peer.MaxPrefixes; 0 = five minutes.
 	LimitPause time.Duration
+	// Overlap is how long a session with a node of the cluster goes on at most for what replaces it to come; 0 = 120 s, the restart time.
+	Overlap time.Duration
 }
 
 // Speaker is a GoBGP server made to follow a bgp.Config. It implements bgp.Speaker.
@@ -45,8 +48,12 @@ type Speaker struct {
 	originate map[netip.Prefix]bgp.Origination
 	peers     map[netip.Addr]bgp.Peer
 	limited   map[netip.Addr]*time.Timer // peers that are out of the server for having sent too much, until it fires
+	asked     bgp.Config                 // by the last Apply
+	outgoing  map[netip.Addr]time.Time   // sessions that go on though they are not asked for, until when at most
 	policy    policies
 	stopped   bool
+
+	overlapping atomic.Int32 // length of outgoing
 
 	ctx    context.Context // of the goroutine deliver
 	cancel context.CancelFunc
@@ -68,6 +75,9 @@ func New(opts Options) (*Speaker, error) {
 	}
 	if opts.SendHold == 0 {
 		opts.SendHold = sendHold
+	}
+	if opts.Overlap == 0 {
+		opts.Overlap = overlap
 	}
 	if opts.LimitPause == 0 {
 		opts.LimitPause = limitPause
@@ -103,6 +113,13 @@ func (s *Speaker) Apply(ctx context.Context, cfg bgp.Config) error {
 			return err
 		}
 	}
+	s.asked = cfg
+	s.asked.Peers, s.asked.Nodes = slices.Clone(cfg.Peers), slices.Clone(cfg.Nodes)
+	return s.sync(ctx, s.withOutgoing(s.asked))
+}
+
+// sync makes a server that runs what cfg says.
+func (s *Speaker) sync(ctx context.Context, cfg bgp.Config) error {
 	if err := s.syncPolicy(ctx, &cfg); err != nil {
 		return err // nothing may be sent or accepted by other rules than these
 	}
@@ -159,6 +176,7 @@ func (s *Speaker) start(ctx context.Context, cfg bgp.Config) error {
 	s.originate = make(map[netip.Prefix]bgp.Origination)
 	s.peers = make(map[netip.Addr]bgp.Peer)
 	s.limited = make(map[netip.Addr]*time.Timer)
+	s.outgoing = make(map[netip.Addr]time.Time)
 	s.policy.program, s.policy.learned = nil, nil
 	return nil
 }
@@ -299,6 +317,7 @@ func (s *Speaker) syncPeers(ctx context.Context, want []bgp.Peer) error {
 	for _, p := range want {
 		wanted[p.Addr] = p
 	}
+	returning := s.part(wanted)
 	for addr, was := range s.peers {
 		if now, ok := wanted[addr]; ok && len(bgp.Resets(&was, &now)) == 0 {
 			continue
@@ -309,6 +328,9 @@ func (s *Speaker) syncPeers(ctx context.Context, want []bgp.Peer) error {
 		}
 		delete(s.peers, addr)
 		s.feed.remove(addr)
+		if _, back := returning[addr]; !back {
+			s.feed.drop(addr)
+		}
 	}
 	for _, p := range want {
 		if _, ok := s.peers[p.Addr]; ok {

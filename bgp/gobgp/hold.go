@@ -1,0 +1,107 @@
+package gobgp
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/caracal-net/caracal/bgp"
+)
+
+// holding is what a peer had brought before its session was begun anew by us. The server has dropped it; we go on using it, marked stale, until it is
+// brought again or another way is learned. The peer's End-of-RIB alone does not end it: what has come through a reflector may be on its way through
+// other sessions that are just beginning, or to the reflector.
+type holding struct{ prefixes map[netip.Prefix]struct{} }
+
+// hold keeps what a peer has brought, at most for a while.
+func (f *feed) hold(peer netip.Addr, most time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h := &holding{prefixes: make(map[netip.Prefix]struct{})}
+	for p, d := range f.table.All() {
+		if !d.retained && slices.ContainsFunc(d.paths, func(p bgp.Path) bool { return p.PeerAddr == peer }) {
+			h.prefixes[p] = struct{}{}
+		}
+	}
+	f.setStale(true, func(d *dest, p *bgp.Path) bool { return !d.retained && p.PeerAddr == peer })
+	f.held[peer] = h
+	time.AfterFunc(most, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.held[peer] == h {
+			f.letGo(peer)
+			f.kick()
+		}
+	})
+	f.kick()
+}
+
+// settle notes that a peer has brought what it had: what is still held is given up a moment after every new session has done so.
+func (f *feed) settle(peer netip.Addr) {
+	h := f.held[peer]
+	if h == nil {
+		return
+	}
+	time.AfterFunc(settleTime, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		switch {
+		case f.held[peer] != h:
+		case f.pending(nil)[index(peer)]:
+			f.settle(peer)
+		default:
+			f.letGo(peer)
+			f.kick()
+		}
+	})
+}
+
+// drop drops what is held of a peer that does not return.
+func (f *feed) drop(peer netip.Addr) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.letGo(peer)
+}
+
+// letGo drops what is still held of a peer.
+func (f *feed) letGo(peer netip.Addr) {
+	h := f.held[peer]
+	delete(f.held, peer)
+	if h == nil {
+		return
+	}
+	for p := range h.prefixes {
+		f.dropHeld(peer, p)
+	}
+}
+
+func (f *feed) dropHeld(peer netip.Addr, p netip.Prefix) {
+	d := f.table.Get(p)
+	if d == nil || d.retained {
+		return
+	}
+	if rest := slices.DeleteFunc(slices.Clone(d.paths), func(p bgp.Path) bool { return p.PeerAddr == peer }); len(rest) != len(d.paths) {
+		d.paths = rest
+		f.mark(d)
+	}
+}
+
+// heldOf reports whether what a peer had brought of a prefix is held: then the server's word that it is gone is no news.
+func (f *feed) heldOf(peer netip.Addr, p netip.Prefix) bool {
+	h := f.held[peer]
+	if h == nil {
+		return false
+	}
+	_, ok := h.prefixes[p]
+	return ok
+}
+
+// replaced drops what is held of a prefix, for which a path has come.
+func (f *feed) replaced(p netip.Prefix) {
+	for peer, h := range f.held {
+		if _, ok := h.prefixes[p]; ok {
+			delete(h.prefixes, p)
+			f.dropHeld(peer, p)
+		}
+	}
+}

@@ -439,3 +439,20 @@ func TestBFD(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// TestNodes: with the mesh off, other nodes are still known as such, whichever address they share or tunnel they have; it is what sessions that have
+// been replaced are told from others by.
+func TestNodes(t *testing.T) {
+	b, c := node("b", "192.0.2.10/24", "2001:db8::b/64"), node("c", "192.0.2.10/24", "")
+	b.IPIPAddr = netip.MustParseAddr("10.244.0.1")
+	st := cluster.Build(cluster.Objects{Nodes: []*cluster.Node{node("a", "192.0.2.9/24", ""), b, c}})
+	cfg, _ := bgp.Plan(st, "a", nil)
+	if want := []netip.Addr{netip.MustParseAddr("192.0.2.10"), netip.MustParseAddr("2001:db8::b")}; !slices.Equal(cfg.Nodes, want) {
+		t.Errorf("%v, want %v", cfg.Nodes, want)
+	}
+	without := cfg
+	without.Nodes = without.Nodes[:1]
+	if cfg.Equal(&without) {
+		t.Error("a node that has gone changes nothing, so that its session would go on")
+	}
+}

@@ -35,6 +35,15 @@
 // of our own AS, router id, or listening address needs a new server: it starts as after a restart, and what was learned before
 // stays delivered, marked stale, until the new server is in sync.
 //
+// # Make before break
+//
+// A session with a node of the cluster (Config.Nodes) that is asked for no more goes on until every new session of its family has brought its
+// End-of-RIB and every prefix that is in use because of it is known from another peer too, at most for Options.Overlap (overlap.go): so a mesh becomes
+// clients of reflectors and a mesh again without a route being lost. Then its connection is shut down as in a crash, without a NOTIFICATION: the other node,
+// which may not have come so far, keeps our routes for the restart time. A session with a node that must begin anew ends in the same way, and what
+// it had brought stays in use, marked stale (hold.go), unless AS or password change. Anybody else's session ends at once, with Cease. Limits: a
+// reflector that begins a client's session anew withdraws what it had passed on of that client; and a BIRD ends its sessions with Cease.
+//
 // # Rules
 //
 // GoBGP has one policy for all peers outside route servers. So a Config's rules and its Announce are compiled into two lists of

@@ -42,12 +42,14 @@ type measurement struct {
 
 // figures are what one measurement brings. What does not apply is empty.
 type figures struct {
-	load, move, withdraw time.Duration
+	load, move, withdraw phase
 	flapsDeep, flapsBare changes
-	cpu                  time.Duration // that loading took, until all was at rest again
-	empty, resident      int64         // bytes before and after, 0 = not measured
-	idle                 float64       // share of a processor, < 0 = not measured
+	empty, resident      int64   // bytes before and after, 0 = not measured
+	idle                 float64 // share of a processor, < 0 = not measured
 }
+
+// phase is something that was done to every prefix: how long it took to the kernel, and what it cost the system until it was at rest again.
+type phase struct{ took, cpu time.Duration }
 
 // changes are single changes: how long each took, and what it cost the system.
 type changes struct {
@@ -71,7 +73,7 @@ func (m *measurement) run(ctx context.Context) (f figures, err error) {
 		err = errors.Join(err, m.running.stop())
 	}()
 	if m.running.write != nil {
-		f.load, err = m.place.fib.time(ctx, stepLimit, present(m.n), func() error { return m.running.write(ctx, prefixes(0, m.n)) })
+		f.load.took, err = m.place.fib.time(ctx, stepLimit, present(m.n), func() error { return m.running.write(ctx, prefixes(0, m.n)) })
 		return f, err
 	}
 	defer func() {
@@ -84,7 +86,7 @@ func (m *measurement) run(ctx context.Context) (f figures, err error) {
 	}
 	if m.running.read != nil {
 		messages := m.announcement(peerAddr)
-		f.load, err = m.running.read.time(ctx, stepLimit, m.n, func() error { return m.sendAll(messages) })
+		f.load.took, err = m.running.read.time(ctx, stepLimit, m.n, func() error { return m.sendAll(messages) })
 		return f, err
 	}
 	return f, m.measure(ctx, &f)
@@ -135,31 +137,14 @@ func (m *measurement) measure(ctx context.Context, f *figures) (err error) {
 	if f.empty, err = resident(m.running.pids); err != nil {
 		return err
 	}
-	stop, err := m.record()
-	if err != nil {
-		return err
-	}
-	before, err := m.cpuTime()
-	if err != nil {
-		return err
-	}
-	f.load, err = m.send(ctx, present(m.n), here)
-	if err := errors.Join(err, stop()); err != nil {
+	if f.load, err = m.send(ctx, "announce", present(m.n), here); err != nil {
 		return fmt.Errorf("announce: %w", err)
 	}
 	for _, s := range m.sessions {
 		err = errors.Join(err, s.EndOfRIB(false))
 	}
-	if err := errors.Join(err, sleep(ctx, settle)); err != nil {
+	if err != nil || m.loadOnly {
 		return err
-	}
-	after, err := m.cpuTime()
-	if err != nil {
-		return err
-	}
-	f.cpu = after - before
-	if m.loadOnly {
-		return nil
 	}
 	if m.last && len(m.running.pids) > 0 {
 		if err := m.costs(ctx, f); err != nil {
@@ -171,13 +156,10 @@ func (m *measurement) measure(ctx context.Context, f *figures) (err error) {
 			return fmt.Errorf("flap: %w", err)
 		}
 	}
-	if f.move, err = m.send(ctx, all(m.n, otherOctet), there); err != nil {
+	if f.move, err = m.send(ctx, "move", all(m.n, otherOctet), there); err != nil {
 		return fmt.Errorf("change the next hop: %w", err)
 	}
-	if err := sleep(ctx, settle/2); err != nil {
-		return err
-	}
-	if f.withdraw, err = m.send(ctx, none, gone); err != nil {
+	if f.withdraw, err = m.send(ctx, "withdraw", none, gone); err != nil {
 		return fmt.Errorf("withdraw: %w", err)
 	}
 	if m.bare && m.last {
@@ -191,8 +173,23 @@ func (m *measurement) measure(ctx context.Context, f *figures) (err error) {
 	return err
 }
 
-func (m *measurement) send(ctx context.Context, met func(*fib) bool, messages [][]byte) (time.Duration, error) {
-	return m.place.fib.time(ctx, stepLimit, met, func() error { return m.sendAll(messages) })
+// send sends everything and waits for the kernel, then for rest.
+func (m *measurement) send(ctx context.Context, what string, met func(*fib) bool, messages [][]byte) (p phase, err error) {
+	before, err := m.cpuTime()
+	if err != nil {
+		return p, err
+	}
+	stop, err := m.record(what)
+	if err != nil {
+		return p, err
+	}
+	p.took, err = m.place.fib.time(ctx, stepLimit, met, func() error { return m.sendAll(messages) })
+	if err := errors.Join(err, stop(), sleep(ctx, settle)); err != nil {
+		return p, err
+	}
+	after, err := m.cpuTime()
+	p.cpu = after - before
+	return p, err
 }
 
 func (m *measurement) sendAll(messages [][]byte) error {
@@ -227,7 +224,7 @@ func (m *measurement) flap(ctx context.Context) (c changes, err error) {
 			steps[0], steps[1] = steps[1], steps[0] // the table is empty, and is so again afterwards
 		}
 		for _, s := range steps {
-			d, err := m.send(ctx, s.met, s.messages)
+			d, err := m.place.fib.time(ctx, stepLimit, s.met, func() error { return m.sendAll(s.messages) })
 			if err != nil {
 				return c, err
 			}
@@ -266,15 +263,15 @@ func (m *measurement) costs(ctx context.Context, f *figures) (err error) {
 	return err
 }
 
-// record has perf(1) watch caracald while it is loaded, where that was asked for.
-func (m *measurement) record() (stop func() error, err error) {
+// record has perf(1) watch caracald meanwhile, where that was asked for.
+func (m *measurement) record(what string) (stop func() error, err error) {
 	if m.profile == "" || m.subject.name() != "caracald" {
 		return func() error { return nil }, nil
 	}
 	if err := os.MkdirAll(m.profile, 0o755); err != nil {
 		return nil, err
 	}
-	name := filepath.Join(m.profile, fmt.Sprintf("caracald-%d-%d.data", m.table.peers, m.table.each))
+	name := filepath.Join(m.profile, fmt.Sprintf("%s-%dx%d.data", what, m.table.peers, m.table.each))
 	cmd := exec.Command("perf", "record", "-q", "-g", "-F", "4000", "-p", strconv.Itoa(m.running.pids[0]), "-o", name)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {

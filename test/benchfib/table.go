@@ -49,12 +49,12 @@ func title(name string) string {
 func (r *results) print(out io.Writer, o *options) {
 	fmt.Fprintf(out, "from the first UPDATE sent to the last notification of the kernel, best / median of %d\n\n", o.runs)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "system\tprefixes\tannounce all\tto caracald\tCPU for it\tnew next hop for all\twithdraw all\tresident\tfor 100,000 paths\tidle CPU")
+	fmt.Fprintln(w, "system\tprefixes\tannounce all\tto caracald\tCPU\tnew next hop for all\tCPU\twithdraw all\tCPU\tresident\tfor 100,000 paths\tidle CPU")
 	for _, t := range o.tables {
 		for _, name := range r.order {
 			r.row(w, name, t)
 		}
-		fmt.Fprintln(w, "\t\t\t\t\t\t\t\t\t")
+		fmt.Fprintln(w, "\t\t\t\t\t\t\t\t\t\t\t")
 	}
 	_ = w.Flush()
 	fmt.Fprintf(out, "one prefix withdrawn or announced, from the UPDATE to the kernel's notification, %d changes\n\n", o.changes)
@@ -75,10 +75,10 @@ func (r *results) row(w io.Writer, name string, t table) {
 	if len(runs) == 0 {
 		return
 	}
-	best, median := bestAndMedian(runs, func(f *figures) time.Duration { return f.load })
+	best, median := bestAndMedian(runs, func(f *figures) time.Duration { return f.load.took })
 	ratio := "-"
 	if ours := r.runs["caracald"][t]; len(ours) > 0 {
-		_, m := bestAndMedian(ours, func(f *figures) time.Duration { return f.load })
+		_, m := bestAndMedian(ours, func(f *figures) time.Duration { return f.load.took })
 		ratio = fmt.Sprintf("%.2f", float64(median)/float64(m))
 	}
 	memory, paths, idle := "-", "-", "-"
@@ -93,35 +93,44 @@ func (r *results) row(w io.Writer, name string, t table) {
 			idle = fmt.Sprintf("%.2f %%", 100*f.idle)
 		}
 	}
-	fmt.Fprintf(w, "%s\t%s\t%s / %s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", title(name), t, milliseconds(best), milliseconds(median), ratio,
-		both(runs, func(f *figures) time.Duration { return f.cpu }),
-		both(runs, func(f *figures) time.Duration { return f.move }), both(runs, func(f *figures) time.Duration { return f.withdraw }), memory, paths, idle)
+	cpu := func(of func(*figures) phase) string {
+		_, median := bestAndMedian(runs, func(f *figures) time.Duration { return of(f).cpu })
+		return orNone(median)
+	}
+	load, move, withdraw := func(f *figures) phase { return f.load }, func(f *figures) phase { return f.move }, func(f *figures) phase { return f.withdraw }
+	fmt.Fprintf(w, "%s\t%s\t%s / %s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", title(name), t, milliseconds(best), milliseconds(median), ratio, cpu(load),
+		both(runs, move), cpu(move), both(runs, withdraw), cpu(withdraw), memory, paths, idle)
 }
 
 func (r *results) flapRow(w io.Writer, name string, behind int, t table, of func(*figures) changes) {
 	var took []time.Duration
-	cpu := "-"
+	cpu := time.Duration(0)
 	runs := r.runs[name][t]
 	for i := range runs {
 		c := of(&runs[i])
 		took = append(took, c.took...)
-		if c.cpu > 0 {
-			cpu = milliseconds(c.cpu)
-		}
+		cpu = max(cpu, c.cpu)
 	}
 	if len(took) == 0 {
 		return
 	}
 	slices.Sort(took)
-	fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", title(name), behind, milliseconds(took[len(took)/2]), milliseconds(took[len(took)*99/100]), milliseconds(took[len(took)-1]), cpu)
+	fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", title(name), behind, milliseconds(took[len(took)/2]), milliseconds(took[len(took)*99/100]), milliseconds(took[len(took)-1]), orNone(cpu))
 }
 
-func both(runs []figures, of func(*figures) time.Duration) string {
-	best, median := bestAndMedian(runs, of)
+func both(runs []figures, of func(*figures) phase) string {
+	best, median := bestAndMedian(runs, func(f *figures) time.Duration { return of(f).took })
 	if median == 0 {
 		return "-"
 	}
 	return milliseconds(best) + " / " + milliseconds(median)
+}
+
+func orNone(d time.Duration) string {
+	if d == 0 {
+		return "-"
+	}
+	return milliseconds(d)
 }
 
 // bestAndMedian of an even number of runs takes the mean of the two in the middle.

@@ -249,10 +249,8 @@ func (m *measurement) cpuTime() (time.Duration, error) {
 
 // costs measures memory and processor at rest.
 func (m *measurement) costs(ctx context.Context, f *figures) (err error) {
-	if m.deep || m.table.peers > 1 {
-		if err := sleep(ctx, rest); err != nil {
-			return err
-		}
+	if err := sleep(ctx, rest); err != nil {
+		return err
 	}
 	if m.deep && m.idle > 0 {
 		if f.idle, err = idleCPU(ctx, m.running.pids, m.idle); err != nil {

@@ -84,6 +84,9 @@
 //   - A community that a path already carries is added a second time; receivers keep one.
 //   - ORIGINATOR_ID and CLUSTER_LIST are not sent to peers that are no clients (RFC 4456 section 8 wants them there too), and a path
 //     with our own cluster id is refused when it is sent on, not when it comes.
+//   - The forwarding bit (RFC 4724 section 3) is in OPENs only as long as GoBGP believes that it restarts, which ends with the first End-of-RIB of
+//     all peers. So when a connection is lost later and comes back, a peer that kept our routes drops them for the moment until they are told again
+//     (section 4.2). Sending it always needs a change in GoBGP: it takes the bit for the same as the restart bit.
 //   - Policies cannot set LOCAL_PREF to 0, which RFC 8326 recommends for routes that are about to go: they get 1.
 //   - The well-known communities of RFC 1997 mean nothing to GoBGP: statements of ours do what they ask for.
 //   - Calico's BIRD also sends additional paths; a node of the mesh has none to send.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -46,15 +47,23 @@ func TestStepOf(t *testing.T) {
 // TestDeparture: a drain goes its steps, survives the process, and ends when it is told to; Drain returns when it is done.
 func TestDeparture(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "caracal.sock")
+	var mu sync.Mutex // the former process and the next may both be at it
 	var steps []bgp.Leaving
 	begin := func(ctx context.Context) *departure {
-		d := newDeparture(socket, slog.New(slog.DiscardHandler), func(l bgp.Leaving) { steps = append(steps, l) })
+		d := newDeparture(socket, slog.New(slog.DiscardHandler), func(l bgp.Leaving) {
+			mu.Lock()
+			defer mu.Unlock()
+			steps = append(steps, l)
+		})
 		go func() { _ = d.Run(ctx) }()
 		return d
 	}
 	want := func(what string, list ...bgp.Leaving) {
 		t.Helper()
-		if synctest.Wait(); !slices.Equal(steps, list) {
+		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
+		if !slices.Equal(steps, list) {
 			t.Fatalf("%s: %v, want %v", what, steps, list)
 		}
 		steps = nil

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -33,6 +34,8 @@ type daemon struct {
 	none    bool // wants no routes, knows no peers and VTEPs
 	resync  error
 	hang    bool
+	state   bgp.SessionState
+	ring    func()
 	leaving bgp.Leaving
 	changed func([]routes.Status)
 	stop    context.CancelFunc
@@ -51,6 +54,20 @@ func (d *daemon) routes(match func(*routes.Status) bool) []routes.Status {
 		{Owner: routes.OwnerBGP, Outcome: routes.Unroutable, Since: epoch.Add(-time.Hour), Route: routes.Route{Dst: netip.MustParsePrefix("fd00::/64"), Unroutable: "no BGP path", Reason: why}},
 	}
 	return slices.DeleteFunc(list, func(s routes.Status) bool { return !match(&s) })
+}
+
+func (d *daemon) peerState() bgp.SessionState {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return cmp.Or(d.state, "Active")
+}
+
+func (d *daemon) setPeer(s bgp.SessionState) {
+	d.mu.Lock()
+	d.state = s
+	ring := d.ring
+	d.mu.Unlock()
+	ring()
 }
 
 func start(t *testing.T) *daemon {
@@ -76,7 +93,7 @@ func start(t *testing.T) *daemon {
 			if d.none {
 				return nil
 			}
-			return []bgp.PeerStatus{{Peer: bgp.Peer{Name: "Mesh_1", Addr: netip.MustParseAddr("192.0.2.1"), ASN: 64512}, State: "Active", Since: epoch,
+			return []bgp.PeerStatus{{Peer: bgp.Peer{Name: "Mesh_1", Addr: netip.MustParseAddr("192.0.2.1"), ASN: 64512}, State: d.peerState(), Since: epoch,
 				LastError: "dial: connection refused", Cause: bgp.CauseRefused}}
 		},
 		Paths: func(p netip.Prefix) []bgp.Candidate {
@@ -105,6 +122,13 @@ func start(t *testing.T) *daemon {
 			d.mu.Lock()
 			defer d.mu.Unlock()
 			d.changed = changed
+		},
+		WatchPeers: func(ctx context.Context, changed func()) {
+			d.mu.Lock()
+			d.ring = changed
+			d.mu.Unlock()
+			changed()
+			<-ctx.Done()
 		},
 		Drain:   func(context.Context, time.Duration, bool) error { d.leaving = bgp.Withdrawn; return nil },
 		Undrain: func() error { d.leaving = bgp.Stays; return nil },
@@ -261,14 +285,20 @@ func TestErrors(t *testing.T) {
 }
 
 // watching runs a watch: lines gives what it writes, line by line, interrupt is Ctrl-C, end waits for its exit.
-func watching(t *testing.T, d *daemon, args ...string) (lines func() string, interrupt func(), end func() (int, string)) {
+func watching(t *testing.T, d *daemon, args ...string) (next func() string, interrupt func(), end func() (int, string)) {
+	t.Helper()
+	return following(t, d, append([]string{"watch"}, args...)...)
+}
+
+// following runs a command that goes on until it is interrupted.
+func following(t *testing.T, d *daemon, args ...string) (lines func() string, interrupt func(), end func() (int, string)) {
 	t.Helper()
 	r, w := io.Pipe()
 	ctx, cancel := context.WithCancel(t.Context())
 	var errs bytes.Buffer
 	code := make(chan int, 1)
 	go func() {
-		code <- Run(ctx, append([]string{"watch", "--socket", d.socket}, args...), Environment{Out: w, Err: &errs, Getenv: func(string) string { return "" }, Now: func() time.Time { return epoch }})
+		code <- Run(ctx, append([]string{"--socket", d.socket}, args...), Environment{Out: w, Err: &errs, Getenv: func(string) string { return "" }, Now: func() time.Time { return epoch }})
 		w.Close()
 	}()
 	timeout := time.AfterFunc(10*time.Second, func() { r.CloseWithError(errors.New("nothing more came within 10 s")) })
@@ -318,6 +348,32 @@ func TestWatch(t *testing.T) {
 	if code, errs := end(); code != 0 || errs != "" {
 		t.Errorf("interrupted: exit code %d, %q", code, errs)
 	}
+}
+
+// TestPeersWatch: the sessions there are, a mark, then the changes of those that are asked for, in each form.
+func TestPeersWatch(t *testing.T) {
+	d := start(t)
+	next, interrupt, end := following(t, d, "peers", "--watch", "192.0.2.1")
+	if got := next(); !strings.HasPrefix(got, "12:00:00 + Mesh_1 192.0.2.1 AS 64512, Active: dial: connection refused") {
+		t.Errorf("got %q", got)
+	}
+	if got := next(); got != "12:00:00 # that is all there is; changes follow" {
+		t.Errorf("got %q", got)
+	}
+	d.setPeer("Established")
+	if got := next(); !strings.HasPrefix(got, "12:00:00 + Mesh_1 192.0.2.1 AS 64512, Established") {
+		t.Errorf("got %q", got)
+	}
+	interrupt()
+	if code, errs := end(); code != 0 || errs != "" {
+		t.Errorf("interrupted: exit code %d, %q", code, errs)
+	}
+	next, interrupt, end = following(t, d, "peers", "-w", "-o", "json", "nobody")
+	if got := next(); got != `{"events":[],"synced":true}` {
+		t.Errorf("got %s", got)
+	}
+	interrupt()
+	end()
 }
 
 func TestWatchForms(t *testing.T) {

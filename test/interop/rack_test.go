@@ -77,7 +77,8 @@ type rack struct {
 	caracald             *exec.Cmd
 	logFile              *os.File
 	datastore, nodeState string
-	six                  bool // sessions over IPv6 too
+	six                  bool     // sessions over IPv6 too
+	args                 []string // more for caracald
 }
 
 func newRack(t *testing.T) *rack {
@@ -247,6 +248,7 @@ func (r *rack) start() {
 		r.t.Fatal(err)
 	}
 	cmd := exec.Command(r.daemon, "run", "--node", "node-a", "--datastore", "file:"+r.datastore, "--socket", filepath.Join(r.nodeState, "caracald.sock"), "--backend", "bird")
+	cmd.Args = append(cmd.Args, r.args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := r.node.Start(cmd); err != nil {
 		r.t.Fatal(err)

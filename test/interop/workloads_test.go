@@ -1,0 +1,129 @@
+package interop
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/caracal-net/caracal/internal/netns"
+	"github.com/caracal-net/caracal/test/need"
+	"github.com/caracal-net/caracal/test/peers"
+	workloads "github.com/caracal-net/caracal/workload"
+)
+
+// The addresses of a pod of the node's.
+const (
+	podAddr  = "10.65.0.9"
+	podAddr6 = "fd00:65::9"
+	podPort  = 7009
+)
+
+// plugPod wires a pod as Calico's CNI plugin does, but for the routes to it and the settings of its interface, and has it listen.
+func (r *rack) plugPod() (cali string) {
+	r.t.Helper()
+	pod := need.Namespace(r.t)
+	cali = (&workloads.Endpoint{Namespace: "default", Pod: "web-0"}).Interface()
+	r.ip(r.node, "link add name %s address ee:ee:ee:ee:ee:ee type veth peer name eth0 netns %s", cali, pod.Name)
+	r.ip(r.node, "link set %s up", cali)
+	r.ip(r.node, "route add default via %s metric 5000", torAddr(0)) // proxy ARP answers only for what the host has a route to
+	r.ip(pod, "link set eth0 up")
+	r.ip(pod, "address add %s/32 dev eth0", podAddr)
+	r.ip(pod, "route add 169.254.1.1 dev eth0 scope link")
+	r.ip(pod, "route add default via 169.254.1.1 dev eth0")
+	r.ip(pod, "address add %s/128 dev eth0 nodad", podAddr6)
+	r.ip(pod, "route add default via fe80::ecee:eeff:feee:eeee dev eth0")
+	var l net.Listener
+	if err := pod.Do(func() (err error) { l, err = net.Listen("tcp", fmt.Sprintf(":%d", podPort)); return err }); err != nil {
+		r.t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_ = c.Close()
+		}
+	}()
+	r.t.Cleanup(func() { _ = l.Close(); <-done })
+	r.manifest("pod", fmt.Sprintf(`apiVersion: v1
+kind: Pod
+metadata: {name: web-0, namespace: default}
+spec: {nodeName: node-a}
+status: {phase: Running, podIPs: [{ip: %s}, {ip: "%s"}]}
+`, podAddr, podAddr6))
+	return cali
+}
+
+// reach connects from a namespace until it works.
+func (r *rack) reach(ctx context.Context, when string, from netns.NS, addr string) {
+	r.t.Helper()
+	err := peers.Poll(ctx, func() error {
+		return from.Do(func() error {
+			c, err := net.DialTimeout("tcp", net.JoinHostPort(addr, fmt.Sprint(podPort)), 500*time.Millisecond)
+			if err == nil {
+				_ = c.Close()
+			}
+			return err
+		})
+	})
+	if err != nil {
+		r.t.Fatalf("%s: reach %s: %v", when, addr, err)
+	}
+}
+
+// TestWorkloads: a router reaches a pod to which nothing but the daemon has made a route, whose interface nothing but the daemon has set up; it
+// is brought back when somebody takes it away, stays when the daemon stops, and goes with the pod.
+func TestWorkloads(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	r := newRack(t)
+	r.args = []string{"--workload-routes"}
+	r.startRouters(ctx, peers.BIRD2, peers.Neighbour{Passive: true, GracefulRestart: 30 * time.Second})
+	r.cluster("")
+	cali := r.plugPod()
+	r.start()
+	r.sessionsUp(ctx)
+	both := func(when string) {
+		t.Helper()
+		r.reach(ctx, when, r.tor[0], podAddr)
+		r.reach(ctx, when, r.node, podAddr6)
+	}
+	both("at first")
+	for _, c := range []struct{ what, family string }{{podAddr, "-4"}, {podAddr6, "-6"}} {
+		r.ip(r.node, "%s route del %s dev %s proto 202", c.family, c.what, cali)
+	}
+	r.sysctl(r.node, "net.ipv4.conf."+cali+".proxy_arp=0", "net.ipv4.conf."+cali+".forwarding=0")
+	r.ip(r.node, "neigh flush dev %s", cali)
+	both("after another's work")
+	if err := peers.Poll(ctx, func() error {
+		out, err := r.node.Run("sysctl", "-n", "net.ipv4.conf."+cali+".proxy_arp", "net.ipv4.conf."+cali+".forwarding", "net.ipv4.conf."+cali+".route_localnet",
+			"net.ipv4.conf."+cali+".rp_filter", "net.ipv4.neigh."+cali+".proxy_delay", "net.ipv6.conf."+cali+".proxy_ndp")
+		if got := strings.Join(strings.Fields(out), " "); err == nil && got != "1 1 1 1 0 1" {
+			err = fmt.Errorf("settings %s", got)
+		}
+		return err
+	}); err != nil {
+		t.Error(err)
+	}
+	r.end(syscall.SIGTERM)
+	both("while no daemon runs")
+	r.start()
+	r.sessionsUp(ctx)
+	r.manifest("pod", "")
+	if err := peers.Poll(ctx, func() error {
+		out, err := r.node.Run("ip", "route", "show", "proto", "202", "dev", cali)
+		if err == nil && out != "" {
+			err = fmt.Errorf("the pod is gone, and there is %s", out)
+		}
+		return err
+	}); err != nil {
+		t.Error(err)
+	}
+}

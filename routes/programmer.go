@@ -100,7 +100,7 @@ func New(o Options) *Programmer {
 		inbox:    inbox{ring: make(chan struct{}, 1)},
 		owners:   []Owner{""}, ranks: map[Owner]uint8{"": 0}, turn: []uint8{0}, counts: make([][outcomes]int, 1),
 		forms: newForms(), shapes: newShapes(),
-		routes:   delta.New[kernel.RouteKey, *form, routeNote](),
+		routes:   delta.NewPacked[kernel.RouteKey, *form, routeNote](packKey),
 		inSync:   map[Owner]bool{},
 		links:    newLinkTable(),
 		foreign:  newForeignTable(),

@@ -2,6 +2,7 @@ package routes
 
 import (
 	"context"
+	"encoding/binary"
 	"slices"
 
 	"github.com/caracal-net/caracal/internal/kernel"
@@ -122,6 +123,15 @@ func (p *Programmer) applyChange(ctx context.Context, owner Owner, c *Change) {
 		}
 	}
 	clear(p.shapes.recent)
+}
+
+// packKey puts the key of an ordinary IPv4 route into a word.
+func packKey(k kernel.RouteKey) (uint64, bool) {
+	if k.Metric != Metric || k.TOS != 0 || !k.Dst.Addr().Is4() || !k.Dst.IsValid() {
+		return 0, false
+	}
+	a := k.Dst.Addr().As4()
+	return uint64(binary.BigEndian.Uint32(a[:]))<<8 | uint64(k.Dst.Bits()), true
 }
 
 // want records one wish; an unchanged one costs no allocation.

@@ -8,6 +8,8 @@
 // failed can wait for its back-off without being looked at. Nothing is ever walked but what changed, and setting a
 // value that is set already costs neither an allocation nor a queue element.
 //
+// Where most keys fit into one word (NewPacked), as those of IPv4 routes do, they are looked up by it.
+//
 // An Entry carries room for a record of the caller's (Note), so that no second map of the same keys is needed; with
 // 100,000 routes that is half the memory.
 //

@@ -1,5 +1,7 @@
 package delta
 
+import "maps"
+
 // Entry is one key with what is desired and what is there.
 type Entry[K comparable, V comparable, N any] struct {
 	// Note is the caller's own record of the key.
@@ -45,8 +47,10 @@ func (e *Entry[K, V, N]) work() queue {
 
 // Tracker holds the entries and the work between them. The zero Tracker is not ready; use New.
 type Tracker[K comparable, V comparable, N any] struct {
-	byKey     map[K]*Entry[K, V, N]
-	entries   []*Entry[K, V, N] // dense, in no order: for walks that pause
+	pack      func(K) (word uint64, ok bool)
+	packed    map[uint64]*Entry[K, V, N] // those whose keys fit into a word
+	byKey     map[K]*Entry[K, V, N]      // the others
+	entries   []*Entry[K, V, N]          // dense, in no order: for walks that pause
 	updates   fifo[K, V, N]
 	deletions fifo[K, V, N]
 	slab      []Entry[K, V, N] // room for the next entries: fewer, larger allocations
@@ -61,6 +65,22 @@ func New[K comparable, V comparable, N any]() *Tracker[K, V, N] {
 	return &Tracker[K, V, N]{byKey: map[K]*Entry[K, V, N]{}}
 }
 
+// NewPacked returns an empty Tracker for keys most of which fit into one word, which halves what finding them costs. pack returns the
+// word of a key, different for different keys, and false for a key that does not fit.
+func NewPacked[K comparable, V comparable, N any](pack func(K) (word uint64, ok bool)) *Tracker[K, V, N] {
+	t := New[K, V, N]()
+	t.pack, t.packed = pack, map[uint64]*Entry[K, V, N]{}
+	return t
+}
+
+// word returns the word of a key, false for a key that has none.
+func (t *Tracker[K, V, N]) word(k K) (uint64, bool) {
+	if t.pack == nil {
+		return 0, false
+	}
+	return t.pack(k)
+}
+
 // Len returns the number of entries.
 func (t *Tracker[K, V, N]) Len() int { return len(t.entries) }
 
@@ -69,23 +89,34 @@ func (t *Tracker[K, V, N]) Len() int { return len(t.entries) }
 func (t *Tracker[K, V, N]) At(i int) *Entry[K, V, N] { return t.entries[i] }
 
 // Get returns the entry of a key, or nil.
-func (t *Tracker[K, V, N]) Get(k K) *Entry[K, V, N] { return t.byKey[k] }
+func (t *Tracker[K, V, N]) Get(k K) *Entry[K, V, N] {
+	if w, ok := t.word(k); ok {
+		return t.packed[w]
+	}
+	return t.byKey[k]
+}
 
 // Grow makes room for that many entries more, where a great set is known to come.
 func (t *Tracker[K, V, N]) Grow(n int) {
 	if n < 1024 || n < len(t.entries) {
 		return // the map grows well by itself
 	}
-	bigger := make(map[K]*Entry[K, V, N], len(t.byKey)+n)
-	for k, e := range t.byKey {
-		bigger[k] = e
+	if t.pack != nil {
+		t.packed = grown(t.packed, n)
+	} else {
+		t.byKey = grown(t.byKey, n)
 	}
-	t.byKey = bigger
+}
+
+func grown[K comparable, V any](m map[K]V, n int) map[K]V {
+	bigger := make(map[K]V, len(m)+n)
+	maps.Copy(bigger, m)
+	return bigger
 }
 
 // Ensure returns the entry of a key, made empty if there is none.
 func (t *Tracker[K, V, N]) Ensure(k K) *Entry[K, V, N] {
-	if e := t.byKey[k]; e != nil {
+	if e := t.Get(k); e != nil {
 		return e
 	}
 	if len(t.slab) == 0 {
@@ -94,7 +125,11 @@ func (t *Tracker[K, V, N]) Ensure(k K) *Entry[K, V, N] {
 	e := &t.slab[0]
 	t.slab = t.slab[1:]
 	e.key, e.place = k, int32(len(t.entries))
-	t.byKey[k] = e
+	if w, ok := t.word(k); ok {
+		t.packed[w] = e
+	} else {
+		t.byKey[k] = e
+	}
 	t.entries = append(t.entries, e)
 	return e
 }
@@ -110,7 +145,11 @@ func (t *Tracker[K, V, N]) Drop(e *Entry[K, V, N]) bool {
 	t.entries[e.place].place = e.place
 	t.entries[last] = nil
 	t.entries = t.entries[:last]
-	delete(t.byKey, e.key)
+	if w, ok := t.word(e.key); ok {
+		delete(t.packed, w)
+	} else {
+		delete(t.byKey, e.key)
+	}
 	e.place = -1
 	return true
 }

@@ -53,11 +53,19 @@ func drain(t *testing.T, take func() *Entry[int, string, int]) (keys []int) {
 	return keys
 }
 
+// made returns a Tracker; of every third, some keys fit into a word, and of another third all do.
+func made(seed uint64) *tracker {
+	if seed%3 == 0 {
+		return New[int, string, int]()
+	}
+	return NewPacked[int, string, int](func(k int) (uint64, bool) { return uint64(k), seed%3 == 1 || k%2 == 0 })
+}
+
 func TestAgainstModel(t *testing.T) {
 	values := []string{"", "a", "b"}
 	for seed := range uint64(300) {
 		rng := rand.New(rand.NewPCG(seed, 7))
-		tr, m := New[int, string, int](), &model{map[int]string{}, map[int]string{}}
+		tr, m := made(seed), &model{map[int]string{}, map[int]string{}}
 		taken := map[int]bool{} // differing entries in the hands of the "caller"
 		for step := range 200 {
 			k, v := rng.IntN(12), values[rng.IntN(len(values))]

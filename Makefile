@@ -16,7 +16,7 @@ LAB    := $(BIN)/caracal-lab --vm test/vm/run-in-vm
 SHAPE   = --mode $(MODE) --nodes $(NODES) --family $(FAMILY)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test test-host test-guest kubeapi bench bench-fib bench-bgp scale check proto up status down scenario clean
+.PHONY: help deps build demo test test-host test-guest kubeapi bench bench-fib bench-bgp bench-mesh scale check proto up status down scenario clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ bench-fib: deps build ## how fast what BGP brings reaches the kernel: caracald a
 
 bench-bgp: deps build ## the same without the floors, and tables of a hundred peers: caracald against BIRD 2 and FRR
 	$(GO) run ./test/benchfib -caracald $(BIN)/caracald -only caracald,bird2,frr -tables 1000,10000,100000,100x10,100x100 $(BENCHFLAGS)
+
+bench-mesh: deps ## a mesh of 200 engines, and one engine against 1,000 simulated peers: time to converge, memory, processor (a minute, 20 GiB)
+	$(GO) test ./test/mesh -count=1 -v -timeout 20m -args -full
 
 scale: deps build kubeapi ## one daemon against a real API server with 5,000 nodes and 20,000 blocks (some minutes, 3 GiB)
 	CARACAL_BIN=$(CURDIR)/$(BIN) $(GO) test ./test/scale -count=1 -v -timeout 20m -args -full

@@ -17,7 +17,7 @@ type takeover struct {
 	within []netip.Prefix
 	// bird and felix are when those programs last showed that they live.
 	bird, felix life
-	// held are adopted routes that nobody wants by destination, while another to that destination is wanted and not in place yet.
+	// held are routes that nobody wants by destination, while another to that destination is wanted and not in place yet.
 	held map[netip.Prefix][]*routeEntry
 }
 
@@ -172,11 +172,41 @@ func (t *takeover) next(now time.Time) (next time.Time) {
 	return next
 }
 
-// hold keeps an adopted route that nobody wants while another to its destination is wanted and not in place: until then it is what carries
-// packets. unfinished are the destinations of such routes.
-func (p *Programmer) hold(e *routeEntry, unfinished map[netip.Prefix]bool) bool {
-	dst := e.Key().Dst
-	if !unfinished[dst] {
+// unfinished are destinations to which a route is wanted that is not in place. Each set is found when it is first asked for; nil = not yet.
+type unfinished struct {
+	refused map[netip.Prefix]bool // because the kernel refuses it, or its answer is not known
+	all     map[netip.Prefix]bool // for any reason, also because no way is known
+}
+
+// hold keeps a route that nobody wants while another to its destination is wanted, under another metric, and not in place: until then it is
+// what carries packets. For our own those count that the kernel refuses; where no way is known, or another program's
+// route has the key, ours was meant to go. Adopted ones stay for all.
+func (p *Programmer) hold(e *routeEntry, u *unfinished) bool {
+	dst, own := e.Key().Dst, e.Actual().protocol == kernel.ProtoCaracal
+	switch {
+	case own && len(p.failing)+len(p.uncertain) == 0:
+		return false
+	case own && u.refused == nil:
+		u.refused = map[netip.Prefix]bool{}
+		for f := range p.failing {
+			if o := p.fate(f); f.Desired() != nil && (o == failed || o == noDevice) {
+				u.refused[f.Key().Dst] = true
+			}
+		}
+		for _, f := range p.uncertain {
+			if f.Desired() != nil && !f.Same() {
+				u.refused[f.Key().Dst] = true
+			}
+		}
+	case !own && u.all == nil:
+		u.all = map[netip.Prefix]bool{}
+		for i := range p.routes.Len() {
+			if f := p.routes.At(i); f.Note.owner != 0 && (f.Desired() == nil || !f.Same()) {
+				u.all[f.Key().Dst] = true
+			}
+		}
+	}
+	if own && !u.refused[dst] || !own && !u.all[dst] {
 		return false
 	}
 	if p.takeover.held == nil {
@@ -186,17 +216,6 @@ func (p *Programmer) hold(e *routeEntry, unfinished map[netip.Prefix]bool) bool 
 		p.takeover.held[dst] = append(held, e)
 	}
 	return true
-}
-
-// unfinished are the destinations to which a route is wanted that is not in place, also where no way is known.
-func (p *Programmer) unfinished() map[netip.Prefix]bool {
-	all := map[netip.Prefix]bool{}
-	for i := range p.routes.Len() {
-		if e := p.routes.At(i); e.Note.owner != 0 && (e.Desired() == nil || !e.Same()) {
-			all[e.Key().Dst] = true
-		}
-	}
-	return all
 }
 
 // letGo looks again at what is held for a destination, of which something changed.

@@ -5,10 +5,12 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/caracal-net/caracal/internal/kernel"
+	"github.com/caracal-net/caracal/internal/kernel/kerneltest"
 )
 
 // left is a route as another program leaves it behind; a gateway "" makes it a blackhole.
@@ -204,5 +206,24 @@ func TestWithinIsBounds(t *testing.T) {
 		r.p.Within(pfx("10.0.0.0/8"))
 		r.wait()
 		r.wantNotOurs(nil)
+	})
+}
+
+// A route of ours that is held for one that the kernel refuses for lack of the interface goes when the interface has really gone: then there is no
+// way, and the status of the other is the same as before.
+func TestHeldRouteGoesWithTheWay(t *testing.T) {
+	bubble(t, func(r *rig) {
+		eth1 := r.wire("eth1")
+		r.ready(whole(via("10.1.0.0/26", "192.0.2.7")))
+		r.wantOurs(direct("10.1.0.0/26", "192.0.2.7"))
+		r.fake.Inject(kerneltest.Fault{Kind: kerneltest.RouteOpFails, Times: 100, Err: kernel.FromErrno(syscall.ENODEV)})
+		other := viaDevice("10.1.0.0/26", "198.51.100.7", "eth1")
+		other.Metric = 512
+		r.apply(whole(other))
+		r.wait()
+		r.wantOurs(direct("10.1.0.0/26", "192.0.2.7"))
+		r.fake.ClearFaults()
+		r.must(r.far.DeleteLink(t.Context(), eth1))
+		r.wantOurs()
 	})
 }

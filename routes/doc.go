@@ -71,6 +71,8 @@
 // kernel tells, by which protocol number. Parts of the kernel's state are read
 // apart, so that one that cannot be read does not hold up the others.
 //
+// A route that is wanted under another metric than before, or was left by another program, goes only when what follows it is installed (hold).
+//
 // If we die here: at any point the kernel holds a part of what was wanted and nothing that a new process would not
 // know as ours. It reads back its routes by protocol, leaves equal ones untouched, and removes nothing (Kept) before
 // every owner named by Expect has been in sync.

@@ -180,6 +180,18 @@ func (w *world) open(k kernel.RouteKey) bool {
 	return false
 }
 
+// held reports whether a route that nobody wants may be there: while one to its destination that is wanted may be refused.
+func (w *world) held(k kernel.RouteKey) bool {
+	for _, o := range w.owners {
+		for other := range w.wants[o] {
+			if other.Dst == k.Dst && other.Metric != k.Metric && w.open(kernel.RouteKey{Dst: other.Dst, Metric: other.Metric}) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // up reports whether routes by a device can be installed.
 func (w *world) up(device string) bool {
 	if device == DeviceVXLAN {
@@ -274,7 +286,7 @@ func (w *world) agrees() error {
 		if len(lines) > 1 {
 			return fmt.Errorf("%v: two routes of ours: %q", k, lines)
 		}
-		if want[k] != lines[0] && !w.open(k) {
+		if want[k] != lines[0] && !w.open(k) && !(want[k] == "" && w.held(k)) {
 			return fmt.Errorf("%v: the kernel holds %q, the model %q", k, lines[0], want[k])
 		}
 	}
@@ -301,7 +313,7 @@ func (w *world) statusesAgree(want map[kernel.RouteKey]string, have table) error
 			continue
 		}
 		seen++
-		if o == Failed && w.open(k) {
+		if o == Failed && w.open(k) || o == Kept && w.held(k) {
 			continue
 		}
 		switch {

@@ -132,6 +132,9 @@ func (p *Programmer) clearTrouble(e *routeEntry) {
 	if e.Note.trouble != nil {
 		e.Note.trouble = nil
 		delete(p.failing, e)
+		if len(p.takeover.held) > 0 {
+			p.letGo(e.Key().Dst)
+		}
 	}
 }
 

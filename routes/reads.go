@@ -297,6 +297,9 @@ func (p *Programmer) routeSeen(r *kernel.Route, turn uint8) {
 func (p *Programmer) wakeUncertain() {
 	for _, e := range p.uncertain {
 		p.routes.Wake(e)
+		if len(p.takeover.held) > 0 {
+			p.letGo(e.Key().Dst)
+		}
 	}
 	p.uncertain = nil
 }

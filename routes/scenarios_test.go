@@ -42,6 +42,7 @@ func scenarios() []scenario {
 		{"parent interface comes late", parentLate},
 		{"route leads to an object of another", routeByObject},
 		{"route leads to an object that is not shown", routeByObjectAlone},
+		{"another metric is refused", otherMetricRefused},
 		{"leftovers taken over", leftoversTakenOver},
 		{"leftovers outlast a refusal", leftoversOutlastRefusal},
 		{"leftovers where no way is known", leftoversWithoutAWay},
@@ -304,6 +305,22 @@ func lastAddressGoes(r *rig) {
 	r.wantOurs(want...)
 	r.must(r.far.DeleteAddress(r.t.Context(), kernel.Address{Link: r.eth0, Prefix: pfx("192.0.2.1/24")}))
 	r.wantOurs(want...)
+}
+
+// otherMetricRefused: a route that is wanted under another metric than before stays until the kernel takes the new one, or nobody wants that.
+func otherMetricRefused(r *rig) {
+	r.ready(whole(via("10.1.0.0/26", "192.0.2.7"), via("10.2.0.0/26", "192.0.2.7"), via("10.3.0.0/26", "192.0.2.7")))
+	r.wantOurs(direct("10.1.0.0/26", "192.0.2.7"), direct("10.2.0.0/26", "192.0.2.7"), direct("10.3.0.0/26", "192.0.2.7"))
+	var refused []Route
+	for _, dst := range []string{"10.1.0.0/26", "10.2.0.0/26"} {
+		refused = append(refused, Route{Dst: pfx(dst), Metric: 512, NextHops: []NextHop{{Gateway: addr("198.51.100.7"), Device: "eth0"}}}) // ENETUNREACH
+	}
+	r.apply(whole(refused...))
+	r.wantOurs(direct("10.1.0.0/26", "192.0.2.7"), direct("10.2.0.0/26", "192.0.2.7"))
+	r.apply(Change{Withdraw: []Key{{pfx("10.2.0.0/26"), 512}}})
+	r.wantOurs(direct("10.1.0.0/26", "192.0.2.7"))
+	r.address("198.51.100.1/24")
+	r.wantOurs("10.1.0.0/26 via 198.51.100.7 dev eth0 proto 202 metric 512")
 }
 
 func sourceGoes(r *rig) {

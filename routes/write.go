@@ -3,7 +3,6 @@ package routes
 import (
 	"context"
 	"errors"
-	"net/netip"
 	"time"
 
 	"github.com/caracal-net/caracal/internal/kernel"
@@ -151,7 +150,7 @@ func (p *Programmer) writeDeletions(ctx context.Context) {
 	}
 	b := p.writes.batch()
 	b.reset()
-	var unfinished map[netip.Prefix]bool
+	var u unfinished
 	for !b.full() {
 		e := p.routes.TakeDeletion()
 		if e == nil {
@@ -161,13 +160,8 @@ func (p *Programmer) writeDeletions(ctx context.Context) {
 			p.arm(e, t)
 			continue
 		}
-		if e.Actual().protocol != kernel.ProtoCaracal {
-			if unfinished == nil {
-				unfinished = p.unfinished()
-			}
-			if p.hold(e, unfinished) {
-				continue
-			}
+		if p.hold(e, &u) {
+			continue
 		}
 		b.add(kernel.Delete, e, e.Actual())
 	}

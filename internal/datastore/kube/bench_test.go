@@ -64,3 +64,26 @@ func BenchmarkHeartbeat(b *testing.B) {
 		s.change(in, changed, i)
 	}
 }
+
+// BenchmarkSliceEvent is one change of an EndpointSlice of 100 endpoints, as large as they get, in which nothing is announced by: from JSON to
+// "nothing changed".
+func BenchmarkSliceEvent(b *testing.B) {
+	var endpoints []string
+	for i := range 100 {
+		endpoints = append(endpoints, fmt.Sprintf(`{"addresses":["10.0.%d.%d"],"conditions":{"ready":true,"serving":true,"terminating":false},"nodeName":"node-%d","targetRef":{"kind":"Pod","name":"web-%d","namespace":"default","uid":"5b0a4f43-6a0c-4f3e-9c43-0d4f4b2a%04d"},"zone":"z1"}`, i/8, i, i%50, i, i))
+	}
+	text := fmt.Appendf(nil, `{"kind":"EndpointSlice","apiVersion":"discovery.k8s.io/v1","metadata":{"name":"web-1","namespace":"default","uid":"u","resourceVersion":"1","labels":{"kubernetes.io/service-name":"web"}},`+
+		`"addressType":"IPv4","endpoints":[%s],"ports":[{"name":"http","port":8080,"protocol":"TCP"}]}`, strings.Join(endpoints, ","))
+	in, s := datastore.NewIntake(), newShelf(calico.KindEndpointSlice, marker{maphash.MakeSeed()})
+	b.SetBytes(int64(len(text)))
+	b.ReportAllocs()
+	for n := 0; b.Loop(); n++ {
+		i, err := classic.readItem(calico.KindEndpointSlice, text)
+		if err != nil {
+			b.Fatal(err)
+		}
+		i.ResourceVersion = fmt.Sprint(n + 1)
+		s.change(in, changed, i)
+		in.State()
+	}
+}

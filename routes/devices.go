@@ -81,19 +81,34 @@ func (p *Programmer) deviceGone(l *kernel.Link) {
 		return // we took it away ourselves to make it anew
 	}
 	d.made = 0
+	p.deviceFought(d, thing{device: l.Name, kind: deviceThing}, "another program removes this device")
+	p.log.Warn("a device of ours was removed; it is made again", logDevice, l.Name)
+}
+
+// deviceFought says that somebody else undid what we made of a device; see fought. A device that goes down, loses its addresses and goes is
+// one act: what is told within oneAct counts once.
+func (p *Programmer) deviceFought(d *device, t thing, how string) {
+	d.cause = p.noticeThing(t, d.owner, how)
+	if p.now.Sub(d.repaired) < oneAct {
+		if d.held && d.outcome == waiting {
+			d.detail = how + ", again and again; repairs slow down"
+		}
+		return
+	}
 	if p.now.Sub(d.repaired) > calmAfter {
 		d.repairs = 0
 	}
 	d.repairs++
 	d.repaired = p.now
 	p.stats.Repairs++
-	d.cause = p.noticeThing(thing{device: l.Name, kind: deviceThing}, d.owner, "another program removes this device")
 	wait := fightPause(d.repairs)
 	d.due, d.held = p.now.Add(wait), true
 	if wait > 0 {
-		d.outcome, d.detail, d.since = waiting, "another program removes this device, again and again; repairs slow down", p.now
+		d.outcome, d.detail, d.since = waiting, how+", again and again; repairs slow down", p.now
 	}
-	p.log.Warn("a device of ours was removed; it is made again", logDevice, l.Name)
+	if d.repairs == freeRepairs+1 {
+		p.log.Warn("another program keeps changing a device of ours; repairs slow down", logDevice, d.link.Name, logDetail, how)
+	}
 }
 
 // devicesKnown reports whether links and addresses have been read.
@@ -328,6 +343,8 @@ func (p *Programmer) removeLeftovers(ctx context.Context) {
 		l, d := p.links.named(name), p.devices[name]
 		switch {
 		case p.policy.beside && (name == DeviceVXLAN || name == DeviceVXLAN6 || name == DeviceIPIP && d == nil): // Felix's, with its addresses
+		case d != nil && d.held && d.due.After(p.now): // somebody fights us over it
+			p.leftoversDue = d.due
 		case l == nil || d != nil && (l.Kind != d.link.Kind || d.made != 0 && d.made != l.Index):
 		case d == nil && p.policy.removable(l):
 			p.log.Info("device is removed: nobody wants it", logDevice, name)

@@ -64,3 +64,51 @@ func TestFighter(t *testing.T) {
 func (r *rig) try(v kernel.Verb, k kernel.Route) {
 	r.must(r.far.WriteRoutes(r.t.Context(), []kernel.RouteOp{{Verb: v, Route: &k}}, func(int, error) {}))
 }
+
+// A program that changes a device of ours, or its addresses, whenever they are as wanted: answered ever more slowly, told in the status, repaired
+// when it stops.
+func TestDeviceFighter(t *testing.T) {
+	for _, c := range []struct {
+		name, detail string
+		undo         func(r *rig, index int) // of what is as wanted
+	}{
+		{"MTU", "another program changes this device: mtu 1300", func(r *rig, index int) {
+			if r.device(DeviceVXLAN).MTU == 1450 {
+				r.must(r.far.SetLink(r.t.Context(), index, 1300, [6]byte{}, true))
+			}
+		}},
+		{"removes an address", "another program removes this address", func(r *rig, index int) {
+			_ = r.far.DeleteAddress(r.t.Context(), kernel.Address{Link: index, Prefix: pfx("10.244.0.1/32")})
+		}},
+		{"adds an address", "another program adds this address", func(r *rig, index int) {
+			_ = r.far.AddAddress(r.t.Context(), kernel.Address{Link: index, Prefix: pfx("10.9.9.9/32")})
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bubble(t, func(r *rig) {
+				r.ready(vxlanSet(2))
+				r.wantTunnel(vxlanSet(2))
+				index := r.device(DeviceVXLAN).Index
+				began, told := r.p.Stats().Repairs, false
+				for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
+					c.undo(r, index)
+					time.Sleep(5 * time.Millisecond)
+					d := r.p.Devices()[0]
+					told = told || d.Outcome == Waiting && strings.Contains(d.Detail, c.detail) && strings.Contains(d.Detail, "again and again")
+				}
+				// As TestFighter has it: three at once, nine at doubling pauses, then one in 5 s.
+				if n := r.p.Stats().Repairs - began; n < 10 || n > 20 {
+					r.t.Errorf("%d repairs in 20 s", n)
+				}
+				if !told {
+					r.t.Error("the status never said it")
+				}
+				time.Sleep(2 * fightMost)
+				r.wantTunnel(vxlanSet(2))
+				if d := r.p.Devices()[0]; d.Outcome != Installed || d.Detail != "" {
+					r.t.Errorf("afterwards: %+v", d)
+				}
+			})
+		})
+	}
+}

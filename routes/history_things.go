@@ -118,31 +118,31 @@ func (d *device) as(l *kernel.Link) bool {
 	return l.Up && (d.link.MTU == 0 || d.link.MTU == l.MTU) && (d.link.MAC == [6]byte{} || d.link.MAC == l.MAC)
 }
 
-// deviceChanged records that somebody else changed a device of ours.
+// deviceChanged is for a device of ours that somebody else has changed.
 func (p *Programmer) deviceChanged(old, l *kernel.Link) {
 	d := p.devices[l.Name]
-	if d == nil || old == nil || old.Name != l.Name || !d.as(old) || d.as(l) {
+	if d == nil || d.made != 0 && d.made != l.Index || old == nil || old.Name != l.Name || !d.as(old) || d.as(l) {
 		return
 	}
 	state := "down"
 	if l.Up {
 		state = "up"
 	}
-	d.cause = p.noticeThing(thing{device: l.Name, kind: deviceThing}, d.owner,
+	p.deviceFought(d, thing{device: l.Name, kind: deviceThing},
 		fmt.Sprintf("another program changes this device: mtu %d address %s %s", l.MTU, hardware(l.MAC), state))
 }
 
-// addressChanged records that somebody else added or removed an address of a device of ours.
+// addressChanged is for an address that somebody else has added to a device of ours, or removed from it.
 func (p *Programmer) addressChanged(a *kernel.Address, gone bool) {
 	d := p.devices[p.links.nameOf(a.Link)]
-	if d == nil || !p.reads.state[partAddresses].done || slices.Contains(d.link.Addresses, a.Prefix) != gone || a.Prefix.Addr().Is6() && a.Prefix.Addr().IsLinkLocalUnicast() {
+	if d == nil || d.made != 0 && d.made != a.Link || !p.reads.state[partAddresses].done || slices.Contains(d.link.Addresses, a.Prefix) != gone || a.Prefix.Addr().Is6() && a.Prefix.Addr().IsLinkLocalUnicast() {
 		return
 	}
 	how := "another program adds this address"
 	if gone {
 		how = "another program removes this address"
 	}
-	d.cause = p.noticeThing(thing{device: d.link.Name, kind: addressThing, addr: a.Prefix}, d.owner, how)
+	p.deviceFought(d, thing{device: d.link.Name, kind: addressThing, addr: a.Prefix}, how)
 }
 
 // HistoryOf returns what is remembered of a device, its addresses, neighbours and FDB entries, oldest first; see History.

@@ -68,6 +68,15 @@ func TestHistoryOfThings(t *testing.T) {
 		if got := toldOf(r.p.History(pfx("10.9.9.9/32")), time.Time{}); len(got) != 2 {
 			t.Errorf("of an address alone: %q", got)
 		}
+		moved := vxlanLink()
+		moved.VXLAN.VNI = 4097
+		step("another VNI", func() { r.apply(Change{Links: []Link{moved}, Cause: "datastore revision 1b"}) },
+			"vxlan asked: device vxlan.calico vxlan id 4097 local 192.0.2.1 dev eth0 dstport 4789 mtu 1450 10.244.0.1/32 <- datastore revision 1b",
+			"vxlan deleted: device vxlan.calico it is made anew: VNI 4096, want 4097 <- datastore revision 1b",
+			"vxlan written: device vxlan.calico made <- datastore revision 1b",
+			"vxlan written: device vxlan.calico set to mtu 1450 address 66:01:02:03:04:05 up <- datastore revision 1b",
+			"vxlan written: address 10.244.0.1/32 dev vxlan.calico <- datastore revision 1b",
+			"vxlan written: "+near+" <- datastore revision 1", "vxlan written: "+fdb+" <- another program deletes this entry")
 		step("a refused neighbour", func() {
 			r.fake.Inject(kerneltest.Fault{Kind: kerneltest.NeighbourOpFails, Err: kernel.FromErrno(syscall.ENOMEM)})
 			r.apply(Change{Neighbours: []Neighbour{{Device: DeviceVXLAN, Addr: addr("10.244.3.0"), MAC: mac(3)}}, Cause: "datastore revision 2"})

@@ -68,6 +68,8 @@ const (
 	calmAfter   = 10 * time.Second
 	fightFirst  = 10 * time.Millisecond
 	fightMost   = 5 * time.Second
+	// oneAct is within what time the kernel tells all of what one act did to a device.
+	oneAct = 3 * time.Millisecond
 	// echoPatience is how long an event that contradicts a write of ours waits for the echo of that write, which
 	// would prove it older than the write.
 	echoPatience = 20 * time.Millisecond

@@ -13,6 +13,28 @@ func Remedy(s *PeerStatus) string {
 	if s.State == Established || s.Held != "" {
 		return ""
 	}
+	text := remedy(s)
+	if hint := nearness(s); hint != "" {
+		text = strings.TrimPrefix(text+"; "+hint, "; ")
+	}
+	return text
+}
+
+// nearness says what TTL security may have to do with it: what it drops is seen by nobody, so that sessions hang in any state, or their
+// connections end, and the last thing that was said is of former times.
+func nearness(s *PeerStatus) string {
+	n := &s.LastReceived
+	if s.Cause == CauseSent {
+		n = &s.LastSent
+	}
+	explained := (s.Cause == CauseSent || s.Cause == CauseReceived) && (n.Code == CodeOpen || n.Is(CodeCease, SubMaxPrefixes))
+	if s.TTLSecurity == 0 || explained || s.Cause == CauseRefused || s.Cause == CauseUnreachable || s.Cause == CauseNoAddress {
+		return ""
+	}
+	return fmt.Sprintf("with ttlSecurity %d packets of the peer with a TTL below %d are dropped unseen: does it use TTL security too?", s.TTLSecurity, 256-int(s.TTLSecurity))
+}
+
+func remedy(s *PeerStatus) string {
 	at := netip.AddrPortFrom(s.Addr, cmp.Or(s.Port, DefaultPort))
 	switch s.Cause {
 	case CauseSent:

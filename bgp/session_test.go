@@ -60,6 +60,10 @@ func TestRemedy(t *testing.T) {
 		"deconfigured, in a Hard Reset": {tor, func(s *bgp.PeerStatus) {
 			s.Cause, s.LastReceived = bgp.CauseReceived, bgp.Notification{Code: 6, Subcode: 9, InnerCode: 6, InnerSubcode: 3}
 		}, "no longer has this session"},
+		"far off": {tor, func(s *bgp.PeerStatus) { s.TTLSecurity, s.Cause = 2, bgp.CauseLost }, "a TTL below 254 are dropped"},
+		"far off since it was shut down": {tor, func(s *bgp.PeerStatus) {
+			s.State, s.TTLSecurity, s.Cause, s.LastReceived = "OpenConfirm", 1, bgp.CauseReceived, cease(2)
+		}, "shut the session down at the peer; with ttlSecurity 1"},
 		"waits":    {mesh, func(s *bgp.PeerStatus) { s.Passive = true }, "the peer dials us"},
 		"was up":   {mesh, func(s *bgp.PeerStatus) { s.Passive, s.Ups = true, 3 }, ""},
 		"held":     {tor, func(s *bgp.PeerStatus) { s.Cause, s.Held = bgp.CauseRefused, "no secret" }, ""},

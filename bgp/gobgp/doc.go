@@ -59,7 +59,7 @@
 // # Timers
 //
 // A peer that sends more prefixes than its Peer.MaxPrefixes is taken out of the server, which drops its routes at once, and put back after five
-// minutes or with another bound. GoBGP counts its whole table on each UPDATE for that, so a bound makes large tables of single-prefix UPDATEs
+// minutes or with another bound; being in sync does not wait for it. GoBGP counts its whole table on each UPDATE for that, so a bound makes large tables of single-prefix UPDATEs
 // slow to receive. A peer that takes nothing of what is sent to it for eight minutes loses its session (RFC 9687) by a socket option of its
 // connection's (sockets_linux.go); until then GoBGP keeps what it is to be told.
 //
@@ -67,6 +67,8 @@
 // GoBGP stays idle for 5 s (a constant of its own) and refuses connections meanwhile; so a session returns after 5 to 10 s.
 //
 // # Standards
+//
+// Sockets that listen answer with TTL 255, so that peers with TTL security can connect; GoBGP sets it only once a connection is accepted.
 //
 // RFC 4271 (BGP-4), 4760 (multiprotocol), 4724 (graceful restart), 8538 (its N bit), 6793 (four-octet AS), 7606 (revised error
 // handling: a broken attribute costs its routes, not the session), 7911 (add-path, receiving only), 2918 (route

@@ -63,7 +63,7 @@ func (f *feed) tooMuch(a netip.Addr) {
 	if s == nil {
 		return
 	}
-	s.restarting, s.state = false, stateIdle
+	s.restarting, s.tooMuch, s.state = false, true, stateIdle
 	s.up.Store(false)
 	s.note(&s.sent, bgp.CauseSent, bgp.Notification{Code: bgp.CodeCease, Subcode: bgp.SubMaxPrefixes})
 	f.changed = true

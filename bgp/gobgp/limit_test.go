@@ -25,6 +25,9 @@ func TestMaxPrefixes(t *testing.T) {
 	start(t, good, gobgp.Options{})
 	n := start(t, us, gobgp.Options{LimitPause: 2 * time.Second})
 	n.up(t, "127.2.20.1")
+	if calls, _ := n.inSync(); calls != 0 {
+		t.Error("in sync before the peer came")
+	}
 	p := &rawPeer{t: t, from: "127.2.20.3", to: fmt.Sprintf("127.2.20.2:%d", port), as4: true}
 	attrs := join(origin, asPath, nextHop("127.2.20.3"), localPref)
 	status := func() bgp.PeerStatus { return n.status("127.2.20.3") }
@@ -57,6 +60,12 @@ func TestMaxPrefixes(t *testing.T) {
 		})
 	}
 	exceed()
+	eventually(t, "being in sync, which does not wait for such a peer", func() string {
+		if calls, _ := n.inSync(); calls != 1 {
+			return fmt.Sprintf("%d times", calls)
+		}
+		return ""
+	})
 	exceed() // after the pause
 	n.change(t, func(p *bgp.Peer) { p.MaxPrefixes = 10 })
 	p.dial()

@@ -48,6 +48,7 @@ type session struct {
 	ended      string // why we have ended this connection, "" if we have not
 	eor        bool
 	restarting bool
+	tooMuch    bool        // has sent more than it may, and is left alone
 	noRestart  bool        // the peer did not offer graceful restart
 	up         atomic.Bool // state is Established; read by the log adapter on GoBGP's hot path
 }
@@ -129,7 +130,7 @@ func (f *feed) state(gen int, p *apiutil.Peer, at time.Time) {
 }
 
 func (f *feed) cameUp(s *session, p *apiutil.Peer) {
-	s.eor, s.said, s.ended = false, false, ""
+	s.eor, s.said, s.ended, s.tooMuch = false, false, "", false
 	s.ups++
 	if f.up == nil {
 		f.up = make(map[netip.Addr]struct{})
@@ -237,9 +238,9 @@ func (f *feed) allHeard(now time.Time) bool {
 	return true
 }
 
-// heard reports whether a session has brought what it had.
+// heard reports whether a session has brought what it had; of one that has brought too much nothing is wanted.
 func (s *session) heard(now time.Time) bool {
-	return s.eor || s.state == stateEstablished && s.noRestart && now.Sub(s.since) >= settleTime
+	return s.eor || s.tooMuch || s.state == stateEstablished && s.noRestart && now.Sub(s.since) >= settleTime
 }
 
 // hiddenPassword stands for a password wherever sessions are shown.

@@ -2,20 +2,24 @@ package gobgp_test
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/caracal-net/caracal/bgp"
 	"github.com/caracal-net/caracal/bgp/gobgp"
 )
 
 // pair makes two configurations that peer, a's first peer being b and the other way round.
-func pair(net string, asnA, asnB uint32) (a, b bgp.Config) {
+func pair(network string, asnA, asnB uint32) (a, b bgp.Config) {
 	port := testPort()
-	a, b = config(net+"1", port, "10.1.0.0/26"), config(net+"2", port, "10.1.1.0/26")
+	a, b = config(network+"1", port, "10.1.0.0/26"), config(network+"2", port, "10.1.1.0/26")
 	a.ASN, b.ASN = asnA, asnB
 	peerWith(&a, &b)
 	return a, b
@@ -129,6 +133,32 @@ func TestTTLSecurity(t *testing.T) {
 	na.stays(t, "127.1.52.2", "")
 	na.change(t, func(p *bgp.Peer) { p.TTLSecurity = 0 })
 	na.up(t, "127.1.52.2")
+}
+
+// TestNearPeersDial: a peer with TTL security, which drops what does not come with the greatest TTL, can connect to us in either family.
+func TestNearPeersDial(t *testing.T) {
+	parallel(t)
+	cfg := config("127.1.62.1", testPort())
+	cfg.ListenAddrs = append(cfg.ListenAddrs, netip.IPv6Loopback())
+	start(t, cfg, gobgp.Options{})
+	for _, a := range cfg.ListenAddrs {
+		var failed error
+		d := net.Dialer{Timeout: 3 * time.Second, Control: func(_, _ string, c syscall.RawConn) error {
+			return c.Control(func(fd uintptr) {
+				if a.Is4() {
+					failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MINTTL, 255)
+				} else {
+					failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_MINHOPCOUNT, 255)
+				}
+			})
+		}}
+		conn, err := d.DialContext(t.Context(), "tcp", netip.AddrPortFrom(a, cfg.ListenPort).String())
+		if err != nil || failed != nil {
+			t.Errorf("%s: %v, %v", a, err, failed)
+			continue
+		}
+		_ = conn.Close()
+	}
 }
 
 // TestFourOctetAS: numbers above 65535 on both sides (RFC 6793).

@@ -42,6 +42,33 @@ func (s *Speaker) sockets(peers map[netip.Addr]struct{}, do func(fd int)) {
 	}
 }
 
+// answerFromNear has the sockets that listen answer with the greatest TTL. A peer with TTL security drops all else, the answer to its first packet
+// included, and GoBGP sets the TTL only of connections that are accepted (RFC 5082 section 3). Connections inherit it, which is right
+// for a peer at any distance.
+func (s *Speaker) answerFromNear() {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || listens == 0 {
+			continue
+		}
+		local, ok := endpoint(unix.Getsockname(fd))
+		if !ok || local.Port() != listenPort(&s.cfg) {
+			continue
+		}
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TTL, maxTTL) // does nothing to one of IPv6 alone
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, maxTTL)
+	}
+}
+
+const maxTTL = 255
+
 func endpoint(sa unix.Sockaddr, err error) (netip.AddrPort, bool) {
 	if err != nil {
 		return netip.AddrPort{}, false

@@ -173,6 +173,7 @@ func (s *Speaker) start(ctx context.Context, cfg bgp.Config) error {
 	}
 	s.srv, s.unwatch = srv, unwatch
 	s.cfg = bgp.Config{ASN: cfg.ASN, RouterID: cfg.RouterID, ListenPort: cfg.ListenPort, ListenAddrs: cfg.ListenAddrs}
+	s.answerFromNear()
 	s.originate = make(map[netip.Prefix]bgp.Origination)
 	s.peers = make(map[netip.Addr]bgp.Peer)
 	s.limited = make(map[netip.Addr]*time.Timer)

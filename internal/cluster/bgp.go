@@ -209,7 +209,7 @@ func equalPeers(a, b *BGPPeer) bool {
 		a.PeerSelector == b.PeerSelector && a.ASN == b.ASN && a.LocalASN == b.LocalASN && a.KeepNextHop == b.KeepNextHop && a.SelfNextHop == b.SelfNextHop &&
 		a.MaxRestartTime == b.MaxRestartTime && a.KeepaliveTime == b.KeepaliveTime && a.TTLSecurity == b.TTLSecurity && a.NoSource == b.NoSource &&
 		a.AllowOwnAS == b.AllowOwnAS && a.ReachableBy == b.ReachableBy && slices.Equal(a.Filters, b.Filters) && a.Password == b.Password &&
-		a.ManualReverse == b.ManualReverse && a.BFD == b.BFD
+		a.ManualReverse == b.ManualReverse && a.BFD == b.BFD && a.MaxPrefixes == b.MaxPrefixes
 }
 
 // EqualAdvertisements reports whether two lists say the same.

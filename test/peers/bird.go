@@ -107,6 +107,9 @@ func birdSession(b *strings.Builder, c *Config, i, version int) {
 	if n.Passive {
 		b.WriteString("\tpassive on;\n")
 	}
+	if n.Shut {
+		b.WriteString("\tdisabled;\n")
+	}
 	if n.Password != "" {
 		fmt.Fprintf(b, "\tpassword %q;\n", n.Password)
 	}

@@ -47,6 +47,7 @@ type Neighbour struct {
 	ASN     uint32
 	Local   netip.Addr // our address
 	Passive bool       // leave it to the neighbour to connect
+	Shut    bool       // shut down by hand: the neighbour is told with a NOTIFICATION
 	// Password is the TCP MD5 secret (RFC 2385), "" = none.
 	Password string
 	// TTLSecurity asks for directly connected neighbours by TTL (RFC 5082).

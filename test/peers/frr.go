@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"slices"
 	"strings"
 )
 
@@ -111,6 +113,9 @@ func (n *Neighbour) frr(b *strings.Builder, c *Config) {
 	if n.Passive {
 		line("passive")
 	}
+	if n.Shut {
+		line("shutdown")
+	}
 	if n.Password != "" {
 		line("password %s", n.Password)
 	}
@@ -140,11 +145,42 @@ func vtysh(ctx context.Context, r *Router, daemon, line string) (string, error) 
 	return r.query(ctx, "/usr/bin/vtysh", "--config_dir", r.dir, "--vty_socket", r.dir, "-d", daemon, "-c", line)
 }
 
-// reload goes through the daemons one by one: vtysh adds and changes, but does not remove what the file no longer has.
+// reload goes through the daemons one by one: vtysh adds and changes, but does not remove what the file no longer has. Of that only
+// prefixes and words of neighbours are taken away here. It fails on lines about graceful restart while sessions are up, even if nothing changes.
 func (frr) reload(ctx context.Context, r *Router) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "router bgp %d\n", r.cfg.ASN)
+	for _, p := range r.was.Originate {
+		if !slices.Contains(r.cfg.Originate, p) {
+			fmt.Fprintf(&b, " address-family ipv%c unicast\n  no network %s\n exit-address-family\n", "46"[digit(p.Addr().Is6())], p)
+		}
+	}
+	for i, n := range r.was.Neighbours {
+		if i >= len(r.cfg.Neighbours) || r.cfg.Neighbours[i].Addr != n.Addr {
+			return fmt.Errorf("another list of neighbours needs a restart")
+		}
+		if n.Password != "" && r.cfg.Neighbours[i].Password == "" {
+			fmt.Fprintf(&b, " no neighbor %s password\n", n.Addr)
+		}
+		if n.Shut && !r.cfg.Neighbours[i].Shut {
+			fmt.Fprintf(&b, " no neighbor %s shutdown\n", n.Addr)
+		}
+	}
+	b.WriteString("exit\n")
+	for line := range strings.Lines(r.system.files(r)["bgpd.conf"]) {
+		if !strings.Contains(line, "graceful-restart") {
+			b.WriteString(line)
+		}
+	}
+	if err := os.WriteFile(r.path("change.conf"), []byte(b.String()), 0o600); err != nil {
+		return err
+	}
 	for _, c := range r.system.commands(r) {
-		daemon := c.name
-		if _, err := r.query(ctx, "/usr/bin/vtysh", "--config_dir", r.dir, "--vty_socket", r.dir, "-d", daemon, "-f", r.path(daemon+".conf")); err != nil {
+		file := c.name + ".conf"
+		if c.name == "bgpd" {
+			file = "change.conf"
+		}
+		if _, err := r.query(ctx, "/usr/bin/vtysh", "--config_dir", r.dir, "--vty_socket", r.dir, "-d", c.name, "-f", r.path(file)); err != nil {
 			return err
 		}
 	}

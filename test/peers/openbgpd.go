@@ -69,6 +69,9 @@ func (n *Neighbour) openbgpd(b *strings.Builder) {
 	if n.Passive {
 		b.WriteString("\tpassive\n")
 	}
+	if n.Shut {
+		b.WriteString("\tdown\n")
+	}
 	if n.TTLSecurity {
 		b.WriteString("\tttl-security yes\n")
 	} else {
@@ -95,8 +98,17 @@ func bgpctl(ctx context.Context, r *Router, words ...string) (string, error) {
 }
 
 func (openbgpd) reload(ctx context.Context, r *Router) error {
-	_, err := bgpctl(ctx, r, "reload")
-	return err
+	if _, err := bgpctl(ctx, r, "reload"); err != nil {
+		return err
+	}
+	for i, n := range r.cfg.Neighbours { // which a new configuration leaves as it is
+		if i < len(r.was.Neighbours) && r.was.Neighbours[i].Shut != n.Shut {
+			if _, err := r.query(ctx, "/usr/sbin/bgpctl", "-s", r.path("bgpd.sock"), "neighbor", n.Addr.String(), map[bool]string{true: "down", false: "up"}[n.Shut]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (openbgpd) sessions(ctx context.Context, r *Router) ([]Session, error) {

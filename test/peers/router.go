@@ -56,6 +56,7 @@ type Router struct {
 	NS     netns.NS
 	dir    string
 	cfg    Config
+	was    Config // before the last Reconfigure
 	system system
 	procs  []*child
 	// restarted: a former life of this router has been killed (RFC 4724 section 4.1).
@@ -173,10 +174,15 @@ func (r *Router) chown() error {
 	return os.Chown(r.dir, uid, -1)
 }
 
+// Configure writes another Config for a router that does not run at present; Restart follows it.
+func (r *Router) Configure(cfg Config) error {
+	r.was, r.cfg = r.cfg, cfg
+	return r.write()
+}
+
 // Reconfigure makes the router follow another Config without a restart.
 func (r *Router) Reconfigure(ctx context.Context, cfg Config) error {
-	r.cfg = cfg
-	if err := r.write(); err != nil {
+	if err := r.Configure(cfg); err != nil {
 		return fmt.Errorf("reconfigure %s: %w", r.Kind, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)

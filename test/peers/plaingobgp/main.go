@@ -201,7 +201,7 @@ func (r *router) peer(n *peers.Neighbour) *api.Peer {
 		fam.Afi = api.Family_AFI_IP6
 	}
 	p := &api.Peer{
-		Conf:      &api.PeerConf{NeighborAddress: n.Addr.String(), PeerAsn: n.ASN, AuthPassword: n.Password},
+		Conf:      &api.PeerConf{NeighborAddress: n.Addr.String(), PeerAsn: n.ASN, AuthPassword: n.Password, AdminDown: n.Shut},
 		Transport: &api.Transport{PassiveMode: n.Passive, RemotePort: uint32(n.Port)},
 		Timers:    &api.Timers{Config: &api.TimersConfig{ConnectRetry: 2, IdleHoldTimeAfterReset: 1}},
 		AfiSafis:  []*api.AfiSafi{{Config: &api.AfiSafiConfig{Family: fam, Enabled: true}}},

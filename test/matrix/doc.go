@@ -1,0 +1,12 @@
+// Package matrix runs a real caracald against every router we know, rule by rule: one table, routers across, rules down, each cell with
+// namespaces, daemon and router of its own, and each with a session of both families.
+//
+//	node 192.0.2.10, 2001:db8::10  ---- eth0 ----  router 192.0.2.1, 2001:db8::1
+//
+// Beside it: two top-of-rack routers with equal paths, one for each link of the node, and a mesh of two of our nodes and two of BIRD 1.6,
+// the latter configured as Calico's templates would.
+//
+// Cells wait for timers, not for the processor, and run many at once; every wait has a deadline, none is a pause.
+//
+// What a router cannot do is in the table with the reason, and that it cannot is asserted too where it shows.
+package matrix

@@ -81,6 +81,7 @@ func (r *rack) reach(ctx context.Context, when string, from netns.NS, addr strin
 // TestWorkloads: a router reaches a pod to which nothing but the daemon has made a route, whose interface nothing but the daemon has set up; it
 // is brought back when somebody takes it away, stays when the daemon stops, and goes with the pod.
 func TestWorkloads(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	r := newRack(t)

@@ -5,14 +5,14 @@
 //
 // The datastore's watcher delivers immutable states, the route programmer delivers pictures of the host, the BGP speaker
 // delivers learned paths. All three only leave what they bring in the controller's inbox. The controller, one goroutine,
-// takes what has gathered, runs the pure planners (vxlan, ipip, bgp) and hands the results on: routes, devices and
+// takes what has gathered, runs the pure planners (workload, vxlan, ipip, bgp) and hands the results on: routes, devices and
 // neighbours to the programmer, sessions and originations to the engine, which owns the Speaker. Nothing downstream calls
 // upstream but by leaving something in an inbox, so no cycle of waiting can form.
 //
 // # Goroutines
 //
 // Each Task has one goroutine that owns its state: programmer (kernel), controller (plans), watcher (datastore), engine
-// (BGP speaker), tunnels (IPAM), server (gRPC). Triggers are channels of size one; bursts become one run.
+// (BGP speaker), tunnels (IPAM), server (gRPC), proxyhealth (the service proxy's word), report (Events). Triggers are channels of size one; bursts become one run.
 //
 // # Start and stop
 //
@@ -33,6 +33,13 @@
 //
 // Before anything is planned, rails judge the datastore's word: a State that is in doubt and would remove too much is held, and the plan is made
 // from the State before it (rails.go, docs/safety-rails.md). They belong to the controller's goroutine.
+//
+// # Services and workloads
+//
+// While addresses of Services are announced, the Speaker's first configuration waits for the first round of questions to the service proxy, at
+// most some seconds, and later ones hold what is not verified (services.go). A change of Services that this node announces nothing different by makes
+// no plan. Where workload routes are ours they are planned before the rest, and the picture that the others plan by has them in it
+// (workloads.go); beside a Felix they are refused.
 //
 // # BFD
 //

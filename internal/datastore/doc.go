@@ -5,7 +5,7 @@
 // objects with compare-and-swap; IPAM lives on it, and our own Node is patched through it. Nothing else in the process
 // reads or writes resources.
 //
-// The packages below implement both: file for a directory of manifests, and one day kube for the Kubernetes API.
+// The packages below implement both: file for a directory of manifests, and kube for the Kubernetes API.
 // Package datastoretest has the promises of a Store as a test suite, and a Store in memory.
 //
 // # From objects to a State

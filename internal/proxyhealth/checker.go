@@ -165,11 +165,16 @@ func readyHere(st *cluster.State, service, node string) bool {
 	})
 }
 
-// parallel bounds the questions that are asked at a time.
-const parallel = 16
+// parallel bounds the questions that are asked at a time, roundLimit how long all of them may take: the first configuration of BGP waits for them.
+const (
+	parallel   = 16
+	roundLimit = 5 * time.Second
+)
 
-// round asks them all.
+// round asks them all. Who has not answered when the time is over counts as nobody.
 func (c *Checker) round(ctx context.Context, questions []question) []answer {
+	ctx, cancel := context.WithTimeout(ctx, roundLimit)
+	defer cancel()
 	answers := make([]answer, len(questions))
 	turn := make(chan struct{}, parallel)
 	var all sync.WaitGroup

@@ -3,6 +3,7 @@ package proxyhealth
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -229,6 +230,32 @@ func TestWhoIsAsked(t *testing.T) {
 		synctest.Wait()
 		time.Sleep(time.Hour)
 		asked("nothing is announced any more", n+1, 1)
+	})
+}
+
+// TestSilence: where packets to the ports vanish, a node with a thousand Services is told what is known all the same, and soon.
+func TestSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := announcing("a").Objects()
+		for i := range 1000 {
+			name := fmt.Sprintf("default/s%d", i)
+			o.Services = append(o.Services, &cluster.Service{Name: name, Local: true, HealthPort: uint16(31000 + i)})
+			o.Slices = append(o.Slices, &cluster.EndpointSlice{Name: name, Service: name, Family: cluster.IPv4, Ready: []string{"a"}})
+		}
+		s := newScene(t, Options{Forwarding: true})
+		s.c.ask = func(ctx context.Context, _ question) answer {
+			ctx, cancel := context.WithTimeout(ctx, timeout)
+			defer cancel()
+			<-ctx.Done()
+			return answer{err: ctx.Err()}
+		}
+		s.c.SetState(cluster.Build(o))
+		s.want(roundLimit+time.Second, true, true)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if n := len(s.last.Services); n != 1001 {
+			t.Errorf("%d Services were told of", n)
+		}
 	})
 }
 

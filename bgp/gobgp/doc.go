@@ -88,7 +88,8 @@
 //     with our own cluster id is refused when it is sent on, not when it comes.
 //   - The forwarding bit (RFC 4724 section 3) is in OPENs only as long as GoBGP believes that it restarts, which ends with the first End-of-RIB of
 //     all peers. So when a connection is lost later and comes back, a peer that kept our routes drops them for the moment until they are told again
-//     (section 4.2). Sending it always needs a change in GoBGP: it takes the bit for the same as the restart bit.
+//     (section 4.2): BIRD 2 removes and adds them within one millisecond. Sending the bit always, as BIRD does, needs a change in GoBGP, which takes it
+//     for the same as the restart bit.
 //   - Policies cannot set LOCAL_PREF to 0, which RFC 8326 recommends for routes that are about to go: they get 1.
 //   - The well-known communities of RFC 1997 mean nothing to GoBGP: statements of ours do what they ask for.
 //   - Calico's BIRD also sends additional paths; a node of the mesh has none to send.

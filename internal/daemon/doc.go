@@ -12,7 +12,8 @@
 // # Goroutines
 //
 // Each Task has one goroutine that owns its state: programmer (kernel), controller (plans), watcher (datastore), engine
-// (BGP speaker), tunnels (IPAM), server (gRPC), proxyhealth (the service proxy's word), report (Events). Triggers are channels of size one; bursts become one run.
+// (BGP speaker), tunnels (IPAM), server (gRPC), proxyhealth (the service proxy's word), report (Events),
+// departure (how far to leave), cordon (our Node in the Kubernetes API). Those who watch sessions are told by a bell. Triggers are channels of size one; bursts become one run.
 //
 // # Start and stop
 //
@@ -45,6 +46,11 @@
 //
 // liveness stands between controller and engine: the sessions that ask for BFD are given to bfd.Engine, and a path it finds dead is
 // told to the Speaker. At a planned stop the BFD sessions are handed over to the next process by a file beside the socket.
+//
+// # Leaving
+//
+// departure decides how far the node has left the others (RFC 8326): cordoned, it is everybody's last choice; drained by hand, it withdraws after a
+// while. The step is one more thing in the controller's inbox, and there before the first plan, because the wish is kept beside the socket.
 //
 // # Backends
 //

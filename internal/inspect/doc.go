@@ -2,11 +2,12 @@
 // way to one address, and holds the one text renderer that the command line and every golden file use.
 //
 // In flows what the daemon lends it in Sources: functions that return immutable pictures (the cluster's state, the
-// sessions, the VTEPs, a copy of the route statuses) and two that go further, Lookup, which asks the kernel, and Resync,
-// which asks the route programmer. Out flow protobuf messages, and text made from those messages only, so that what a
+// sessions, the VTEPs, a copy of the route statuses) and some that go further: Lookup asks the kernel, Paths and PeerRoutes
+// have the BGP engine copy tables, and what the service Control does (Resync, Release, Drain) is asked of who does it. Out flow protobuf messages, and text made from those messages only, so that what a
 // person sees on a node, what a program reads from the socket and what a golden file holds cannot drift apart.
 //
-// The package owns no goroutine of its own besides those of the gRPC server, one per call. A watch never holds up
+// The package owns no goroutine of its own besides those of the gRPC server, one per call, and one more for each watch of sessions, which
+// is told only that something has changed and finds out what by comparing. A watch of routes never holds up
 // programming: the callback that takes changes writes into a buffer of bounded size, where later changes of a route replace
 // earlier ones, and returns; when the buffer is full the reader is told to start over (MARK_RESTART) and gets
 // the whole set again at the speed at which it reads.

@@ -30,7 +30,8 @@
 // routed on (raw.go, block.go). Of Nodes only the metadata is asked
 // for (PartialObjectMetadata, in protobuf), so a heartbeat costs a fifth of the bytes. What changes nothing that is routed on
 // ends in the Intake and wakes nobody. A Secret has a feed of its own while a session asks for its password; that it
-// cannot be read is a problem in the State, not an error of the datastore.
+// cannot be read is a problem in the State, not an error of the datastore. Our own Node is watched whole besides, for whether it is
+// cordoned (WatchCordon), which is no part of the State.
 //
 // Services and EndpointSlices of all namespaces are followed only while BGPConfiguration has addresses of Services announced, and Pods
 // only of the node that Options.PodsOf names, by a field selector. Of a slice the nodes with ready endpoints are kept, of a Service its

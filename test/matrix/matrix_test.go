@@ -140,7 +140,7 @@ func remedy(words ...string) func(*caracalv1.Peer) error {
 
 func (c *cell) password(p string) { c.neighbours(func(n *peers.Neighbour) { n.Password = p }) }
 
-// md5: right, changed at both ends, wrong at one, right again.
+// md5: right, wrong at one end after a change at the other, changed there too.
 func md5(c *cell) {
 	c.spec = ", password: {secretKeyRef: {name: bgp, key: tor}}"
 	c.secret("salt")

@@ -38,6 +38,8 @@ type Config struct {
 	Communities []string
 	// Kernel: best paths are written to the kernel's main table, by kinds that can (Kind.Kernel).
 	Kernel bool
+	// Files replace those that would be made of all this, by name; the rest still says what sessions there are.
+	Files map[string]string
 }
 
 // Neighbour is one session. Its family is that of its address.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -140,7 +141,9 @@ func (r *Router) start(ctx context.Context) error {
 func (r *Router) path(name string) string { return filepath.Join(r.dir, name) }
 
 func (r *Router) write() error {
-	for name, text := range r.system.files(r) {
+	files := r.system.files(r)
+	maps.Copy(files, r.cfg.Files)
+	for name, text := range files {
 		if err := os.WriteFile(r.path(name), []byte(text), 0o600); err != nil {
 			return err
 		}

@@ -117,11 +117,9 @@ func (c *comparison) ask(old, now *bgp.Peer, everything bool) bool {
 	})
 }
 
-// passedOn reports whether paths of a source are for a peer at all (RFC 4271 section 9.2, RFC 4456 section 6).
+// passedOn reports whether paths of a source are for peers of a kind at all (RFC 4271 section 9.2, RFC 4456 section 6). That none goes back to where
+// it came from is left aside: the answer is kept for other peers of the kind.
 func (c *comparison) passedOn(path *bgp.Path, to *bgp.Peer) bool {
-	if path.PeerAddr == to.Addr {
-		return false
-	}
 	from := c.sources[path.PeerAddr]
 	return from == nil || c.is.External(to) || to.Client || from.Client || c.is.External(from)
 }

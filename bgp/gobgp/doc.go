@@ -41,8 +41,9 @@
 // End-of-RIB and every prefix that is in use because of it is known from another peer too, at most for Options.Overlap (overlap.go): so a mesh becomes
 // clients of reflectors and a mesh again without a route being lost. Then its connection is shut down as in a crash, without a NOTIFICATION: the other node,
 // which may not have come so far, keeps our routes for the restart time. A session with a node that must begin anew ends in the same way, and what
-// it had brought stays in use, marked stale (hold.go), unless AS or password change. Anybody else's session ends at once, with Cease. Limits: a
-// reflector that begins a client's session anew withdraws what it had passed on of that client; and a BIRD ends its sessions with Cease.
+// it had brought stays in use, marked stale (hold.go), unless AS or password change. Anybody else's session ends at once, with Cease. A client that is to be
+// none any more stays one for some seconds (Options.Reflecting): to begin its session anew is to withdraw from all others what it had sent. Limits: that is
+// what happens when a client's session changes in another way; and a BIRD ends its sessions with Cease.
 //
 // # Rules
 //

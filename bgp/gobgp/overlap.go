@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,62 +20,131 @@ const overlap = bgp.DefaultRestartTime
 // outgoing says of a session that goes on only until its replacement is there.
 const outgoing = ", replaced: goes on until its routes have come another way"
 
-// withOutgoing adds to a Config the sessions that it has no more and that are to go on for a while (make before break): those with nodes that are
-// still in the cluster, until every session that is new has brought its End-of-RIB and every prefix that is in use because of them is known from
-// another peer. The reflector's End-of-RIB alone would not do: it may have been sent before the other clients had told the reflector theirs.
-func (s *Speaker) withOutgoing(cfg bgp.Config) bgp.Config {
-	wanted := make(map[netip.Addr]bool, len(cfg.Peers)) // true: the session is begun anew
+// reflecting is how long a node goes on reflecting to, and for, another that is to be its client no more: to begin that session anew is to withdraw from
+// all other clients what had come over it, so they are given time to hear it another way. They cannot tell us that they have.
+const reflecting = 20 * time.Second
+
+// clientYet says of a session that it is still a client's.
+const clientYet = ", a client of ours for some seconds more"
+
+// overlaps are the sessions that go on as they are although another Config has been asked for.
+type overlaps struct {
+	asked    bgp.Config               // by the last Apply
+	outgoing map[netip.Addr]time.Time // sessions that are in it no more, until when at most
+	clients  map[netip.Addr]time.Time // sessions with clients that are none in it, until when at least
+	count    atomic.Int32             // of both
+}
+
+// asking takes over what is asked for.
+func (o *overlaps) asking(cfg *bgp.Config) {
+	o.asked = *cfg
+	o.asked.Peers, o.asked.Nodes = slices.Clone(cfg.Peers), slices.Clone(cfg.Nodes)
+	if o.outgoing == nil {
+		o.none()
+	}
+}
+
+// none forgets all of them; a new server begins with what is asked for.
+func (o *overlaps) none() {
+	o.outgoing, o.clients = make(map[netip.Addr]time.Time), make(map[netip.Addr]time.Time)
+	o.count.Store(0)
+}
+
+// isNode reports whether an address is that of a node of the cluster.
+func (o *overlaps) isNode(a netip.Addr) bool {
+	_, found := slices.BinarySearchFunc(o.asked.Nodes, a, netip.Addr.Compare)
+	return found
+}
+
+// overlapped returns what is asked for with the sessions that go on for a while (make before break).
+//
+// That is those with nodes that are still in the cluster, until every session that is new has brought its End-of-RIB and every prefix that is in use because of
+// them is known from another peer. The reflector's End-of-RIB alone would not do: it may have been sent before the other clients had told the
+// reflector theirs.
+func (s *Speaker) overlapped() bgp.Config {
+	cfg, o, now := s.overlaps.asked, &s.overlaps, time.Now()
+	cfg.Peers = slices.Clone(cfg.Peers)
 	named := make(map[netip.Addr]bool, len(cfg.Peers))
+	wanted := make(map[netip.Addr]bool, len(cfg.Peers)) // true: the session is begun anew
 	for i := range cfg.Peers {
 		p := &cfg.Peers[i]
 		named[p.Addr] = true
-		if p.Held == "" {
-			was, had := s.peers[p.Addr]
-			wanted[p.Addr] = !had || len(bgp.Resets(&was, p)) > 0
+		if was, had := s.peers[p.Addr]; p.Held == "" {
+			wanted[p.Addr] = !had || len(bgp.Resets(&was, p)) > 0 && !s.staysClient(&was, p)
 		}
 	}
-	now := time.Now()
 	for a, p := range s.peers {
-		if _, found := slices.BinarySearchFunc(cfg.Nodes, a, netip.Addr.Compare); named[a] || !found || s.absent(&p) {
-			delete(s.outgoing, a)
-		} else if s.outgoing[a].IsZero() {
-			s.outgoing[a] = now.Add(s.opts.Overlap)
+		switch {
+		case named[a] || !o.isNode(a) || s.absent(&p):
+			delete(o.outgoing, a)
+		case o.outgoing[a].IsZero():
+			o.outgoing[a] = now.Add(s.opts.Overlap)
 			time.AfterFunc(s.opts.Overlap, s.feed.kick)
 		}
 	}
-	s.overlapping.Store(int32(len(s.outgoing)))
-	if len(s.outgoing) == 0 {
-		return cfg
-	}
-	needed := s.feed.needed(s.outgoing, wanted)
-	cfg.Peers = slices.Clone(cfg.Peers)
-	for a, until := range s.outgoing {
+	needed := s.feed.needed(o.outgoing, wanted)
+	for a, until := range o.outgoing {
 		if !needed[a] || !now.Before(until) {
-			delete(s.outgoing, a)
+			delete(o.outgoing, a)
 			continue
 		}
 		p := s.peers[a]
 		p.Source = strings.TrimSuffix(p.Source, outgoing) + outgoing
 		cfg.Peers = append(cfg.Peers, p)
 	}
-	s.overlapping.Store(int32(len(s.outgoing)))
+	s.clientsYet(cfg.Peers, now)
+	o.count.Store(int32(len(o.outgoing) + len(o.clients)))
 	slices.SortFunc(cfg.Peers, func(a, b bgp.Peer) int { return strings.Compare(a.Name, b.Name) })
 	return cfg
 }
 
-// review ends the outgoing sessions that have been replaced. It runs after whatever was learned has been delivered; an Apply that is under way wakes
-// us when it is done.
+// clientsYet leaves as they are the sessions with clients that are to be clients no more, until their time has come and no session is outgoing.
+func (s *Speaker) clientsYet(peers []bgp.Peer, now time.Time) {
+	o := &s.overlaps
+	for i := range peers {
+		p := &peers[i]
+		was, had := s.peers[p.Addr]
+		if !had || !s.staysClient(&was, p) {
+			delete(o.clients, p.Addr)
+			continue
+		}
+		if o.clients[p.Addr].IsZero() {
+			o.clients[p.Addr] = now.Add(s.opts.Reflecting)
+			time.AfterFunc(s.opts.Reflecting, s.feed.kick)
+		}
+		if len(o.outgoing) == 0 && !now.Before(o.clients[p.Addr]) {
+			delete(o.clients, p.Addr)
+			continue
+		}
+		was.Name, was.Source, was.Node, was.Import, was.Export = p.Name, p.Source+clientYet, p.Node, p.Import, p.Export
+		was.BFD, was.KeepNextHop, was.SelfNextHop, was.Sources = p.BFD, p.KeepNextHop, p.SelfNextHop, p.Sources
+		*p = was
+	}
+}
+
+// staysClient reports whether a client that is to be none any more is given time.
+func (s *Speaker) staysClient(was, now *bgp.Peer) bool {
+	return was.Client && !now.Client && s.overlaps.isNode(now.Addr) && !s.absent(was) && returns(was, now)
+}
+
+// returns reports whether a session that is begun anew leads to the same peer on the same terms, so that what it had brought may be used meanwhile.
+func returns(was, now *bgp.Peer) bool {
+	return now.Held == "" && now.ASN == was.ASN && now.LocalASN == was.LocalASN && now.Password == was.Password
+}
+
+// review ends what has been replaced. It runs after whatever was learned has been delivered; an Apply that is under way wakes us when it is done.
 func (s *Speaker) review(ctx context.Context) {
-	if s.overlapping.Load() == 0 || !s.mu.TryLock() {
+	o := &s.overlaps
+	if o.count.Load() == 0 || !s.mu.TryLock() {
 		return
 	}
 	defer s.mu.Unlock()
 	if s.stopped || s.srv == nil {
 		return
 	}
-	before := len(s.outgoing)
-	full := s.withOutgoing(s.asked)
-	if len(s.outgoing) == before {
+	before := o.count.Load()
+	full := s.overlapped()
+	if o.count.Load() == before {
 		return
 	}
 	if err := s.sync(ctx, full); err != nil {
@@ -137,12 +207,11 @@ func (s *Speaker) parting(wanted map[netip.Addr]bgp.Peer) (ending, returning map
 	ending, returning = make(map[netip.Addr]struct{}), make(map[netip.Addr]struct{})
 	for a, was := range s.peers {
 		now, ok := wanted[a]
-		_, node := slices.BinarySearchFunc(s.asked.Nodes, a, netip.Addr.Compare)
 		switch {
-		case s.absent(&was) || !node || ok && len(bgp.Resets(&was, &now)) == 0:
+		case s.absent(&was) || !s.overlaps.isNode(a) || ok && len(bgp.Resets(&was, &now)) == 0:
 		case !ok:
 			ending[a] = struct{}{}
-		case now.Held == "" && now.ASN == was.ASN && now.LocalASN == was.LocalASN && now.Password == was.Password:
+		case returns(&was, &now):
 			ending[a], returning[a] = struct{}{}, struct{}{}
 		}
 	}

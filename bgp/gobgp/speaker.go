@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -34,6 +33,8 @@ type Options struct {
 	LimitPause time.Duration
 	// Overlap is how long a session with a node of the cluster goes on at most for what replaces it to come; 0 = 120 s, the restart time.
 	Overlap time.Duration
+	// Reflecting is how long such a session goes on as a client's that is to be none any more; 0 = 20 s.
+	Reflecting time.Duration
 }
 
 // Speaker is a GoBGP server made to follow a bgp.Config. It implements bgp.Speaker.
@@ -48,12 +49,9 @@ type Speaker struct {
 	originate map[netip.Prefix]bgp.Origination
 	peers     map[netip.Addr]bgp.Peer
 	limited   map[netip.Addr]*time.Timer // peers that are out of the server for having sent too much, until it fires
-	asked     bgp.Config                 // by the last Apply
-	outgoing  map[netip.Addr]time.Time   // sessions that go on though they are not asked for, until when at most
+	overlaps  overlaps
 	policy    policies
 	stopped   bool
-
-	overlapping atomic.Int32 // length of outgoing
 
 	ctx    context.Context // of the goroutine deliver
 	cancel context.CancelFunc
@@ -78,6 +76,9 @@ func New(opts Options) (*Speaker, error) {
 	}
 	if opts.Overlap == 0 {
 		opts.Overlap = overlap
+	}
+	if opts.Reflecting == 0 {
+		opts.Reflecting = reflecting
 	}
 	if opts.LimitPause == 0 {
 		opts.LimitPause = limitPause
@@ -113,9 +114,8 @@ func (s *Speaker) Apply(ctx context.Context, cfg bgp.Config) error {
 			return err
 		}
 	}
-	s.asked = cfg
-	s.asked.Peers, s.asked.Nodes = slices.Clone(cfg.Peers), slices.Clone(cfg.Nodes)
-	return s.sync(ctx, s.withOutgoing(s.asked))
+	s.overlaps.asking(&cfg)
+	return s.sync(ctx, s.overlapped())
 }
 
 // sync makes a server that runs what cfg says.
@@ -177,7 +177,7 @@ func (s *Speaker) start(ctx context.Context, cfg bgp.Config) error {
 	s.originate = make(map[netip.Prefix]bgp.Origination)
 	s.peers = make(map[netip.Addr]bgp.Peer)
 	s.limited = make(map[netip.Addr]*time.Timer)
-	s.outgoing = make(map[netip.Addr]time.Time)
+	s.overlaps.none()
 	s.policy.program, s.policy.learned = nil, nil
 	return nil
 }

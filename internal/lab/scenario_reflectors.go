@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/caracal-net/caracal/internal/calico"
@@ -104,7 +105,7 @@ func (r *run) toMesh(ctx context.Context, store datastore.Store, rr string) erro
 	})
 }
 
-// waitSessions waits until a node has so many sessions of each family, no more, and all are up.
+// waitSessions waits until a node has so many sessions of each family, no more, and all are up and as they are to stay.
 func (r *run) waitSessions(ctx context.Context, node string, want int) error {
 	if r.Plan.Spec.Family == DualStack {
 		want *= 2
@@ -120,6 +121,9 @@ func (r *run) waitSessions(ctx context.Context, node string, want int) error {
 		for _, p := range peers {
 			if p.GetState() != caracalv1.SessionState_SESSION_STATE_ESTABLISHED || !p.GetEndOfRib() {
 				return fmt.Errorf("%s: session %s is %s (%s), End-of-RIB %t", node, p.GetName(), p.GetState(), p.GetLastError(), p.GetEndOfRib())
+			}
+			if source, more, yet := strings.Cut(p.GetSource(), ", "); yet {
+				return fmt.Errorf("%s: session %s of %s: %s", node, p.GetName(), source, more)
 			}
 		}
 		return nil

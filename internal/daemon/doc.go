@@ -7,12 +7,13 @@
 // delivers learned paths. All three only leave what they bring in the controller's inbox. The controller, one goroutine,
 // takes what has gathered, runs the pure planners (workload, vxlan, ipip, bgp) and hands the results on: routes, devices and
 // neighbours to the programmer, sessions and originations to the engine, which owns the Speaker. Nothing downstream calls
-// upstream but by leaving something in an inbox, so no cycle of waiting can form.
+// upstream but by leaving something in an inbox, so no cycle of waiting can form. Learned paths that come alone, as they do by the thousand
+// when a peer sends its table, are planned without the rest: nothing but their own routes can differ (planLearned).
 //
 // # Goroutines
 //
 // Each Task has one goroutine that owns its state: programmer (kernel), controller (plans), watcher (datastore), engine
-// (BGP speaker), tunnels (IPAM), server (gRPC), proxyhealth (the service proxy's word), report (Events),
+// (BGP speaker), tunnels (IPAM), memory (how much garbage there may be, and when it is given back), server (gRPC), proxyhealth (the service proxy's word), report (Events),
 // departure (how far to leave), cordon (our Node in the Kubernetes API). Those who watch sessions are told by a bell. Triggers are channels of size one; bursts become one run.
 //
 // # Start and stop

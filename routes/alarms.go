@@ -69,7 +69,7 @@ func (p *Programmer) nextAlarm() time.Time {
 			earlier(d.due)
 		}
 	}
-	if p.netMoved && len(p.failing) > 0 {
+	if p.netMoved && len(p.failing)+len(p.nexthops.retry) > 0 {
 		earlier(p.wakeAt)
 	}
 	if p.hostDirty && p.reads.complete() {
@@ -81,6 +81,7 @@ func (p *Programmer) nextAlarm() time.Time {
 	if p.mayDelete() && p.reads.complete() {
 		earlier(p.leftoversDue)
 	}
+	earlier(p.nexthops.due)
 	earlier(p.neighbours.next())
 	earlier(p.settings.next())
 	earlier(p.takeover.next(p.now))
@@ -98,7 +99,7 @@ func (p *Programmer) wakeRefused() {
 	if !p.netMoved {
 		return
 	}
-	if len(p.failing) == 0 {
+	if len(p.failing) == 0 && len(p.nexthops.retry) == 0 {
 		p.netMoved = false
 		return
 	}
@@ -106,7 +107,8 @@ func (p *Programmer) wakeRefused() {
 		return
 	}
 	p.netMoved = false
-	p.wakeAt = p.now.Add(wakeSpacing + time.Duration(len(p.failing))*wakePerRoute)
+	p.wakeAt = p.now.Add(wakeSpacing + time.Duration(len(p.failing)+len(p.nexthops.retry))*wakePerRoute)
+	p.retryNexthops(true)
 	for e := range p.failing {
 		p.routes.Wake(e)
 	}

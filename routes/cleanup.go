@@ -6,12 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 
 	"github.com/caracal-net/caracal/internal/kernel"
 )
 
-// Cleanup removes from the host what is ours by the rules of ownership: routes of protocol 202 in table main, the VXLAN
-// devices with what is on them, and the IPv4 addresses of tunl0, which stays, as it belongs to its module. It remembers nothing and
+// Cleanup removes from the host what is ours by the rules of ownership: routes of protocol 202 in table main, nexthop objects of that
+// number to which no other program's route or group leads, the VXLAN devices with what is on them, and the IPv4 addresses of tunl0, which stays, as it belongs to its module. It remembers nothing and
 // needs nothing but the kernel. Beside a Felix the devices with its names stay. What cannot be removed does not keep the rest from going; the error names all of it.
 func Cleanup(ctx context.Context, k kernel.Kernel, besideFelix bool, log *slog.Logger) error {
 	if log == nil {
@@ -24,6 +25,11 @@ func Cleanup(ctx context.Context, k kernel.Kernel, besideFelix bool, log *slog.L
 		if n > 0 {
 			log.Info("routes removed", logCount, n, "ipv6", v6)
 		}
+	}
+	n, err := cleanNexthops(ctx, k)
+	errs = append(errs, err)
+	if n > 0 {
+		log.Info("nexthop objects removed", logCount, n)
 	}
 	links, err := k.ListLinks(ctx)
 	if err != nil {
@@ -108,4 +114,44 @@ func cleanAddresses(ctx context.Context, k kernel.Kernel, log *slog.Logger, link
 		log.Info("address removed", logDevice, DeviceIPIP, logAddress, a.Prefix.String())
 	}
 	return errors.Join(errs...)
+}
+
+// cleanNexthops deletes the nexthop objects of protocol 202 on which nothing leans: the kernel drops the routes of one that is deleted,
+// whoever wrote them.
+func cleanNexthops(ctx context.Context, k kernel.Kernel) (int, error) {
+	leant := map[uint32]bool{}
+	for _, v6 := range []bool{false, true} {
+		if err := k.ListRoutes(ctx, v6, func(r *kernel.Route) bool { leant[r.NexthopID] = true; return true }); err != nil {
+			return 0, fmt.Errorf("list routes: %w", err)
+		}
+	}
+	var groups, single []kernel.NexthopOp
+	err := k.ListNexthops(ctx, func(n *kernel.Nexthop) bool {
+		op := kernel.NexthopOp{Verb: kernel.Delete, Nexthop: &kernel.Nexthop{ID: n.ID}}
+		switch {
+		case oursNexthop(n) && len(n.Group) > 0 && !leant[n.ID]:
+			groups = append(groups, op)
+		case oursNexthop(n) && len(n.Group) == 0:
+			single = append(single, op)
+		default:
+			for _, m := range n.Group { // of another program, or one that stays
+				leant[m.ID] = true
+			}
+		}
+		return true
+	})
+	if errors.Is(err, kernel.ErrUnsupported) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("list nexthop objects: %w", err)
+	}
+	ops := append(groups, slices.DeleteFunc(single, func(o kernel.NexthopOp) bool { return leant[o.Nexthop.ID] })...)
+	errs, removed := []error(nil), len(ops)
+	err = k.WriteNexthops(ctx, ops, func(i int, err error) {
+		if removed--; !errors.Is(err, kernel.ErrNotThere) {
+			errs = append(errs, fmt.Errorf("delete nexthop object %d: %s", ops[i].Nexthop.ID, describe(err)))
+		}
+	})
+	return removed, errors.Join(append(errs, err)...)
 }

@@ -214,20 +214,23 @@ func (m *mortal) WriteSysctl(ctx context.Context, name kernel.Sysctl, value int)
 	return m.Kernel.WriteSysctl(ctx, name, value)
 }
 
-// envCrash tells a child of this test its namespace, its story and the write it dies before.
-const envCrash = "CARACAL_TEST_CRASH"
+// envCrash tells a child of this test its namespace, its story, the write it dies before, and whether routes lead to nexthop objects.
+const (
+	envCrash  = "CARACAL_TEST_CRASH"
+	byObjects = "objects"
+)
 
 // TestCrashedProcess is the process that dies. Run by itself it does nothing.
 func TestCrashedProcess(t *testing.T) {
 	job := strings.Split(os.Getenv(envCrash), "|")
-	if len(job) != 3 {
+	if len(job) != 4 {
 		return // it is started by TestCrashAtEveryWrite
 	}
 	last, err := strconv.Atoi(job[2])
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, stop: func() {}}
+	r := &rig{t: t, stop: func() {}, byID: job[3] == byObjects}
 	m := &mortal{last: last}
 	for _, k := range []*kernel.Kernel{&m.Kernel, &r.far} {
 		*k, err = kernel.Open(kernel.Options{Namespace: job[0], MuteAdds: k == &m.Kernel})
@@ -250,30 +253,33 @@ func TestCrashedProcess(t *testing.T) {
 // kernel ends as wanted, what was routed before and after was routed all the time, and nothing of others was touched.
 func TestCrashAtEveryWrite(t *testing.T) {
 	for _, c := range crashes() {
-		t.Run(c.name, func(t *testing.T) {
-			n, survived := 0, false
-			for !survived && !t.Failed() {
-				n++
-				t.Run(fmt.Sprint("write ", n), func(t *testing.T) { survived = c.play(t, n) })
-			}
-			if n <= c.fewest {
-				t.Errorf("the process was killed at %d writes: fewer than %d show nothing", n-1, c.fewest)
-			}
-			t.Logf("killed at each of %d writes", n-1)
-		})
+		for _, how := range []string{"inline", byObjects} {
+			t.Run(c.name+"/"+how, func(t *testing.T) {
+				n, survived := 0, false
+				for !survived && !t.Failed() {
+					n++
+					t.Run(fmt.Sprint("write ", n), func(t *testing.T) { survived = c.play(t, n, how) })
+				}
+				if n <= c.fewest {
+					t.Errorf("the process was killed at %d writes: fewer than %d show nothing", n-1, c.fewest)
+				}
+				t.Logf("killed at each of %d writes", n-1)
+			})
+		}
 	}
 }
 
 // play kills at the n-th write and reports whether the process had fewer.
-func (c *crash) play(t *testing.T, n int) (survived bool) {
+func (c *crash) play(t *testing.T, n int, how string) (survived bool) {
 	r, ns := onKernelNamespace(t)
+	r.byID = how == byObjects
 	for _, k := range strangers(r) {
 		r.write(kernel.Add, k)
 	}
 	c.prepare(r)
 	w := watchGaps(r, c)
 	cmd := exec.Command(os.Args[0], "-test.run=^TestCrashedProcess$", "-test.timeout=60s")
-	cmd.Env = append(os.Environ(), envCrash+"="+strings.Join([]string{ns.Path(), c.name, strconv.Itoa(n)}, "|"))
+	cmd.Env = append(os.Environ(), envCrash+"="+strings.Join([]string{ns.Path(), c.name, strconv.Itoa(n), how}, "|"))
 	out, err := cmd.CombinedOutput()
 	killed := cmd.ProcessState != nil && cmd.ProcessState.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL
 	if err != nil && !killed {

@@ -91,11 +91,14 @@
 // Change, another program's doing, a read. History tells it of one prefix or address, HistoryOf of a device with its addresses, neighbours and
 // FDB entries; Latencies how long it took from a wish to the kernel. Two records of 64 bytes are what a new route costs.
 //
-// # Left for later
+// # Nexthop objects
 //
-// Writing by kernel nexthop objects (a form is the natural holder of their ids). A route under our protocol number that leads to one is
-// known as such, gets next hops of its own where it is wanted, and is looked for when an object goes, as the kernel drops IPv4's
-// routes without a word.
+// With Options.NexthopObjects, routes with gateways lead to objects (nexthops.go): one a way out, groups of them for equal paths. A form then
+// holds a number instead of next hops, so what changes for all routes of an object changes no form and is one write: a path found dead
+// (Avoid), an interface under another index, and a gateway in place of another where all routes move in one Change (succeed). Objects are
+// written before the routes that wait for them, and removed after both families were read without one that leads there. What the kernel
+// will not have as an object, or another program will not leave alone, is written as next hops of the routes themselves until it is tried
+// again. Decision 018 says what the kernel does of its own accord, and how the mirror keeps up.
 //
 // Linux semantics are those of net/ipv4/fib_trie.c, net/ipv6/ip6_fib.c and drivers/net/vxlan of 6.x. The contract between nodes is
 // Calico's (Felix dataplane, reference in docs). Deviations from Felix: it deletes by destination and metric whatever the

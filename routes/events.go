@@ -35,9 +35,7 @@ func (p *Programmer) applyEvent(e *kernel.Event) {
 		p.settings.event(&e.Netconf, e.Deleted)
 		p.settings.look(p.links.nameOf(e.Netconf.Link))
 	case kernel.EventNexthop:
-		if e.Deleted {
-			p.nexthopGone()
-		}
+		p.nexthopEvent(&e.Nexthop, e.Deleted)
 	case kernel.EventNeighbour:
 		p.neighbourEvent(&e.Neighbour, e.Deleted)
 	}
@@ -56,6 +54,9 @@ func (p *Programmer) routeEvent(ev *kernel.Event) {
 	if e != nil && e.Note.echoes == 1 && !ev.Deleted && e.Actual() != nil && e.Actual().is(r) && !ev.Replaced {
 		p.echoed(e) // the common case: the echo of what we have just added
 		return
+	}
+	if !ev.Deleted && r.NexthopID != 0 && p.nexthops.at(r.NexthopID) == nil {
+		p.readRoutes(family(k), "a route leads to a nexthop object that has gone since, and has perhaps gone along")
 	}
 	if p.policy.ours(r, p.links.nameOf) {
 		p.ourRouteEvent(ev, k, e)
@@ -81,8 +82,8 @@ func (p *Programmer) ourRouteEvent(ev *kernel.Event, k kernel.RouteKey, e *route
 	var f *form
 	switch {
 	case !ev.Deleted:
-		f = p.forms.of(&ev.Route)
-	case grouped(k, ev.Route.NextHops):
+		f = p.formOf(&ev.Route)
+	case ev.Route.NexthopID == 0 && grouped(k, ev.Route.NextHops):
 		have := e.Actual()
 		if s, doubted := p.suspects[e]; doubted {
 			have = s.form // next hops go one by one, and this is what the events before this one left
@@ -130,7 +131,8 @@ func (p *Programmer) forgetEchoes() {
 // settleSuspects believes the events whose contradiction no echo has resolved.
 func (p *Programmer) settleSuspects() {
 	for e, s := range p.suspects {
-		if !s.due.After(p.now) {
+		// While there are events to hear the echo may be behind them: 100,000 come at once where an object is replaced.
+		if late := p.now.Sub(s.due); late > echoPatience*echoBacklog || late >= 0 && len(p.events) == 0 {
 			delete(p.suspects, e)
 			e.Note.echoes = 0
 			p.readRoutes(family(e.Key()), "an event contradicts a write whose echo has not come") // or comes late
@@ -165,8 +167,16 @@ func (p *Programmer) setActual(e *routeEntry, f *form) {
 		return
 	}
 	e.Note.joined, e.Note.doubt = false, e.Note.doubt && f == nil
+	if have := e.Actual(); have != nil {
+		have.held--
+		p.left(have)
+	}
+	if f != nil {
+		f.held++
+	}
 	p.routes.SetActual(e, f)
 	p.settle(e)
+	p.resolveDoubt(e)
 	p.forget(e)
 }
 

@@ -13,9 +13,12 @@ import (
 // lying reports whether a fault makes the kernel say that what was asked for is so already, while it is not. What the
 // Programmer then believes only a read can put right.
 func lying(f kerneltest.Fault) bool {
+	if f.Kind == kerneltest.NexthopOpFails && errors.Is(f.Err, kernel.ErrNotThere) {
+		return false // then it is read and made anew
+	}
 	gone := errors.Is(f.Err, kernel.ErrNotThere) || errors.Is(f.Err, kernel.ErrNoDevice)
 	switch f.Kind {
-	case kerneltest.RouteOpFails, kerneltest.NeighbourOpFails, kerneltest.DeleteLinkFails, kerneltest.DeleteAddressFails:
+	case kerneltest.RouteOpFails, kerneltest.NexthopOpFails, kerneltest.NeighbourOpFails, kerneltest.DeleteLinkFails, kerneltest.DeleteAddressFails:
 		return gone
 	case kerneltest.AddAddressFails:
 		return errors.Is(f.Err, kernel.ErrExists)

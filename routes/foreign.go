@@ -16,8 +16,10 @@ import (
 type foreignTable struct {
 	byKey map[kernel.RouteKey]*foreignRoute
 	size  int
-	hops  map[int]int                  // next hops by interface: most interfaces that come and go have none
-	dirty map[kernel.RouteKey]struct{} // changed since the last picture of the host
+	hops  map[int]int // next hops by interface: most interfaces that come and go have none
+	// nexthops counts the routes that lead to each nexthop object.
+	nexthops map[uint32]int
+	dirty    map[kernel.RouteKey]struct{} // changed since the last picture of the host
 	// table is the picture's table. It is shared with the pictures given out and only ever replaced.
 	table     *bart.Table[[]HostRoute]
 	workloads map[netip.Prefix]struct{}
@@ -32,13 +34,14 @@ type foreignRoute struct {
 	protocol kernel.Protocol
 	seen     uint8 // generation of the dump that saw it last
 	src      netip.Addr
+	nhid     uint32
 	hops     []kernel.NextHop
 	next     *foreignRoute
 }
 
 func newForeignTable() foreignTable {
 	return foreignTable{
-		byKey: map[kernel.RouteKey]*foreignRoute{}, hops: map[int]int{}, dirty: map[kernel.RouteKey]struct{}{},
+		byKey: map[kernel.RouteKey]*foreignRoute{}, hops: map[int]int{}, nexthops: map[uint32]int{}, dirty: map[kernel.RouteKey]struct{}{},
 		table: new(bart.Table[[]HostRoute]), workloads: map[netip.Prefix]struct{}{},
 		felix: map[netip.Prefix]struct{}{},
 	}
@@ -61,7 +64,7 @@ func grouped(k kernel.RouteKey, hops []kernel.NextHop) bool {
 func (t *foreignTable) see(k kernel.RouteKey, r *kernel.Route, turn uint8) bool {
 	last := (*foreignRoute)(nil)
 	for f := t.byKey[k]; f != nil; f = f.next {
-		same := f.typ == r.Type && f.protocol == r.Protocol && f.src == r.Src && sameHops(f.hops, r.NextHops)
+		same := f.typ == r.Type && f.protocol == r.Protocol && f.src == r.Src && f.nhid == r.NexthopID && sameHops(f.hops, r.NextHops)
 		if !same && (!grouped(k, r.NextHops) || !grouped(k, f.hops)) {
 			last = f
 			continue
@@ -70,27 +73,32 @@ func (t *foreignTable) see(k kernel.RouteKey, r *kernel.Route, turn uint8) bool 
 		if same {
 			return false
 		}
-		t.count(f.hops, -1)
-		f.typ, f.protocol, f.src, f.hops = r.Type, r.Protocol, r.Src, slices.Clone(r.NextHops)
-		t.count(f.hops, 1)
+		t.count(f, -1)
+		f.typ, f.protocol, f.src, f.nhid, f.hops = r.Type, r.Protocol, r.Src, r.NexthopID, slices.Clone(r.NextHops)
+		t.count(f, 1)
 		t.touch(k)
 		return true
 	}
-	fresh := &foreignRoute{typ: r.Type, protocol: r.Protocol, src: r.Src, hops: slices.Clone(r.NextHops), seen: turn}
+	fresh := &foreignRoute{typ: r.Type, protocol: r.Protocol, src: r.Src, nhid: r.NexthopID, hops: slices.Clone(r.NextHops), seen: turn}
 	if last == nil {
 		t.byKey[k] = fresh
 	} else {
 		last.next = fresh
 	}
 	t.size++
-	t.count(fresh.hops, 1)
+	t.count(fresh, 1)
 	t.touch(k)
 	return true
 }
 
-// count keeps the number of next hops of each interface.
-func (t *foreignTable) count(hops []kernel.NextHop, by int) {
-	for _, h := range hops {
+// count keeps the numbers of next hops of each interface, and of routes of each nexthop object.
+func (t *foreignTable) count(f *foreignRoute, by int) {
+	if f.nhid != 0 {
+		if t.nexthops[f.nhid] += by; t.nexthops[f.nhid] == 0 {
+			delete(t.nexthops, f.nhid)
+		}
+	}
+	for _, h := range f.hops {
 		if t.hops[h.Link] += by; t.hops[h.Link] == 0 {
 			delete(t.hops, h.Link)
 		}
@@ -121,11 +129,11 @@ func (t *foreignTable) lose(k kernel.RouteKey, r *kernel.Route) bool {
 		return false
 	}
 	if grouped(k, best.hops) && len(best.hops) > len(r.NextHops) {
-		t.count(best.hops, -1)
+		t.count(best, -1)
 		best.hops = slices.DeleteFunc(slices.Clone(best.hops), func(h kernel.NextHop) bool {
 			return slices.ContainsFunc(r.NextHops, func(g kernel.NextHop) bool { return g.Link == h.Link && g.Gateway == h.Gateway })
 		})
-		t.count(best.hops, 1)
+		t.count(best, 1)
 		if len(best.hops) > 0 {
 			t.touch(k)
 			return true
@@ -147,7 +155,7 @@ func (t *foreignTable) drop(k kernel.RouteKey, gone func(*foreignRoute) bool) bo
 	link := t.byKey[k]
 	for p := &link; *p != nil; {
 		if gone(*p) {
-			t.count((*p).hops, -1)
+			t.count(*p, -1)
 			*p = (*p).next
 			t.size--
 			dropped = true

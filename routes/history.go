@@ -142,7 +142,7 @@ func (p *Programmer) done(e *routeEntry, f *form) {
 	if f == nil {
 		what = deleted
 	}
-	p.recorder.note(record{at: p.now.UnixNano(), key: e.Key(), form: f, cause: e.Note.cause, owner: e.Note.owner, what: what})
+	p.recorder.note(record{at: p.now.UnixNano(), key: e.Key(), form: f.told(), cause: e.Note.cause, owner: e.Note.owner, what: what})
 	if c, ok := p.recorder.of(e.Note.cause); ok && c.apply && f != nil && f == e.Desired() {
 		p.recorder.latency.add(p.now.Sub(c.at))
 	}
@@ -157,11 +157,19 @@ func (p *Programmer) notice(e *routeEntry, f *form, how string) {
 
 // note records something about an entry.
 func (p *Programmer) note(e *routeEntry, owner uint8, what event, f *form, text string) {
-	rec := record{at: p.now.UnixNano(), key: e.Key(), form: f, cause: p.recorder.now, owner: owner, what: what, worded: text != ""}
+	rec := record{at: p.now.UnixNano(), key: e.Key(), form: f.told(), cause: p.recorder.now, owner: owner, what: what, worded: text != ""}
 	if rec.worded {
 		p.recorder.word(detail{rec.at, rec.key, text})
 	}
 	p.recorder.note(rec)
+}
+
+// told is a form as it is to be remembered: what its nexthop object is now, it may not be for long.
+func (f *form) told() *form {
+	if f != nil && f.inline != nil {
+		return f.inline
+	}
+	return f
 }
 
 // histogram counts durations in buckets that double from histogramFirst on.
@@ -228,8 +236,7 @@ func (p *Programmer) History(dst netip.Prefix) []HistoryEvent {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	r := &p.recorder
-	names := p.links.freeze()
-	text := newTexts(names)
+	text := p.newTexts()
 	var all []HistoryEvent
 	for i := range r.records {
 		rec := &r.records[(r.next+i)%len(r.records)]

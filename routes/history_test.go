@@ -30,7 +30,7 @@ func (r *rig) told(prefix string) (lines []string) {
 
 // TestHistory follows one route through everything that can happen to it.
 func TestHistory(t *testing.T) {
-	bubble(t, func(r *rig) {
+	inline(t, func(r *rig) {
 		first, second := via("10.1.0.0/26", "192.0.2.7"), via("10.1.0.0/26", "192.0.2.8")
 		set := whole(first)
 		set.Cause = "datastore revision 1"

@@ -20,6 +20,8 @@ type mail struct {
 	expect  []Owner // with expected: the owners that must be in sync
 	counts  bool    // expect was said
 	inSync  []Owner
+	avoid   []netip.Addr   // with avoids: the gateways not to take
+	avoids  bool           // avoid was said
 	resyncs []chan error   // Resync: answered after a full read and one more pass
 	syncs   []chan error   // Sync: answered after one pass
 	within  []netip.Prefix // with bounds: the destinations whose leftovers are taken over
@@ -97,6 +99,14 @@ func (p *Programmer) Expect(owners ...Owner) {
 	p.inbox.put(func(m *mail) { m.expect, m.counts, m.inSync = owners, true, nil })
 }
 
+// Avoid names the gateways that are dead though their interface is up, as BFD finds them; a call takes the place of the one before. A route
+// with several next hops leaves them out while it has another; with nexthop objects that is one write, however many routes there are. What
+// has no other way keeps its own, until its owner knows better.
+func (p *Programmer) Avoid(gateways ...netip.Addr) {
+	gateways = slices.Clone(gateways)
+	p.inbox.put(func(m *mail) { m.avoid, m.avoids = gateways, true })
+}
+
 // InSync says that what the owner has applied so far is everything its sources hold.
 func (p *Programmer) InSync(owner Owner) {
 	p.inbox.put(func(m *mail) { m.inSync = append(m.inSync, owner) })
@@ -111,6 +121,9 @@ func (p *Programmer) takeInbox(ctx context.Context) {
 	}
 	for i := range m.changes {
 		p.applyChange(ctx, m.changes[i].owner, &m.changes[i].change)
+	}
+	if m.avoids {
+		p.avoided, p.relink = m.avoid, true
 	}
 	if m.counts {
 		p.expected, p.expectSaid = m.expect, true

@@ -67,10 +67,13 @@ func equalLinks(a, b *kernel.Link) bool {
 // linkSeen folds one sight of an interface into the mirror.
 func (p *Programmer) linkSeen(l *kernel.Link) {
 	old := p.links.byIndex[l.Index]
-	if old != nil && equalLinks(old, l) {
+	named := p.links.byName[l.Name] == l.Index // not where late events of another link of that name came in between
+	if old != nil && named && equalLinks(old, l) {
 		if !l.Up {
 			// A read may have been ahead of this event. Routes that other events brought back since then go with it all the same.
 			p.linkDown(l.Index, false)
+		} else if !l.Running {
+			p.carrierLost(l.Index)
 		}
 		return
 	}
@@ -84,7 +87,7 @@ func (p *Programmer) linkSeen(l *kernel.Link) {
 		p.neighbours.gone(l.Name)
 	}
 	t.byIndex[l.Index], t.byName[l.Name] = &fresh, l.Index
-	if old != nil && old.MTU != l.MTU && p.forms.any(func(f *form) bool { some, _ := f.uses(l.Index); return some && f.mtu > 0 }) {
+	if old != nil && old.MTU != l.MTU && p.forms.any(func(f *form) bool { return f.mtu > 0 && p.uses(f, l.Index) }) {
 		p.readRoutes(1, "the MTU of an interface changed: IPv6 changes that of routes with it, without a word")
 	}
 	if old == nil || old.Name != l.Name {
@@ -100,7 +103,10 @@ func (p *Programmer) linkSeen(l *kernel.Link) {
 			p.neighbours.gone(l.Name)
 		}
 	}
-	if old == nil || old.Up != l.Up || old.Name != l.Name {
+	if l.Up && !l.Running {
+		p.carrierLost(l.Index)
+	}
+	if old == nil || !named || old.Up != l.Up || old.Name != l.Name || old.Running != l.Running && p.nexthops.usable {
 		p.relink, p.netMoved = true, true
 		if l.Up && isTunnel(l.Name) {
 			p.neighbours.reread(l.Name)
@@ -162,7 +168,10 @@ func (p *Programmer) linkDown(index int, gone bool) {
 	if p.foreign.hops[index] > 0 {
 		p.foreignDropped(func(k kernel.RouteKey, r *foreignRoute) bool { return dropped(k.Dst.Addr().Is6(), r.hops) })
 	}
-	if p.forms.any(func(f *form) bool { some, _ := f.uses(index); return some }) {
+	p.nexthopsDown(index)
+	if p.forms.any(func(f *form) bool {
+		return slices.ContainsFunc(f.hops, func(h kernel.NextHop) bool { return h.Link == index })
+	}) {
 		p.dropActual(func(k kernel.RouteKey, f *form) bool { return dropped(k.Dst.Addr().Is6(), f.hops) })
 	}
 }

@@ -2,6 +2,7 @@ package routes
 
 import (
 	"testing"
+	"time"
 
 	"github.com/caracal-net/caracal/internal/kernel"
 )
@@ -126,7 +127,7 @@ func ways(devices ...string) Route {
 
 // Next hops that go one by one while an echo is awaited are all gone in the end.
 func TestPathsGoOneByOneInDoubt(t *testing.T) {
-	bubble(t, func(r *rig) {
+	inline(t, func(r *rig) {
 		r.ready(whole(ways("eth0", "eth0", "eth0")))
 		r.wait()
 		r.p.mu.Lock()
@@ -219,5 +220,27 @@ func TestLostEchoSwallowsNothing(t *testing.T) {
 		theirs.Protocol = kernel.ProtoCaracal
 		r.write(kernel.Replace, theirs)
 		r.wantOurs(direct("10.1.0.0/26", "192.0.2.7"))
+	})
+}
+
+// A device that was made anew keeps its name when what is heard late of the one before ends with its end.
+func TestLateEndOfAFormerDevice(t *testing.T) {
+	bubble(t, func(r *rig) {
+		set := vxlanSet(2)
+		r.ready(set)
+		r.wantTunnel(set)
+		former := *r.device(DeviceVXLAN)
+		former.Index += 1000
+		r.p.mu.Lock()
+		r.p.applyEvent(&kernel.Event{Kind: kernel.EventLink, Link: former})
+		r.p.applyEvent(&kernel.Event{Kind: kernel.EventLink, Deleted: true, Link: former})
+		r.p.mu.Unlock()
+		time.Sleep(time.Minute)
+		r.resync()
+		r.wantTunnel(set)
+		r.wantOurs(vxlanRoutes(2)...)
+		if d := r.p.Devices(); len(d) != 1 || d[0].Outcome != Installed {
+			t.Errorf("devices %+v", d)
+		}
 	})
 }

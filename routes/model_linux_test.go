@@ -19,21 +19,28 @@ import (
 
 func TestModelOnTheKernel(t *testing.T) {
 	eachSeed(t, 25, func(t *testing.T, seed uint64) {
-		r, ns := onKernelNamespace(t)
-		w := newWorld(r, seed)
-		l := listen(t, ns, w)
-		l.learn()
-		w.k = &shakyKernel{Kernel: r.k, w: w, rng: rand.New(rand.NewPCG(seed, 1))}
-		w.settled, w.silent = l.settled, l.forget
-		w.play(5, 25)
-		w.stop()
-		w.audit.mu.Lock()
-		defer w.audit.mu.Unlock()
-		if l.heard == 0 && w.p.Stats().Writes > 0 {
-			t.Fatalf("the listener has heard nothing of %d writes: nothing was shown", w.p.Stats().Writes)
+		for _, byID := range []bool{false, true} {
+			t.Run(map[bool]string{false: "inline", true: "objects"}[byID], func(t *testing.T) { modelOnTheKernel(t, seed, byID) })
 		}
-		t.Logf("%d notifications of the Programmer's writes were held against the rules", l.heard)
 	})
+}
+
+func modelOnTheKernel(t *testing.T, seed uint64, byID bool) {
+	r, ns := onKernelNamespace(t)
+	r.byID = byID
+	w := newWorld(r, seed)
+	l := listen(t, ns, w)
+	l.learn()
+	w.k = &shakyKernel{Kernel: r.k, w: w, rng: rand.New(rand.NewPCG(seed, 1))}
+	w.settled, w.silent = l.settled, l.forget
+	w.play(5, 25)
+	w.stop()
+	w.audit.mu.Lock()
+	defer w.audit.mu.Unlock()
+	if l.heard == 0 && w.p.Stats().Writes > 0 {
+		t.Fatalf("the listener has heard nothing of %d writes: nothing was shown", w.p.Stats().Writes)
+	}
+	t.Logf("%d notifications of the Programmer's writes were held against the rules", l.heard)
 }
 
 // shakyKernel is the real kernel with the failures of its socket: broken batches, lost acknowledgements, interrupted dumps.
@@ -190,7 +197,7 @@ func (l *listener) message(m *syscall.NetlinkMessage) {
 	if m.Header.Type != unix.RTM_NEWROUTE && m.Header.Type != unix.RTM_DELROUTE || len(m.Data) < unix.SizeofRtMsg {
 		return
 	}
-	k, hops, table := routeOf(m)
+	k, hops, table, byID := routeOf(m)
 	if k.Dst == marker {
 		l.markers <- m.Header.Pid
 		return
@@ -208,7 +215,9 @@ func (l *listener) message(m *syscall.NetlinkMessage) {
 		at = &replayed{}
 		l.table[k] = at
 	}
-	if pid := m.Header.Pid; pid != 0 && pid != l.far {
+	// Where an object is replaced the kernel tells of all routes that lead to it, another program's among them, as if they were replaced.
+	follows := byID && replaced && protocol != kernel.ProtoCaracal
+	if pid := m.Header.Pid; pid != 0 && pid != l.far && !follows {
 		l.heard++
 		l.judge(k, at, protocol, deleted, replaced, hops)
 	}
@@ -254,10 +263,11 @@ func (l *listener) fold(k kernel.RouteKey, at *replayed, protocol kernel.Protoco
 }
 
 // routeOf reads the key, the number of next hops and the table of a route message.
-func routeOf(m *syscall.NetlinkMessage) (kernel.RouteKey, int, uint32) {
+func routeOf(m *syscall.NetlinkMessage) (k kernel.RouteKey, hops int, table uint32, byID bool) {
 	rtm := m.Data
-	k := kernel.RouteKey{TOS: rtm[3]}
-	addr, hops, table := netip.IPv4Unspecified(), 1, uint32(rtm[4])
+	k.TOS = rtm[3]
+	addr := netip.IPv4Unspecified()
+	hops, table = 1, uint32(rtm[4])
 	if rtm[0] == unix.AF_INET6 {
 		addr = netip.IPv6Unspecified()
 	}
@@ -271,6 +281,8 @@ func routeOf(m *syscall.NetlinkMessage) (kernel.RouteKey, int, uint32) {
 			addr, _ = netip.AddrFromSlice(a.Value)
 		case unix.RTA_PRIORITY:
 			k.Metric = binary.NativeEndian.Uint32(a.Value)
+		case 30: // RTA_NH_ID
+			byID = true
 		case unix.RTA_TABLE:
 			table = binary.NativeEndian.Uint32(a.Value)
 		case unix.RTA_MULTIPATH:
@@ -281,7 +293,7 @@ func routeOf(m *syscall.NetlinkMessage) (kernel.RouteKey, int, uint32) {
 		}
 	}
 	k.Dst = netip.PrefixFrom(addr, int(rtm[1]))
-	return k, hops, table
+	return k, hops, table, byID
 }
 
 // forget drops what the kernel may have dropped without a word.
@@ -289,4 +301,26 @@ func (l *listener) forget() {
 	for _, at := range l.table {
 		at.foreign = time.Time{}
 	}
+}
+
+func (s *shakyKernel) WriteNexthops(ctx context.Context, ops []kernel.NexthopOp, failed func(int, error)) error {
+	if !s.strikes() {
+		return s.Kernel.WriteNexthops(ctx, ops, failed)
+	}
+	s.w.audit.shaken()
+	if err := s.Kernel.WriteNexthops(ctx, ops[:len(ops)/2], func(int, error) {}); err != nil {
+		return err
+	}
+	return errShaken
+}
+
+func (s *shakyKernel) ListNexthops(ctx context.Context, yield func(*kernel.Nexthop) bool) error {
+	if !s.strikes() {
+		return s.Kernel.ListNexthops(ctx, yield)
+	}
+	n := 0
+	if err := s.Kernel.ListNexthops(ctx, func(o *kernel.Nexthop) bool { n++; return n < 3 && yield(o) }); err != nil {
+		return err
+	}
+	return kernel.ErrInterrupted
 }

@@ -29,10 +29,14 @@ func (w *world) operations() []operation {
 		{6, w.neighbourMeddling},
 		{3, w.tunnelMeddling},
 		{4, w.flap},
+		{3, w.carrier},
 		{1, w.wireGone},
 		{3, w.addresses},
 		{2, w.crash},
 		{2, w.resyncNow},
+	}
+	if w.byID {
+		all = append(all, operation{8, w.objectMeddling}, operation{4, w.leanOn})
 	}
 	if w.fake == nil {
 		all = append(all, operation{4, w.shakeCalls})
@@ -367,6 +371,7 @@ func (w *world) wireGone() {
 	if _, there := w.wires[name]; there {
 		w.say("%s goes", name)
 		delete(w.wires, name)
+		delete(w.cut, name)
 		w.source = w.source && name != "eth1"
 		w.must(w.far.DeleteLink(w.t.Context(), w.device(name).Index))
 		return
@@ -398,7 +403,7 @@ func (w *world) resyncNow() {
 }
 
 func (w *world) fault() {
-	f := pick(w, honest())
+	f := pick(w, w.honest())
 	f.Nth, f.Times = 1+w.rng.IntN(4), 1+w.rng.IntN(3)
 	w.say("fault %v", f)
 	w.faulty = true

@@ -18,8 +18,8 @@ func (r *rig) objects(v kernel.Verb) {
 	r.must(r.far.WriteNexthops(r.t.Context(), ops, func(_ int, err error) { r.t.Fatal(err) }))
 }
 
-// byObject is a route under our number that leads to one of these objects.
-func (r *rig) byObject(dst string) kernel.Route {
+// routeTo is a route under our number that leads to one of these objects.
+func (r *rig) routeTo(dst string) kernel.Route {
 	id := uint32(77)
 	if pfx(dst).Addr().Is6() {
 		id = 78
@@ -32,7 +32,7 @@ func (r *rig) byObject(dst string) kernel.Route {
 func routeByObject(r *rig) {
 	r.objects(kernel.Add)
 	for _, dst := range []string{"10.1.0.0/26", "10.2.0.0/26", "2001:db8:1::/64", "2001:db8:2::/64"} {
-		r.write(kernel.Add, r.byObject(dst))
+		r.write(kernel.Add, r.routeTo(dst))
 	}
 	wanted := whole(via("10.1.0.0/26", "192.0.2.7"), via("2001:db8:1::/64", "2001:db8::7"))
 	want := []string{direct("10.1.0.0/26", "192.0.2.7"), direct("2001:db8:1::/64", "2001:db8::7")}
@@ -46,9 +46,9 @@ func routeByObject(r *rig) {
 	r.p.InSync(OwnerVXLAN)
 	r.wait()
 	r.objects(kernel.Add) // and while we run
-	r.write(kernel.Replace, r.byObject("10.1.0.0/26"))
-	r.write(kernel.Replace, r.byObject("2001:db8:1::/64"))
-	r.write(kernel.Add, r.byObject("10.2.0.0/26")) // wanted by nobody
+	r.write(kernel.Replace, r.routeTo("10.1.0.0/26"))
+	r.write(kernel.Replace, r.routeTo("2001:db8:1::/64"))
+	r.write(kernel.Add, r.routeTo("10.2.0.0/26")) // wanted by nobody
 	r.wantOurs(want...)
 	r.objects(kernel.Delete)
 	r.wantOurs(want...)

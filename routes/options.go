@@ -17,6 +17,9 @@ type Options struct {
 	// Settings: forwarding of the namespace, once something of the family is wanted, and forwarding and reverse path filter of our tunnel devices
 	// are kept as routing needs them.
 	Settings bool
+	// NexthopObjects: routes with gateways lead to nexthop objects where the kernel has them, so that a way out that changes for many routes is one
+	// write. Off, or where it has none, every route has next hops of its own.
+	NexthopObjects bool
 	// Adopt says whose leftovers are taken over as if they were ours, within the destinations that Within names.
 	Adopt Adoption
 	// BesideFelix says that a Felix runs on this host: the devices with its names are not touched.
@@ -40,6 +43,7 @@ const (
 	logReason    = "reason"
 	logAttempts  = "attempts"
 	logPart      = "part"
+	logNexthop   = "nexthop"
 	logSetting   = "setting"
 	logValue     = "value"
 	logProgram   = "program"
@@ -60,6 +64,8 @@ const (
 	// attempt after a failure is made at once.
 	readRetryFirst = 10 * time.Millisecond
 	readRetryMost  = time.Second
+	// patientReads is how many failed reads of the nexthop objects routes wait for; then they do without.
+	patientReads = 3
 	// interruptedDumps is how often a dump that a change has interrupted is begun again at once (Felix: five).
 	interruptedDumps = 5
 	// freeRepairs is how often an object that somebody removes is repaired at once within calmAfter; each further
@@ -73,6 +79,8 @@ const (
 	// echoPatience is how long an event that contradicts a write of ours waits for the echo of that write, which
 	// would prove it older than the write.
 	echoPatience = 20 * time.Millisecond
+	// echoBacklog is how many times that it waits where other events are still to be heard.
+	echoBacklog = 50
 	// settleTime is how long a device that we made may take to show up in the events before the links are read.
 	settleTime = time.Second
 	// wakeSpacing and wakePerRoute space the wholesale retries of refused routes after changes of links, addresses

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -55,7 +56,9 @@ type Programmer struct {
 	links     linkTable
 	foreign   foreignTable
 	dumps     [2]dump // by family: IPv4, IPv6
-	relink    bool    // a link changed so that shapes must be bound anew
+	nexthops  nexthopTable
+	avoided   []netip.Addr // gateways that are dead though their interface is up
+	relink    bool         // a link changed so that shapes must be bound anew
 	reads     reads
 	uncertain []*routeEntry // written with no answer, or before their family was read: woken by the next read
 	suspects  map[*routeEntry]suspect
@@ -104,6 +107,7 @@ func New(o Options) *Programmer {
 		inSync:   map[Owner]bool{},
 		links:    newLinkTable(),
 		foreign:  newForeignTable(),
+		nexthops: newNexthopTable(o.NexthopObjects),
 		suspects: map[*routeEntry]suspect{}, failing: map[*routeEntry]struct{}{},
 		devices: map[string]*device{}, linkWishes: map[uint8][]Link{}, neighbours: newNeighbourTable(), settings: newSettings(o.Settings),
 		watchers: map[*watcher]struct{}{},
@@ -249,11 +253,16 @@ func (p *Programmer) pass(ctx context.Context) {
 	p.keepSettings(ctx)
 	p.writeNeighbours(ctx)
 	p.wakeRefused()
+	p.retryNexthops(false)
+	p.writeNexthops(ctx, false)
 	p.writeUpdates(ctx)
 	if !p.mayDelete() {
 		return
 	}
 	p.writeDeletions(ctx)
+	if p.routes.Deletions() == 0 {
+		p.deleteNexthops(ctx)
+	}
 	p.deleteNeighbours(ctx)
 	p.removeLeftovers(ctx)
 }
@@ -261,14 +270,16 @@ func (p *Programmer) pass(ctx context.Context) {
 // busy reports whether the next pass has work that waits for nothing.
 func (p *Programmer) busy() bool {
 	held := p.writes.held(p.now)
-	if p.reads.due(p.now) || p.settings.busy(p.now) || p.relink || p.devicesDirty && p.devicesKnown() || !held && p.routes.Updates() > 0 || p.neighbours.busy(false) {
+	if p.reads.due(p.now) || p.settings.busy(p.now) || p.relink || p.devicesDirty && p.devicesKnown() || !held && (p.routes.Updates() > 0 || len(p.nexthops.queue) > 0) || p.neighbours.busy(false) {
 		return true
 	}
-	return p.mayDelete() && (!held && p.routes.Deletions() > 0 || p.neighbours.busy(true) || p.leftoversDirty && p.reads.complete())
+	return p.mayDelete() && (!held && (p.routes.Deletions() > 0 || p.nexthops.doomed) || p.neighbours.busy(true) || p.leftoversDirty && p.reads.complete())
 }
 
 // mayDelete reports whether deletions are allowed and nothing is left to add.
-func (p *Programmer) mayDelete() bool { return p.gateOpen && p.routes.Updates() == 0 }
+func (p *Programmer) mayDelete() bool {
+	return p.gateOpen && p.routes.Updates() == 0 && len(p.nexthops.queue) == 0
+}
 
 // answer replies to Sync and Resync once nothing waits that could be done now.
 func (p *Programmer) answer() {

@@ -15,12 +15,13 @@ type part int
 const (
 	partLinks part = iota
 	partAddresses
+	partNexthops
 	partRoutes4
 	partRoutes6
 	parts
 )
 
-var partNames = [parts]string{"links", "addresses", "IPv4 routes", "IPv6 routes"}
+var partNames = [parts]string{"links", "addresses", "nexthop objects", "IPv4 routes", "IPv6 routes"}
 
 // reads says what is to be read, and when.
 type reads struct {
@@ -40,7 +41,9 @@ type readState struct {
 
 // dump is the state of the reads of one family's routes.
 type dump struct {
-	turn uint8 // generation of the last dump
+	turn     uint8               // generation of the last dump
+	nexthops map[uint32]struct{} // objects that its routes lead to, of anybody
+	last     uint32              // of them
 }
 
 // due reports whether something can be read now.
@@ -98,11 +101,16 @@ func (p *Programmer) readEverything(why string) {
 // readRoutes asks for a read of one family to clear up a doubt: at once, but if that happens often only so that reading
 // takes a share of the time.
 func (p *Programmer) readRoutes(family int, why string) {
-	s := &p.reads.state[partRoutes4+part(family)]
+	p.doubt(partRoutes4+part(family), why)
+}
+
+// doubt asks for a read of one part to clear up a doubt, as readRoutes does.
+func (p *Programmer) doubt(i part, why string) {
+	s := &p.reads.state[i]
 	if s.wanted {
 		return
 	}
-	p.log.Debug("routes are read", logReason, why)
+	p.log.Debug("the kernel is read", logPart, partNames[i], logReason, why)
 	s.wanted, s.due = true, s.ended.Add(s.took*readShare)
 }
 
@@ -139,6 +147,7 @@ func (p *Programmer) readFailed(ctx context.Context, i part, err error) {
 	s := &p.reads.state[i]
 	s.failures++
 	s.due = s.ended.Add(readBackoff(s.failures))
+	p.relink = p.relink || i == partNexthops && s.failures == patientReads
 	p.reads.err = fmt.Errorf("read %s: %w", partNames[i], err)
 	if s.failures == 2 && ctx.Err() == nil {
 		p.log.Warn("reading the kernel fails; it is tried again", logPart, partNames[i], logError, err)
@@ -153,6 +162,8 @@ func (p *Programmer) readPart(ctx context.Context, i part) (err error) {
 			err = p.readLinks(ctx)
 		case partAddresses:
 			err = p.readAddresses(ctx)
+		case partNexthops:
+			err = p.readNexthops(ctx)
 		default:
 			err = p.dumpRoutes(ctx, i == partRoutes6)
 		}
@@ -217,6 +228,7 @@ func (p *Programmer) dumpRoutes(ctx context.Context, v6 bool) error {
 		d = &p.dumps[1]
 	}
 	d.turn++
+	d.nexthops, d.last = map[uint32]struct{}{}, 0
 	p.stats.Reads++
 	err := p.kernel.ListRoutes(ctx, v6, func(r *kernel.Route) bool {
 		p.routeSeen(r, d.turn)
@@ -234,7 +246,7 @@ func (p *Programmer) dumpRoutes(ctx context.Context, v6 bool) error {
 		switch {
 		case e.Note.dump == d.turn || e.Key().Dst.Addr().Is6() != v6:
 		case e.Actual() == nil:
-			e.Note.echoes = 0 // an echo that has not come by now was lost
+			e.Note.echoes, e.Note.doubt = 0, false // an echo that has not come by now was lost
 			p.forget(e)
 		default:
 			if e.Same() {
@@ -257,6 +269,7 @@ func (p *Programmer) dumpRoutes(ctx context.Context, v6 bool) error {
 		p.log.Info("reading the kernel found routes of ours missing", logCount, missing)
 	}
 	p.wakeUncertain()
+	p.clearIdle(v6)
 	p.sweepForms()
 	return nil
 }
@@ -267,6 +280,10 @@ func (p *Programmer) routeSeen(r *kernel.Route, turn uint8) {
 		return
 	}
 	k := kernel.RouteKey{Dst: r.Dst, Metric: r.Metric, TOS: r.TOS}
+	if d := &p.dumps[family(k)]; r.NexthopID != d.last { // neighbours in the table mostly lead the same way
+		d.last = r.NexthopID
+		d.nexthops[d.last] = struct{}{}
+	}
 	if !p.policy.ours(r, p.links.nameOf) {
 		if k.TOS == 0 && p.foreign.see(k, r, turn) {
 			p.netMoved = true
@@ -284,7 +301,7 @@ func (p *Programmer) routeSeen(r *kernel.Route, turn uint8) {
 	if e.Actual() != nil && e.Actual().is(r) {
 		return
 	}
-	f := p.forms.of(r)
+	f := p.formOf(r)
 	if f != e.Actual() {
 		e.Note.echoes = 0
 		delete(p.suspects, e)

@@ -15,6 +15,14 @@ func onKernel(t testing.TB) *rig {
 	return r
 }
 
+// onKernelByID does so for routes that lead to nexthop objects.
+func onKernelByID(t testing.TB) *rig {
+	t.Helper()
+	r := onKernel(t)
+	r.byID = true
+	return r
+}
+
 func onKernelNamespace(t testing.TB) (*rig, netns.NS) {
 	t.Helper()
 	need.Tool(t, "ip", "iproute2")
@@ -83,6 +91,9 @@ func TestAppendedRoutesOnTheKernel(t *testing.T) {
 
 func TestScenariosOnTheKernel(t *testing.T) {
 	for _, s := range scenarios() {
-		t.Run(s.name, func(t *testing.T) { s.run(onKernel(t)) })
+		t.Run(s.name, func(t *testing.T) {
+			t.Run("inline", func(t *testing.T) { s.run(onKernel(t)) })
+			t.Run("objects", func(t *testing.T) { s.run(onKernelByID(t)) })
+		})
 	}
 }

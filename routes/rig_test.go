@@ -2,6 +2,7 @@ package routes
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -31,20 +32,50 @@ type rig struct {
 	host []*Host
 
 	patient bool // a fault is planned: convergence may take a back-off
+	byID    bool // routes lead to nexthop objects
 	lying   bool // the fault makes the kernel say "done" of what is not: only a resync can find out
 }
 
-// bubble runs f with a rig over a Fake that is not started: over one that tells of our own adds, and over one that does not.
+// mode is how the kernel and the Programmer work together.
+type mode struct {
+	name  string
+	muted bool // the kernel does not tell of our own adds
+	byID  bool // routes lead to nexthop objects
+	bare  bool // whose next hops the kernel does not show on them (nexthop_compat_mode 0)
+}
+
+func modes() []mode {
+	return []mode{
+		{"adds heard", false, false, false}, {"adds muted", true, false, false},
+		{"objects, adds heard", false, true, false}, {"bare objects, adds muted", true, true, true},
+	}
+}
+
+// bubble runs f with a rig over a Fake that is not started, in every mode.
 func bubble(t *testing.T, f func(*rig)) {
 	t.Helper()
-	for _, muted := range []bool{false, true} {
-		t.Run(map[bool]string{false: "adds heard", true: "adds muted"}[muted], func(t *testing.T) {
+	inModes(t, modes(), f)
+}
+
+// inline does so for what is about routes that have their next hops themselves.
+func inline(t *testing.T, f func(*rig)) {
+	t.Helper()
+	inModes(t, slices.DeleteFunc(modes(), func(m mode) bool { return m.byID }), f)
+}
+
+func inModes(t *testing.T, modes []mode, f func(*rig)) {
+	t.Helper()
+	for _, m := range modes {
+		t.Run(m.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				fake := kerneltest.NewFake()
-				if muted {
+				if m.muted {
 					fake.MuteAdds()
 				}
-				r := &rig{t: t, fake: fake, k: fake, far: fake.Foreign(), wire: fake.Wire, stop: func() {}}
+				r := &rig{t: t, fake: fake, k: fake, far: fake.Foreign(), wire: fake.Wire, stop: func() {}, byID: m.byID}
+				if m.bare {
+					r.must(r.far.WriteSysctl(t.Context(), kernel.SysctlNexthopCompat, 0))
+				}
 				r.setUp()
 				defer func() { r.stop() }()
 				f(r)
@@ -75,7 +106,7 @@ func (r *rig) must(err error) {
 // start makes a Programmer and runs it until the rig stops or another is started.
 func (r *rig) start(o Options) {
 	r.stop()
-	o.Kernel, o.Settings = r.k, true
+	o.Kernel, o.Settings, o.NexthopObjects = r.k, true, r.byID
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -176,10 +207,12 @@ func (r *rig) routes(match func(*kernel.Route) bool) []string {
 		}
 		return fmt.Sprintf("if%d", i)
 	}
+	resolve := r.resolver()
 	var lines []string
 	for _, v6 := range []bool{false, true} {
 		r.must(r.far.ListRoutes(r.t.Context(), v6, func(k *kernel.Route) bool {
 			if match(k) {
+				resolve(k)
 				lines = append(lines, kernel.FormatRoute(k, name))
 			}
 			return true
@@ -187,6 +220,33 @@ func (r *rig) routes(match func(*kernel.Route) bool) []string {
 	}
 	sort.Strings(lines)
 	return lines
+}
+
+// resolver returns what writes a route that leads to a nexthop object as if it had its next hops itself.
+func (r *rig) resolver() func(*kernel.Route) {
+	objects := map[uint32]kernel.Nexthop{}
+	err := r.far.ListNexthops(r.t.Context(), func(n *kernel.Nexthop) bool {
+		objects[n.ID] = *cloneNexthop(n)
+		return true
+	})
+	if !errors.Is(err, kernel.ErrUnsupported) {
+		r.must(err)
+	}
+	return func(k *kernel.Route) {
+		n, ok := objects[k.NexthopID]
+		if !ok {
+			return
+		}
+		group := n.Group
+		if len(group) == 0 {
+			group = []kernel.GroupMember{{ID: n.ID, Weight: 1}}
+		}
+		k.NexthopID, k.NextHops = 0, nil
+		for _, m := range group {
+			one := objects[m.ID]
+			k.NextHops = append(k.NextHops, kernel.NextHop{Gateway: one.Gateway, Link: one.Link, Onlink: one.Onlink, Weight: uint8(max(m.Weight, 1))})
+		}
+	}
 }
 
 // wantOurs holds the kernel to have exactly these routes of ours.

@@ -132,8 +132,8 @@ func (p *Programmer) keepSettings(ctx context.Context) {
 	}
 	used := map[int]bool{} // interfaces that routes of ours leave by
 	p.forms.any(func(f *form) bool {
-		for i := range f.hops {
-			used[f.hops[i].Link] = true
+		for _, h := range p.hopsOf(f) {
+			used[h.Link] = true
 		}
 		return false
 	})

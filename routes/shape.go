@@ -15,6 +15,11 @@ import (
 type form struct {
 	formHead
 	hops []kernel.NextHop // in canonical order, never changed
+
+	nexthop *nexthop // of that number, if it is ours
+	inline  *form    // the same with next hops of its own, as they were last
+	wanted  int32    // how many routes are to have this form
+	held    int32    // how many do
 }
 
 type formHead struct {
@@ -23,9 +28,7 @@ type formHead struct {
 	protocol kernel.Protocol
 	mtu      uint32
 	src      netip.Addr
-	// nhid is the nexthop object the route leads to. No wish has one: such a route is not what we write, and goes with its object
-	// without a word.
-	nhid uint32
+	nhid     uint32 // number of the nexthop object the route leads to, in place of hops: what it is changes without a word to its routes
 }
 
 type singleForm struct {
@@ -56,7 +59,9 @@ func (f *forms) of(r *kernel.Route) *form {
 	}
 	f.hops = f.hops[:0]
 	gateway := false
-	if head.typ == kernel.Unicast || head.typ == kernel.Local {
+	if head.nhid != 0 {
+		head.typ = kernel.Unicast
+	} else if head.typ == kernel.Unicast || head.typ == kernel.Local {
 		for _, h := range r.NextHops {
 			h.Weight, h.Dead = max(h.Weight, 1), false
 			gateway = gateway || h.Gateway.IsValid()
@@ -139,6 +144,9 @@ func flag(b bool) byte {
 
 // is reports whether a route seen in the kernel has exactly this form, without looking it up.
 func (f *form) is(r *kernel.Route) bool {
+	if f.nhid != 0 {
+		return f.nhid == r.NexthopID && f.protocol == r.Protocol && f.mtu == r.MTU && f.src == r.Src && (f.scope == r.Scope || r.Dst.Addr().Is6())
+	}
 	if f.protocol != r.Protocol || f.typ != r.Type || f.mtu != r.MTU || f.nhid != r.NexthopID || f.src != r.Src || len(f.hops) != len(r.NextHops) || len(f.hops) > 1 {
 		return false
 	}
@@ -183,17 +191,6 @@ func (f *forms) extra(e *routeEntry) *form {
 	return f.intern(have.formHead, f.hops)
 }
 
-// uses reports whether one of the next hops leaves through the interface, and whether all do.
-func (f *form) uses(link int) (some, all bool) {
-	n := 0
-	for _, h := range f.hops {
-		if h.Link == link {
-			n++
-		}
-	}
-	return n > 0, n > 0 && n == len(f.hops)
-}
-
 // route is the form as a kernel route under a key.
 func (f *form) route(k kernel.RouteKey) kernel.Route {
 	return kernel.Route{
@@ -211,6 +208,8 @@ type shape struct {
 	mtu        uint32
 	hops       []NextHop
 	unroutable string
+
+	nexthop *nexthop // the object that routes may lead to; nil = they have next hops of their own
 
 	form  *form  // what the kernel should hold with the links as they are; nil if they allow none
 	why   string // why form is nil
@@ -333,4 +332,5 @@ func (p *Programmer) sweepForms() {
 	maps.DeleteFunc(p.forms.multi, func(_ string, f *form) bool { return !formUsed[f] })
 	maps.DeleteFunc(p.shapes.single, func(_ singleShape, s *shape) bool { return !shapeUsed[s] })
 	maps.DeleteFunc(p.shapes.multi, func(_ string, s *shape) bool { return !shapeUsed[s] })
+	p.nexthops.sweep(shapeUsed, formUsed)
 }

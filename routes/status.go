@@ -30,8 +30,7 @@ const chunk = 1024
 // Snapshot returns the statuses that match, or all if match is nil, sorted by destination, metric and owner. match sees
 // everything but the Kernel text and must not keep the pointer. A route that changes meanwhile is shown as it was or as it is.
 func (p *Programmer) Snapshot(match func(*Status) bool) []Status {
-	rows, names := p.rows()
-	text := newTexts(names)
+	rows, text := p.rows()
 	all := make([]Status, 0, len(rows))
 	if match != nil {
 		all = nil
@@ -50,7 +49,7 @@ func (p *Programmer) Snapshot(match func(*Status) bool) []Status {
 }
 
 // rows copies the records of all routes in order, letting the Programmer go on every chunk.
-func (p *Programmer) rows() ([]*row, func(int) string) {
+func (p *Programmer) rows() ([]*row, *texts) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var all []*row
@@ -71,11 +70,11 @@ func (p *Programmer) rows() ([]*row, func(int) string) {
 	for r := range block {
 		all = append(all, &block[r])
 	}
-	names := p.links.freeze()
+	text := p.newTexts()
 	p.mu.Unlock()
 	slices.SortFunc(all, compareRows)
 	p.mu.Lock()
-	return all, names
+	return all, text
 }
 
 func compareRows(a, b *row) int {
@@ -153,7 +152,8 @@ func (r *row) status() Status {
 // rest of the line is made once.
 type texts struct {
 	names func(int) string
-	lines map[textKey][2]string // before and behind the destination
+	hops  func(uint32) []kernel.NextHop // of nexthop objects
+	lines map[textKey][2]string         // before and behind the destination
 }
 
 type textKey struct {
@@ -163,8 +163,9 @@ type textKey struct {
 	v6     bool
 }
 
-func newTexts(names func(int) string) *texts {
-	return &texts{names: names, lines: map[textKey][2]string{}}
+// newTexts is called with the lock and used without.
+func (p *Programmer) newTexts() *texts {
+	return &texts{names: p.links.freeze(), hops: p.nexthops.freeze(), lines: map[textKey][2]string{}}
 }
 
 // Destinations that stand for any in a line.
@@ -185,6 +186,9 @@ func (t *texts) of(r *row) string {
 			any = standIn6
 		}
 		route := r.actual.route(kernel.RouteKey{Dst: any, Metric: k.metric, TOS: k.tos})
+		if route.NexthopID != 0 {
+			route.NextHops = t.hops(route.NexthopID)
+		}
 		line[0], line[1], _ = strings.Cut(kernel.FormatRoute(&route, t.names), any.String())
 		t.lines[k] = line
 	}
@@ -276,7 +280,7 @@ func (p *Programmer) changes(w *watcher) []Status {
 	p.mu.Lock()
 	changed := w.changed
 	w.changed = map[watchKey]struct{}{}
-	names := p.links.freeze()
+	text := p.newTexts()
 	rows := make([]row, 0, len(changed))
 	held := 0
 	for k := range changed {
@@ -288,7 +292,7 @@ func (p *Programmer) changes(w *watcher) []Status {
 	}
 	p.mu.Unlock()
 	slices.SortFunc(rows, func(a, b row) int { return compareRows(&a, &b) })
-	all, text := make([]Status, len(rows)), newTexts(names)
+	all := make([]Status, len(rows))
 	for i := range rows {
 		all[i] = rows[i].status()
 		all[i].Kernel = text.of(&rows[i])

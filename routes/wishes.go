@@ -23,6 +23,7 @@ type wish struct {
 type routeNote struct {
 	wish              // of the strongest owner
 	others   *[]wish  // of the others, strongest first
+	waitsFor *nexthop // the object that has it in its list
 	trouble  *trouble // while the kernel refuses it
 	repaired uint32   // Unix seconds of the last repair after somebody else's change
 	repairs  uint8    // how many repairs in a row
@@ -30,6 +31,7 @@ type routeNote struct {
 	echoes   uint8    // writes that succeeded and whose echoes have not come, but are to come
 	cause    uint32   // of what is wanted or was noticed last, for the recorder
 	mute     bool     // the last write was one that has no echo
+	counted  bool     // while predecessor counts
 	joined   bool     // next hops of another program have joined ours (IPv6)
 	doubt    bool     // the event that it is gone may be older than our last add, of which nothing is told
 }
@@ -239,9 +241,40 @@ func (p *Programmer) decide(e *routeEntry) {
 	}
 	if f != e.Desired() {
 		p.clearTrouble(e)
-		p.routes.SetDesired(e, f)
+		p.setDesired(e, f)
+		p.resolveDoubt(e)
 	}
 	p.settle(e)
+}
+
+// setDesired records what the kernel should hold under a key, and has the nexthop object written that a route needs.
+func (p *Programmer) setDesired(e *routeEntry, f *form) {
+	if want := e.Desired(); want != nil {
+		want.wanted--
+		p.left(want)
+	}
+	if f != nil {
+		f.wanted++
+		if o := f.nexthop; o != nil && !o.current() {
+			o.await(e)
+			p.needNexthop(o)
+		}
+	}
+	p.routes.SetDesired(e, f)
+}
+
+// resolveDoubt has the routes read when one that may be there is not wanted: what is wanted is added, and the kernel says.
+func (p *Programmer) resolveDoubt(e *routeEntry) {
+	if e.Note.doubt && e.Desired() == nil && e.Actual() == nil {
+		p.readRoutes(family(e.Key()), "a route that nobody wants may be there")
+	}
+}
+
+// left says that a route less has a form, or is to have it.
+func (p *Programmer) left(f *form) {
+	if f.nexthop != nil && f.wanted == 0 && f.held == 0 {
+		p.mayBeIdle(f.nexthop)
+	}
 }
 
 // forget drops an entry that nobody wants and that is not there, once the echoes of our writes are in: were the key
@@ -253,9 +286,7 @@ func (p *Programmer) forget(e *routeEntry) {
 	p.uncount(&e.Note.wish)
 	p.clearTrouble(e)
 	delete(p.suspects, e)
-	if e.Note.doubt {
-		p.readRoutes(family(e.Key()), "a route is forgotten that may be there")
-	}
+	p.resolveDoubt(e)
 	if p.routes.Drop(e) {
 		p.tell(e, 0)
 	}
@@ -268,11 +299,7 @@ func (p *Programmer) bind(s *shape) {
 		return
 	}
 	r := kernel.Route{Type: s.typ, Scope: s.scope, Protocol: kernel.ProtoCaracal, Src: s.src, MTU: s.mtu}
-	if s.v6 {
-		r.Dst = anyIPv6
-	} else {
-		r.Dst = anyIPv4
-	}
+	r.Dst = familyOf(s.v6)
 	var hops [8]kernel.NextHop
 	r.NextHops = hops[:0]
 	why := ""
@@ -284,12 +311,25 @@ func (p *Programmer) bind(s *shape) {
 			why = "interface " + h.Device + " is missing"
 		case !l.Up:
 			why = "interface " + h.Device + " is down"
+		case p.avoids(h) && slices.ContainsFunc(s.hops, func(o NextHop) bool { return p.up(&o) && !p.avoids(&o) }):
 		default:
 			r.NextHops = append(r.NextHops, kernel.NextHop{Gateway: h.Gateway.Unmap(), Link: l.Index, Onlink: h.Onlink, Weight: h.Weight})
 		}
 	}
 	f := (*form)(nil)
-	if len(s.hops) == 0 || len(r.NextHops) > 0 {
+	switch o := p.nexthopOf(s); {
+	case len(s.hops) > 0 && len(r.NextHops) == 0:
+	case p.nexthopsUnknown():
+		why = "the kernel's nexthop objects have not been read"
+	case o != nil && o.ready():
+		own := p.forms.of(&r)
+		r.NextHops, r.NexthopID = nil, o.id
+		f, why = p.forms.of(&r), ""
+		f.inline = own
+		if f.nexthop != o {
+			f.nexthop, o.forms = o, append(o.forms, f)
+		}
+	default:
 		f, why = p.forms.of(&r), ""
 	}
 	s.why = why
@@ -298,12 +338,24 @@ func (p *Programmer) bind(s *shape) {
 	}
 }
 
+// avoids reports whether a next hop is one to be left out where there is another.
+func (p *Programmer) avoids(h *NextHop) bool {
+	return slices.Contains(p.avoided, h.Gateway.Unmap())
+}
+
+// up reports whether the interface of a next hop is.
+func (p *Programmer) up(h *NextHop) bool {
+	l := p.links.named(h.Device)
+	return l != nil && l.Up
+}
+
 // bindShapes binds every shape anew after links changed, and passes on what that changes.
 func (p *Programmer) bindShapes() {
 	if !p.relink {
 		return
 	}
 	p.relink = false
+	p.bindNexthops()
 	moved := false
 	p.shapes.each(func(s *shape) {
 		s.moved = false
@@ -319,4 +371,27 @@ func (p *Programmer) bindShapes() {
 			p.decide(e)
 		}
 	}
+}
+
+// nexthopOf returns the object that the routes of a shape may lead to, bound with the links as they are; nil if there can be none.
+func (p *Programmer) nexthopOf(s *shape) *nexthop {
+	o := p.nexthops.of(s)
+	if o != s.nexthop && o != nil {
+		o.shapes = append(o.shapes, s)
+	}
+	s.nexthop = o
+	if o == nil {
+		return nil
+	}
+	for _, m := range o.members {
+		p.bindNexthop(m)
+	}
+	p.bindNexthop(o)
+	return o
+}
+
+// nexthopsUnknown reports whether routes are to wait until it is known which objects a former run has left.
+func (p *Programmer) nexthopsUnknown() bool {
+	s := &p.reads.state[partNexthops]
+	return p.nexthops.wanted && !s.done && s.failures < patientReads
 }

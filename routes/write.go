@@ -107,6 +107,7 @@ func (p *Programmer) writeAhead(ctx context.Context) {
 		p.land()
 	}
 	if !p.devicesDirty && !p.relink && p.neighbours.tracker.Updates() == 0 {
+		p.writeNexthops(ctx, true)
 		p.planUpdates()
 		p.launch(ctx)
 	}
@@ -124,6 +125,11 @@ func (p *Programmer) planUpdate(b *writeBatch, e *routeEntry) {
 	}
 	if extra := p.forms.extra(e); extra != nil && !e.Note.joined {
 		b.add(kernel.Delete, e, extra)
+		return
+	}
+	if o := e.Desired().nexthop; o != nil && !o.current() {
+		o.await(e)
+		p.needNexthop(o)
 		return
 	}
 	switch {
@@ -261,6 +267,9 @@ func (p *Programmer) unwritten(e *routeEntry, err error) {
 	}
 	p.refuse(e, err)
 	switch {
+	case e.Desired() != nil && e.Desired().nhid != 0 && (errors.Is(err, kernel.ErrNoNexthop) || errors.Is(err, kernel.ErrInvalid)):
+		p.uncertain = append(p.uncertain, e)
+		p.doubt(partNexthops, "the kernel refuses a route to a nexthop object")
 	case errors.Is(err, kernel.ErrExists):
 		// Something is there that the mirror does not show: read what.
 		p.uncertain = append(p.uncertain, e)

@@ -39,7 +39,7 @@ func command() *cobra.Command {
 }
 
 func runCommand() *cobra.Command {
-	var backend, level, adopt string
+	var backend, level, adopt, objects string
 	cfg := daemon.Config{}
 	cmd := &cobra.Command{
 		Use:   "run",
@@ -66,6 +66,8 @@ func runCommand() *cobra.Command {
 	f.BoolVar(&cfg.Felix, "beside-felix", os.Getenv(daemon.EnvBesideFelix) == "true", "a Felix runs on this host: leave it what is its own; default "+daemon.EnvBesideFelix)
 	f.StringVar(&adopt, "adopt", os.Getenv(daemon.EnvAdopt), "whose leftovers in our pools are taken over: bird, felix, both with a comma, or none; default "+
 		daemon.EnvAdopt+", or both, and none beside a Felix")
+	f.StringVar(&objects, "nexthop-objects", os.Getenv(daemon.EnvNexthopObjects),
+		"auto: routes lead to nexthop objects where the kernel has them; off: every route has next hops of its own; default "+daemon.EnvNexthopObjects+", or auto")
 	f.StringVar(&backend, "backend", os.Getenv(daemon.EnvBackend), "bird, vxlan or none, until the ConfigMap calico-config says otherwise; default "+daemon.EnvBackend)
 	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -74,6 +76,9 @@ func runCommand() *cobra.Command {
 			return err
 		}
 		if cfg.Backend, err = daemon.ParseBackend(backend); err != nil {
+			return err
+		}
+		if cfg.InlineNextHops, err = daemon.ParseNexthopObjects(objects); err != nil {
 			return err
 		}
 		if cfg.Adopt, err = daemon.ParseAdoption(adopt, cfg.Felix); err != nil {

@@ -20,7 +20,9 @@ type Config struct {
 	Felix     bool            // a Felix runs on this host and keeps what it programs
 	Workloads bool            // routes to this node's own workloads, and their interfaces' settings, are ours; not beside a Felix
 	Adopt     routes.Adoption // whose leftovers are taken over
-	Backend   cluster.Backend // used until the datastore names one
+	// InlineNextHops: every route has next hops of its own, also where the kernel has nexthop objects.
+	InlineNextHops bool
+	Backend        cluster.Backend // used until the datastore names one
 	// ProxyHealth is where the node's service proxy tells of its health, host and port, or ProxyHealthOff; empty = proxyhealth.DefaultAddress.
 	ProxyHealth string
 	// Rails are the safety rails; the zero value stands for DefaultRails.
@@ -34,15 +36,16 @@ const DefaultSocket = "/run/caracal/caracal.sock"
 
 // The environment, named and meant as in calico-node (reference: node/pkg/lifecycle/startup).
 const (
-	EnvBackend       = "CALICO_NETWORKING_BACKEND"
-	EnvDatastoreType = "DATASTORE_TYPE" // kubernetes, as in calico-node; without a word in EnvDatastore
-	EnvDatastore     = "CARACAL_DATASTORE"
-	EnvSocket        = "CARACAL_SOCKET"
-	EnvSnapshot      = "CARACAL_SNAPSHOT"
-	EnvBesideFelix   = "CARACAL_BESIDE_FELIX"
-	EnvWorkloads     = "CARACAL_WORKLOAD_ROUTES"
-	EnvProxyHealth   = "CARACAL_PROXY_HEALTH"
-	EnvProcSys       = "CARACAL_PROC_SYS" // ours: the DaemonSet mounts the host's /proc/sys/net below it
+	EnvBackend        = "CALICO_NETWORKING_BACKEND"
+	EnvDatastoreType  = "DATASTORE_TYPE" // kubernetes, as in calico-node; without a word in EnvDatastore
+	EnvDatastore      = "CARACAL_DATASTORE"
+	EnvSocket         = "CARACAL_SOCKET"
+	EnvSnapshot       = "CARACAL_SNAPSHOT"
+	EnvBesideFelix    = "CARACAL_BESIDE_FELIX"
+	EnvWorkloads      = "CARACAL_WORKLOAD_ROUTES"
+	EnvNexthopObjects = "CARACAL_NEXTHOP_OBJECTS"
+	EnvProxyHealth    = "CARACAL_PROXY_HEALTH"
+	EnvProcSys        = "CARACAL_PROC_SYS" // ours: the DaemonSet mounts the host's /proc/sys/net below it
 )
 
 // DefaultSnapshot is where the state of a cluster in the Kubernetes API is kept, in a directory that calico-node's DaemonSet has of the host too.
@@ -53,6 +56,17 @@ const Kubernetes = "kubernetes"
 
 // ProxyHealthOff as Config.ProxyHealth has addresses of Services announced without asking the service proxy.
 const ProxyHealthOff = "off"
+
+// ParseNexthopObjects reads a value of --nexthop-objects, and reports whether routes are to do without. Empty means auto.
+func ParseNexthopObjects(s string) (off bool, err error) {
+	switch strings.ToLower(strings.TrimSpace(s)) {
+	case "", "auto":
+		return false, nil
+	case "off":
+		return true, nil
+	}
+	return false, fmt.Errorf("nexthop objects %q: want auto or off (%s, --nexthop-objects)", s, EnvNexthopObjects)
+}
 
 // DefaultDatastore is what the environment says of the datastore.
 func DefaultDatastore(env func(string) string) string {

@@ -115,7 +115,7 @@ func (d *daemon) open(ctx context.Context) error {
 		return errors.Join(err, d.kernel.Close())
 	}
 	d.programmer = routes.New(routes.Options{Kernel: d.kernel, Log: d.log, ResyncInterval: routes.DefaultResyncInterval,
-		BesideFelix: d.cfg.Felix, Adopt: d.cfg.Adopt, Settings: true})
+		BesideFelix: d.cfg.Felix, Adopt: d.cfg.Adopt, Settings: true, NexthopObjects: !d.cfg.InlineNextHops})
 	d.engine = newEngine(d.log, func(ev bgp.Events) (bgp.Speaker, error) {
 		s, err := gobgp.New(gobgp.Options{Log: d.log, Events: ev, Restarting: restarting})
 		if err != nil {
@@ -131,6 +131,7 @@ func (d *daemon) open(ctx context.Context) error {
 	d.engine.failed = d.sessions.ring
 	d.liveness = newLiveness(d.log, d.engine, d.cfg.Socket)
 	d.liveness.heard = d.sessions.ring
+	d.liveness.avoid = d.programmer.Avoid
 	client := &ipam.Client{Store: d.store, Node: d.cfg.Node, Log: d.log}
 	d.tunnels = newTunnels(d.cfg.Node, d.log, client.EnsureTunnelAddresses)
 	d.controller = newController(d.cfg.Node, d.cfg.Backend, d.log, d.programmer, d.liveness)

@@ -3,8 +3,11 @@ package daemon
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"path/filepath"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/caracal-net/caracal/bfd"
@@ -26,13 +29,18 @@ type liveness struct {
 	bfd    *bfd.Engine
 	// pending are sessions that must come up again; only changed touches it.
 	pending map[netip.Addr]*time.Timer
+	// avoid is told the addresses of peers to whom the path is dead, before the Speaker is: routes that have another way take it. Set before Run,
+	// nil for nobody.
+	avoid func(...netip.Addr)
+	mu    sync.Mutex // of dead
+	dead  map[netip.Addr]struct{}
 	// heard is called after every change; set before Run, nil for nobody.
 	heard func()
 }
 
 // newLiveness continues the sessions a former process has handed over beside the socket.
 func newLiveness(log *slog.Logger, e *engine, socket string) *liveness {
-	l := &liveness{log: log, engine: e, pending: map[netip.Addr]*time.Timer{}}
+	l := &liveness{log: log, engine: e, pending: map[netip.Addr]*time.Timer{}, dead: map[netip.Addr]struct{}{}}
 	l.bfd = bfd.New(bfd.Options{Log: log, State: filepath.Join(filepath.Dir(socket), "bfd.json"), Changed: l.changed})
 	return l
 }
@@ -51,6 +59,11 @@ func (l *liveness) Set(cfg *bgp.Config) {
 			}
 		}
 	}
+	l.mark(func() {
+		maps.DeleteFunc(l.dead, func(a netip.Addr, _ struct{}) bool {
+			return !slices.ContainsFunc(peers, func(p bfd.Peer) bool { return p.Addr == a })
+		})
+	})
 	if err := l.bfd.Set(peers); err != nil {
 		l.log.Error("BFD sessions stay as they were", logErr, err)
 	}
@@ -83,6 +96,9 @@ func (l *liveness) changed(c bfd.Change) {
 		t.Stop()
 		delete(l.pending, c.Addr)
 	}
+	if c.From != bfd.Up || c.ByWill {
+		l.mark(func() { delete(l.dead, c.Addr) })
+	}
 	switch {
 	case c.From != bfd.Up || c.ByWill:
 	case c.Renewed:
@@ -93,10 +109,22 @@ func (l *liveness) changed(c bfd.Change) {
 }
 
 func (l *liveness) pathDown(c bfd.Change) {
+	l.mark(func() { l.dead[c.Addr] = struct{}{} })
 	ctx, cancel := context.WithTimeout(context.Background(), handoverTimeout)
 	defer cancel()
 	if err := l.engine.pathDown(ctx, c.Addr, c.Resumable); err != nil {
 		l.log.Error("a dead path stays in use until BGP notices", logErr, err)
+	}
+}
+
+// mark changes which paths are dead, and passes it on if that changes them.
+func (l *liveness) mark(change func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before := len(l.dead)
+	change() // which only adds or only removes
+	if len(l.dead) != before && l.avoid != nil {
+		l.avoid(slices.Collect(maps.Keys(l.dead))...)
 	}
 }
 

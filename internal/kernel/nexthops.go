@@ -65,6 +65,9 @@ type Nexthops interface {
 	// ListNexthops dumps all objects in the order of their numbers; yield may keep nothing of the *Nexthop but copies (its Group too).
 	// ErrInterrupted means what was yielded is not a consistent picture, ErrUnsupported that there are no objects in this kernel.
 	ListNexthops(ctx context.Context, yield func(*Nexthop) bool) error
+	// Replace is for an object that is there (ErrNotThere): one that the kernel has dropped took its routes along, and whoever made it anew
+	// unawares would never hear of them.
+	//
 	// WriteNexthops performs the operations in order, in as few messages and acknowledgements as it can, with errors as in
 	// WriteRoutes. Delete drops the routes of the object and of groups that it was the last member of, and takes it out of
 	// the other groups; see the package's essay for which events tell of it.

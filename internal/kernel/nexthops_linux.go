@@ -87,7 +87,7 @@ func appendNexthopOp(b []byte, op NexthopOp) ([]byte, error) {
 	case Add:
 		b = begin(b, unix.RTM_NEWNEXTHOP, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
 	default:
-		b = begin(b, unix.RTM_NEWNEXTHOP, unix.NLM_F_CREATE|unix.NLM_F_REPLACE)
+		b = begin(b, unix.RTM_NEWNEXTHOP, unix.NLM_F_REPLACE)
 	}
 	fam, flags := family(n.V6), uint32(0)
 	switch {

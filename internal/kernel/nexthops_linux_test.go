@@ -51,7 +51,7 @@ func TestNexthopCodec(t *testing.T) {
 			if err != nil || len(rest) != 0 || len(b)%4 != 0 {
 				t.Fatalf("%+v: message %+v, %d bytes left, %v", want, m, len(rest), err)
 			}
-			flags := map[Verb]uint16{Add: unix.NLM_F_CREATE | unix.NLM_F_EXCL, Replace: unix.NLM_F_CREATE | unix.NLM_F_REPLACE}[verb]
+			flags := map[Verb]uint16{Add: unix.NLM_F_CREATE | unix.NLM_F_EXCL, Replace: unix.NLM_F_REPLACE}[verb]
 			typ := map[Verb]uint16{Add: unix.RTM_NEWNEXTHOP, Replace: unix.RTM_NEWNEXTHOP, Delete: unix.RTM_DELNEXTHOP}[verb]
 			if m.typ != typ || m.flags != flags|unix.NLM_F_REQUEST {
 				t.Fatalf("%s: type %d with flags %#x", NexthopOp{verb, want}, m.typ, m.flags)

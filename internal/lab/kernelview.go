@@ -40,6 +40,7 @@ func ours(ctx context.Context, k kernel.Kernel, keep func(*kernel.Route) bool) (
 			if r.Protocol == kernel.ProtoCaracal && (keep == nil || keep(r)) {
 				own := *r
 				own.NextHops = append([]kernel.NextHop(nil), r.NextHops...)
+				own.NexthopID = 0 // it has next hops all the same (nexthop_compat_mode 1), and a number means nothing by itself
 				out = append(out, own)
 			}
 			return true

@@ -166,7 +166,7 @@ func objectsCarrier(b *bench) {
 	b.silentFlush(func() { b.SetCarrier(b.w0, false) })
 	b.wantErr(b.writeObject(kernel.Add, b.object(1, b.gw(1))), kernel.ErrDown)
 	b.SetCarrier(b.w0, true)
-	b.eventually("an object can be made again", func() bool { return b.writeObject(kernel.Replace, b.object(1, b.gw(1))) == nil })
+	b.eventually("an object can be made again", func() bool { return b.writeObject(kernel.Add, b.object(1, b.gw(1))) == nil })
 }
 
 func objectsDeviceDeleted(b *bench) {

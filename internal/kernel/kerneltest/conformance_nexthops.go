@@ -192,11 +192,13 @@ func groupRefusals(b *bench) {
 	}
 }
 
-// nexthopVerbs: nothing but Add looks at what is there. The kernel compares no protocol.
+// nexthopVerbs: nothing but Add looks at what is there, Replace only whether there is something. The kernel compares no protocol.
 func nexthopVerbs(b *bench) {
 	one := fmt.Sprintf("id 5 via %s dev w0", b.gw(1))
 	two := fmt.Sprintf("id 5 via %s dev w0", b.gw(2))
-	b.must(b.writeObject(kernel.Replace, b.object(5, b.gw(1))))
+	b.wantErr(b.writeObject(kernel.Replace, b.object(5, b.gw(1))), kernel.ErrNotThere) // it took its routes along, so it must not come back unnoticed
+	b.wantObjects()
+	b.must(b.writeObject(kernel.Add, b.object(5, b.gw(1))))
 	b.wantObjects(one + " proto 202")
 	b.wantErr(b.writeObject(kernel.Add, b.object(5, b.gw(1))), kernel.ErrExists)
 	b.wantErr(b.writeObject(kernel.Add, b.object(5, b.gw(2))), kernel.ErrExists)

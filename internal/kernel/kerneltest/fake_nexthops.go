@@ -101,6 +101,9 @@ func (f *Fake) writeNexthop(op kernel.NexthopOp) error {
 	if err := f.checkNexthop(n); err != nil {
 		return err
 	}
+	if old == nil && op.Verb == kernel.Replace {
+		return kernel.FromErrno(syscall.ENOENT)
+	}
 	if old == nil {
 		f.nexthops[n.ID] = n
 		f.emit(kernel.Event{Kind: kernel.EventNexthop, Nexthop: cloneNexthop(n)})

@@ -108,9 +108,7 @@ func (p *Programmer) nexthopSeen(n *kernel.Nexthop) {
 		}
 		return
 	}
-	if _, theirs := t.others[n.ID]; theirs {
-		delete(t.others, n.ID)
-	}
+	delete(t.others, n.ID)
 	if o != nil && o.hops != nil && (len(n.Group) > 0) != (len(o.members) > 0) {
 		p.nexthopTaken(o) // a group and a single one never become each other
 		o = nil

@@ -20,11 +20,13 @@ type mutation struct {
 	kind string
 }
 
-// BenchmarkHostile has another program change 100 objects a second, of 10,000 routes and the neighbours and FDB entries of 250 nodes, and
+// BenchmarkHostile has another program change 100 objects a second, of 10,000 routes, the 250 nexthop objects that they lead to (of whose 40
+// routes one is waited for), the neighbours and FDB entries of 250 nodes, and now and then the MTU and the address of the tunnel device, and
 // measures from its call until the kernel tells that the object is as wanted again.
 func BenchmarkHostile(b *testing.B) {
 	const hostRoutes, nodes, perSecond = 10_000, 250, 100
 	r := newBench(b)
+	r.objects = true
 	p, stop := r.run()
 	defer stop()
 	wanted := wishes(hostRoutes)
@@ -73,6 +75,8 @@ type hostile struct {
 	neighs []routes.Neighbour
 	device int
 
+	strikes int
+
 	mu      sync.Mutex
 	pending map[string]mutation
 	took    []time.Duration
@@ -101,6 +105,10 @@ func newHostile(r *bench, wanted []routes.Route, neighs []routes.Neighbour, devi
 			case e.Deleted:
 			case e.Kind == kernel.EventRoute && len(e.Route.NextHops) == 1 && e.Route.NextHops[0].Gateway == gateways[e.Route.Dst]:
 				h.mended(e.Route.Dst.String())
+			case e.Kind == kernel.EventLink && e.Link.Index == device && e.Link.MTU == 1400:
+				h.mended("MTU")
+			case e.Kind == kernel.EventAddress && e.Address.Link == device:
+				h.mended("address")
 			case e.Kind == kernel.EventNeighbour && n.Permanent && n.MAC[4] == 1:
 				h.mended(fmt.Sprint(n.FDB, n.Addr))
 			}
@@ -137,6 +145,14 @@ func (h *hostile) begin(what, kind string) bool {
 
 func (h *hostile) strike(rng *rand.Rand) {
 	failed := func(_ int, err error) { h.Errorf("the hostile program: %v", err) }
+	if h.strikes++; h.strikes%400 == 0 { // every four seconds: who does it more often is answered ever more slowly
+		h.strikeDevice(h.strikes%800 == 0)
+		return
+	}
+	if rng.IntN(10) == 0 {
+		h.strikeNexthop(&h.wanted[rng.IntN(len(h.wanted))])
+		return
+	}
 	if rng.IntN(10) < 8 {
 		w := &h.wanted[rng.IntN(len(h.wanted))]
 		k := kernel.Route{Dst: w.Dst, Metric: routes.Metric, Type: kernel.Unicast, Protocol: kernel.ProtoCaracal,
@@ -158,6 +174,41 @@ func (h *hostile) strike(rng *rand.Rand) {
 		if err := h.far.WriteNeighbours(context.Background(), []kernel.NeighbourOp{{Delete: true, Neighbour: k}}, failed); err != nil {
 			h.Error(err)
 		}
+	}
+}
+
+// strikeDevice changes the tunnel device's MTU, or takes its address.
+func (h *hostile) strikeDevice(mtu bool) {
+	var err error
+	switch {
+	case mtu && h.begin("MTU", "MTU"):
+		err = h.far.SetLink(context.Background(), h.device, 1300, [6]byte{}, true)
+	case !mtu && h.begin("address", "address"):
+		err = h.far.DeleteAddress(context.Background(), kernel.Address{Link: h.device, Prefix: netip.MustParsePrefix("198.18.0.1/32")})
+	}
+	if err != nil {
+		h.Error(err)
+	}
+}
+
+// strikeNexthop deletes the object that a route leads to.
+func (h *hostile) strikeNexthop(w *routes.Route) {
+	id := uint32(0)
+	err := h.far.ListNexthops(context.Background(), func(n *kernel.Nexthop) bool {
+		if n.Gateway == w.NextHops[0].Gateway && n.Protocol == kernel.ProtoCaracal {
+			id = n.ID
+		}
+		return true
+	})
+	if err != nil {
+		h.Fatal(err)
+	}
+	if id == 0 || !h.begin(w.Dst.String(), "nexthop") {
+		return // not back yet from the last time
+	}
+	op := kernel.NexthopOp{Verb: kernel.Delete, Nexthop: &kernel.Nexthop{ID: id}}
+	if err := h.far.WriteNexthops(context.Background(), []kernel.NexthopOp{op}, func(_ int, err error) { h.Error(err) }); err != nil {
+		h.Error(err)
 	}
 }
 

@@ -26,6 +26,9 @@
 //   - Stop without: Cease/Administrative Shutdown (as a Hard Reset where the peer knows RFC 8538), peers flush.
 //   - Started with Options.Restarting: OPENs carry the restart and forwarding bits, without which a BIRD would flush at once.
 //
+// A peer that comes back from a restart without its forwarding state is not used until it has sent End-of-RIB, and one that comes back without the
+// capability has its session begun anew if none comes (cold.go): GoBGP looks at neither.
+//
 // GoBGP then holds announcements back until every peer, those that are down included, has sent its End-of-RIB, or
 // for the deferral time. A node of the mesh announces only what it originates, which it knows before the first session, so the
 // deferral of iBGP sessions is one second; it is 30 s towards eBGP peers and clients, to whom learned routes are passed on.
@@ -95,5 +98,7 @@
 //   - The well-known communities of RFC 1997 mean nothing to GoBGP: statements of ours do what they ask for.
 //   - Calico's BIRD also sends additional paths; a node of the mesh has none to send.
 //   - A peer that sends a NOTIFICATION after an error of ours loses its routes here unless both know RFC 8538.
+//   - The forwarding bit is sent after restarts only (GoBGP sets it together with the restart bit). After a connection that broke while both ends
+//     lived, BIRD and FRR therefore drop our routes when the session is back, for the moment until they are announced again.
 //   - Dial errors and the NOTIFICATIONs of sessions that never came up are known to GoBGP's log only, and are read from it.
 package gobgp

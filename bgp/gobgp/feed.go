@@ -41,6 +41,7 @@ type feed struct {
 	single   []bgp.Path // filed last where a prefix has one path
 	sessions map[netip.Addr]*session
 	held     map[netip.Addr]*holding // by peer
+	cold     cold
 	changed  bool                    // sessions are to be reported
 	over     []netip.Addr            // peers that have sent too much
 	up       map[netip.Addr]struct{} // peers whose session has come up
@@ -59,6 +60,7 @@ func newFeed(log *slog.Logger) *feed {
 		log:      log,
 		sessions: make(map[netip.Addr]*session),
 		held:     make(map[netip.Addr]*holding),
+		cold:     newCold(),
 		wake:     make(chan struct{}, 1),
 	}
 }
@@ -101,6 +103,7 @@ func (f *feed) retain() {
 	}
 	clear(f.sessions)
 	clear(f.held)
+	f.cold = newCold()
 	f.changed = true
 	f.kick()
 }
@@ -287,6 +290,7 @@ func (f *feed) setStale(stale bool, which func(*dest, *bgp.Path) bool) {
 type batch struct {
 	learned []bgp.Learned
 	over    []netip.Addr
+	mute    []netip.Addr
 	up      map[netip.Addr]struct{}
 	peers   bool
 	inSync  bool
@@ -309,15 +313,16 @@ func (f *feed) take() batch {
 		b.learned = make([]bgp.Learned, len(f.dirty))
 	}
 	for i, d := range f.dirty {
-		b.learned[i] = bgp.Learned{Prefix: d.prefix, Paths: d.paths}
+		b.learned[i] = bgp.Learned{Prefix: d.prefix, Paths: f.usable(d.paths)}
 		d.dirty = false
-		if len(b.learned[i].Paths) == 0 {
+		if len(d.paths) == 0 {
 			f.table.Delete(d.prefix)
 		}
 	}
 	clear(f.dirty)
 	f.dirty = f.dirty[:0]
 	b.over, f.over = f.over, nil
+	b.mute = f.waitedFor(time.Now())
 	b.up, f.up = f.up, nil
 	b.peers, f.changed = f.changed, false
 	return b
@@ -363,6 +368,9 @@ func (s *Speaker) deliver(ctx context.Context) {
 		s.bounds.add(s, b.up)
 		for _, a := range b.over {
 			s.overLimit(ctx, a)
+		}
+		for _, a := range b.mute {
+			s.beginAnew(ctx, a)
 		}
 		if len(b.learned) > 0 && ev.Learned != nil && ctx.Err() == nil {
 			ev.Learned(b.learned)

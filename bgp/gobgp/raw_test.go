@@ -31,9 +31,15 @@ func message(kind byte, body []byte) []byte {
 	return append(append(m, kind), body...)
 }
 
-// open is an OPEN with the capabilities multiprotocol IPv4, route refresh, four-octet AS if as4, and graceful restart.
-func open(asn uint16, id string, as4 bool) []byte {
-	caps := []byte{1, 4, 0, 1, 0, 1, 2, 0, 64, 6, 0, 120, 0, 1, 1, 0x80}
+// keptAll is the graceful restart capability of a peer that keeps its forwarding state for 120 s.
+var keptAll = []byte{64, 6, 0, 120, 0, 1, 1, 0x80}
+
+// open is an OPEN with the capabilities multiprotocol IPv4, route refresh, four-octet AS if as4, and the one of graceful restart.
+func open(asn uint16, id string, as4 bool) []byte { return openWith(asn, id, as4, keptAll) }
+
+// openWith is one with another capability of graceful restart, or none.
+func openWith(asn uint16, id string, as4 bool, restart []byte) []byte {
+	caps := append([]byte{1, 4, 0, 1, 0, 1, 2, 0}, restart...)
 	if as4 {
 		caps = append(caps, 65, 4, 0, 0, byte(asn>>8), byte(asn))
 	}
@@ -81,6 +87,8 @@ type rawPeer struct {
 	to   string
 	as4  bool
 	open []byte // body of the OPEN we received
+	// restart is the graceful restart capability it offers; nil stands for keptAll.
+	restart []byte
 }
 
 // dial connects and brings the session up. It is tried again until it works: a session that was lost is refused for five seconds.
@@ -109,7 +117,11 @@ func (p *rawPeer) try() (err error) {
 			_ = p.conn.Close()
 		}
 	}()
-	if err := p.write(open(64512, p.from, p.as4)); err != nil {
+	restart := p.restart
+	if restart == nil {
+		restart = keptAll
+	}
+	if err := p.write(openWith(64512, p.from, p.as4, restart)); err != nil {
 		return err
 	}
 	if p.open, err = p.expect(msgOpen); err != nil {

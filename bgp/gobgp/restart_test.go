@@ -107,6 +107,77 @@ func TestKill(t *testing.T) {
 	c.end(syscall.SIGKILL)
 }
 
+// TestComesBackCold: what is kept of a peer that dies is used until it is back. Then it depends on what the peer says of itself (RFC 4724 section
+// 4.2): kept on, not used until its End-of-RIB, or, where no End-of-RIB may come, dropped with the session.
+func TestComesBackCold(t *testing.T) {
+	notUnderRace(t)
+	parallel(t)
+	endOfRIB := message(msgUpdate, []byte{0, 0, 0, 0})
+	for i, c := range []struct {
+		name    string
+		restart []byte
+		used    bool // between the session and End-of-RIB
+		ends    bool // the session is ended by us
+	}{
+		{"connection broke", []byte{64, 6, 0, 120, 0, 1, 1, 0}, true, false},
+		{"restarted, kept", []byte{64, 6, 0x80, 120, 0, 1, 1, 0x80}, true, false},
+		{"restarted, lost", []byte{64, 6, 0x80, 120, 0, 1, 1, 0}, false, false},
+		{"restarted, family gone", []byte{64, 2, 0x80, 120}, false, false},
+		{"no capability", []byte{}, true, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			subnet := fmt.Sprintf("127.2.%d", 30+i)
+			n, p := rawLab(t, subnet, true)
+			attrs := join(origin, asPath, nextHop(subnet+".3"), localPref)
+			p.send(update(attrs, "10.1.0.0/26", "10.1.1.0/26"))
+			eventually(t, "its route", func() string { return absent(n, "10.1.1.0/26") })
+			_ = p.conn.Close()
+			eventually(t, "its route is kept", func() string {
+				if ps := n.paths("10.1.0.0/26"); len(ps) != 1 || !ps[0].Stale {
+					return fmt.Sprintf("%+v", ps)
+				}
+				return ""
+			})
+			p.restart = c.restart
+			p.dial()
+			defer func() { _ = p.conn.Close() }()
+			eventually(t, "its session", func() string {
+				if p := n.status(subnet + ".3"); p.State != "Established" {
+					return string(p.State)
+				}
+				return ""
+			})
+			if !c.used {
+				eventually(t, "its route is not used", func() string {
+					if ps := n.paths("10.1.0.0/26"); len(ps) != 0 {
+						return fmt.Sprintf("%+v", ps)
+					}
+					return ""
+				})
+			}
+			p.send(update(attrs, "10.1.0.0/26")) // as before; the other one is gone
+			if c.ends {
+				if code := p.ended(); len(code) != 2 || code[0] != 6 {
+					t.Errorf("NOTIFICATION %v, want Cease", code)
+				}
+			} else {
+				p.send(endOfRIB)
+				eventually(t, "the route that came again", func() string { return absent(n, "10.1.0.0/26") })
+			}
+			eventually(t, "the route that did not is gone", func() string {
+				if ps := n.paths("10.1.1.0/26"); len(ps) != 0 {
+					return fmt.Sprintf("%+v", ps)
+				}
+				return ""
+			})
+			if lost := n.losses("10.1.0.0/26") > 0; lost == c.used && !c.ends {
+				t.Errorf("lost: %v", lost)
+			}
+		})
+	}
+}
+
 // TestNeverBack: the restart time that the dead one had asked for is kept to.
 func TestNeverBack(t *testing.T) {
 	notUnderRace(t)

@@ -82,6 +82,7 @@ func (f *feed) remove(a netip.Addr) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.sessions, a)
+	f.cold.forget(a)
 	f.changed = true
 	f.kick()
 }
@@ -106,6 +107,7 @@ func (f *feed) state(gen int, p *apiutil.Peer, at time.Time) {
 		f.kick()
 	}
 	if s.restarting && p.State.DisconnectReason == api.PeerState_DISCONNECT_REASON_RESTART_TIMER_EXPIRED {
+		f.cold.forget(s.peer.Addr)
 		s.restarting = false // may come in any state but Established, and leads to Idle, from Idle too
 		s.fail("the peer did not come back within its restart time", bgp.CauseUnanswered)
 		f.changed = true
@@ -144,6 +146,9 @@ func (f *feed) cameUp(s *session, p *apiutil.Peer) {
 	if s.noRestart {
 		time.AfterFunc(settleTime, f.kick)
 	}
+	if s.restarting {
+		f.cameBack(s, p)
+	}
 	f.log.Info("BGP session is up", keyPeer, s.peer.Name, keyAddress, s.peer.Addr, keyGraceful, !s.noRestart)
 }
 
@@ -152,6 +157,8 @@ func (f *feed) wentDown(s *session, p *apiutil.Peer) {
 	s.restarting = p.State.DisconnectReason == api.PeerState_DISCONNECT_REASON_GRACEFUL_RESTART
 	if s.restarting {
 		f.stale(s.peer.Addr, true)
+	} else {
+		f.cold.forget(s.peer.Addr)
 	}
 	if !s.said {
 		s.failAs(p)
@@ -223,6 +230,7 @@ func (f *feed) endOfRIB(gen int, peer netip.Addr, fam gobgp.Family) {
 	}
 	s.eor, s.restarting = true, false
 	f.settle(peer)
+	f.cold.forget(peer)
 	f.stale(peer, false) // what did not come again is withdrawn next
 	f.changed = true
 	f.kick()

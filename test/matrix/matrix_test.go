@@ -30,6 +30,7 @@ func rules() []rule {
 		{name: "MD5", run: md5},
 		{name: "TTL security", run: ttlSecurity},
 		{name: "we restart", run: weRestart},
+		{name: "connections break", run: connectionsBreak},
 		{name: "it restarts", run: itRestarts},
 		{name: "it does not return", run: itDoesNotReturn},
 		{name: "flap", run: flap},
@@ -191,6 +192,38 @@ func weRestart(c *cell) {
 	kept("when the node is back")
 	c.exchanged()
 	if n := deleted(); n != 0 {
+		c.t.Errorf("the router's kernel lost the node's blocks %d times", n)
+	}
+}
+
+// connectionsBreak: the sessions lose their connections, but nobody has restarted. Both keep what they have until the sessions are back. The node
+// does so then too. A router finds no forwarding bit in the new OPEN, as GoBGP sets it only after a restart, and may drop the node's routes for the moment
+// until they are announced again, once.
+func connectionsBreak(c *cell) {
+	c.run()
+	atNode := watchDeletions(c.t, c.ns, c.fam[0].nets[0].String(), c.fam[1].nets[0].String())
+	atRouter := func() int { return 0 }
+	if c.kind.Kernel() {
+		atRouter = watchDeletions(c.t, c.routerNS, c.fam[0].block.String(), c.fam[1].block.String())
+	}
+	ups := c.ups()
+	for _, end := range []string{"sport", "dport"} {
+		if out, err := c.ns.Run("ss", "-K", "-t", end, "=", ":179"); err != nil {
+			c.t.Fatal(err, out)
+		}
+	}
+	eventually(c.t, "the sessions come up once more", func(ctx context.Context) error {
+		if n := c.ups(); n < ups+2 {
+			return fmt.Errorf("they have come up %d times", n-ups)
+		}
+		return nil
+	})
+	c.up()
+	c.exchanged()
+	if n := atNode(); (n == 0) != keepsForwarding(c.kind) {
+		c.t.Errorf("the node's kernel lost the router's routes %d times", n)
+	}
+	if n := atRouter(); n > len(c.fam) {
 		c.t.Errorf("the router's kernel lost the node's blocks %d times", n)
 	}
 }

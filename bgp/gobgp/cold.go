@@ -56,6 +56,7 @@ func keptForwarding(caps []gobgp.ParameterCapabilityInterface, fam gobgp.Family)
 // cameBack looks at how a peer came back of which paths are kept.
 func (f *feed) cameBack(s *session, p *apiutil.Peer) {
 	addr := s.peer.Addr
+	delete(f.cold.mute, addr) // from the time before; what was forgotten then is not there again
 	capable, kept := keptForwarding(p.State.RemoteCap, family(addr))
 	switch {
 	case !capable:

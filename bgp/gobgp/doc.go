@@ -34,7 +34,7 @@
 // deferral of iBGP sessions is one second; it is 30 s towards eBGP peers and clients, to whom learned routes are passed on.
 //
 // The Speaker is in sync when every session configured has brought its End-of-RIB (a peer without graceful restart counts ten
-// seconds after its session came up), at the latest when the restart time has run out since the first Apply. A change
+// seconds after its session came up, one that was up and stays away for longer than its own restart time from then on), at the latest when the restart time has run out since the first Apply. A change
 // of our own AS, router id, or listening address needs a new server: it starts as after a restart, and what was learned before
 // stays delivered, marked stale, until the new server is in sync.
 //
@@ -98,7 +98,5 @@
 //   - The well-known communities of RFC 1997 mean nothing to GoBGP: statements of ours do what they ask for.
 //   - Calico's BIRD also sends additional paths; a node of the mesh has none to send.
 //   - A peer that sends a NOTIFICATION after an error of ours loses its routes here unless both know RFC 8538.
-//   - The forwarding bit is sent after restarts only (GoBGP sets it together with the restart bit). After a connection that broke while both ends
-//     lived, BIRD and FRR therefore drop our routes when the session is back, for the moment until they are announced again.
 //   - Dial errors and the NOTIFICATIONs of sessions that never came up are known to GoBGP's log only, and are read from it.
 package gobgp

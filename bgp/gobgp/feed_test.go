@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
 	gobgp "github.com/osrg/gobgp/v4/pkg/packet/bgp"
 
@@ -201,8 +202,8 @@ func TestFeedOldServer(t *testing.T) {
 	f.close()
 }
 
-// TestSettle: a peer without graceful restart counts ten seconds after its session came up, one with it only at its End-of-RIB,
-// and one that never comes when the time is up.
+// TestSettle: a peer without graceful restart counts ten seconds after its session came up, one with it only at its End-of-RIB
+// or when it has not come back from a restart, and one that never comes when the time is up.
 func TestSettle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFeed(slog.New(slog.DiscardHandler))
@@ -231,6 +232,21 @@ func TestSettle(t *testing.T) {
 		}
 		if !f.take().inSync {
 			t.Fatal("not in sync after the settle time")
+		}
+
+		gen = f.begin()
+		f.told = false
+		f.configured(time.Minute)
+		lost := apiutil.Peer{State: apiutil.PeerState{NeighborAddress: graceful, SessionState: gobgp.BGP_FSM_IDLE, DisconnectReason: api.PeerState_DISCONNECT_REASON_GRACEFUL_RESTART}}
+		f.sessions[graceful].eor = false
+		f.state(gen, &lost, time.Now())
+		if f.take().inSync {
+			t.Fatal("in sync although a peer may come back with more")
+		}
+		lost.State.DisconnectReason = api.PeerState_DISCONNECT_REASON_RESTART_TIMER_EXPIRED
+		f.state(gen, &lost, time.Now())
+		if !f.take().inSync {
+			t.Fatal("not in sync although the peer has not come back in its restart time")
 		}
 
 		f.begin()

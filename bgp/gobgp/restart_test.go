@@ -127,7 +127,7 @@ func TestComesBackCold(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			subnet := fmt.Sprintf("127.2.%d", 30+i)
+			subnet := fmt.Sprintf("127.3.%d", 30+i)
 			n, p := rawLab(t, subnet, true)
 			attrs := join(origin, asPath, nextHop(subnet+".3"), localPref)
 			p.send(update(attrs, "10.1.0.0/26", "10.1.1.0/26"))
@@ -195,6 +195,29 @@ func TestNeverBack(t *testing.T) {
 	eventually(t, "status", func() string {
 		if p := nb.status("127.3.1.1"); p.Restarting {
 			return fmt.Sprintf("%+v", p)
+		}
+		return ""
+	})
+}
+
+// TestNeverBackEarly: one that dies before its End-of-RIB and stays away is not waited for longer than it had asked for: being in sync, before which
+// nothing may be deleted, does not hang on it.
+func TestNeverBackEarly(t *testing.T) {
+	notUnderRace(t)
+	parallel(t)
+	n, p := rawLab(t, "127.3.2", true)
+	_ = p.conn.Close()
+	p.restart = []byte{64, 6, 0, 2, 0, 1, 1, 0x80}
+	p.dial()
+	p.send(update(join(origin, asPath, nextHop("127.3.2.3"), localPref), "10.1.0.0/26"))
+	eventually(t, "its route", func() string { return absent(n, "10.1.0.0/26") })
+	if calls, _ := n.inSync(); calls != 0 {
+		t.Fatal("in sync before End-of-RIB")
+	}
+	_ = p.conn.Close()
+	eventually(t, "in sync", func() string {
+		if calls, prefixes := n.inSync(); calls != 1 || prefixes != 1 {
+			return fmt.Sprint(calls, " calls, ", prefixes, " prefixes, want the good peer's only")
 		}
 		return ""
 	})

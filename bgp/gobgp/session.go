@@ -48,6 +48,7 @@ type session struct {
 	ended      string // why we have ended this connection, "" if we have not
 	eor        bool
 	restarting bool
+	gone       bool        // its restart time has run out since it was last up
 	tooMuch    bool        // has sent more than it may, and is left alone
 	noRestart  bool        // the peer did not offer graceful restart
 	up         atomic.Bool // state is Established; read by the log adapter on GoBGP's hot path
@@ -108,7 +109,7 @@ func (f *feed) state(gen int, p *apiutil.Peer, at time.Time) {
 	}
 	if s.restarting && p.State.DisconnectReason == api.PeerState_DISCONNECT_REASON_RESTART_TIMER_EXPIRED {
 		f.cold.forget(s.peer.Addr)
-		s.restarting = false // may come in any state but Established, and leads to Idle, from Idle too
+		s.restarting, s.gone = false, true // may come in any state but Established, and leads to Idle, from Idle too
 		s.fail("the peer did not come back within its restart time", bgp.CauseUnanswered)
 		f.changed = true
 		f.kick()
@@ -132,7 +133,7 @@ func (f *feed) state(gen int, p *apiutil.Peer, at time.Time) {
 }
 
 func (f *feed) cameUp(s *session, p *apiutil.Peer) {
-	s.eor, s.said, s.ended, s.tooMuch = false, false, "", false
+	s.eor, s.said, s.ended, s.tooMuch, s.gone = false, false, "", false, false
 	s.ups++
 	if f.up == nil {
 		f.up = make(map[netip.Addr]struct{})
@@ -246,9 +247,10 @@ func (f *feed) allHeard(now time.Time) bool {
 	return true
 }
 
-// heard reports whether a session has brought what it had; of one that has brought too much nothing is wanted.
+// heard reports whether a session has brought what it had; of one that has brought too much nothing is wanted, and one that stayed away for longer
+// than it had asked for has had its time.
 func (s *session) heard(now time.Time) bool {
-	return s.eor || s.tooMuch || s.state == stateEstablished && s.noRestart && now.Sub(s.since) >= settleTime
+	return s.eor || s.tooMuch || s.gone || s.state == stateEstablished && s.noRestart && now.Sub(s.since) >= settleTime
 }
 
 // hiddenPassword stands for a password wherever sessions are shown.

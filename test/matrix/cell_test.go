@@ -198,6 +198,7 @@ func (c *cell) run() {
 	c.start()
 	c.up()
 	c.exchanged()
+	eventually(c.t, "the node is in sync", c.inSync)
 }
 
 // sessions reports the first session that is not as f wants it at the node.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -236,6 +237,9 @@ func (m *mixed) memberUp(ctx context.Context, x *member) error {
 	if err == nil && len(list) != 2*(len(m.members)-1) {
 		err = fmt.Errorf("%d sessions", len(list))
 	}
+	if err == nil {
+		err = x.caracald.inSync(ctx)
+	}
 	for _, p := range list {
 		if p.GetState() != caracalv1.SessionState_SESSION_STATE_ESTABLISHED {
 			return fmt.Errorf("session %s is %v %s", p.GetName(), p.GetState(), p.GetLastError())
@@ -273,7 +277,7 @@ func (m *mixed) way(x, y *member, f int, list string) error {
 	n := 0
 	for line := range strings.Lines(list) {
 		words := strings.Fields(line)
-		if len(words) > 2 && words[1] == "via" && words[2] == y.addrs[f].String() && strings.Contains(line, " metric 1024 ") {
+		if via := slices.Index(words, "via"); via >= 0 && words[via+1] == y.addrs[f].String() && strings.Contains(line, " metric 1024 ") {
 			n++
 			continue
 		}

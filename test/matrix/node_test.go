@@ -171,6 +171,25 @@ func (n *node) paths(ctx context.Context, prefix string) (out []*caracalv1.Path,
 	return out, err
 }
 
+// inSync reports which source the daemon has not heard all of. Until it has it deletes nothing, so a rule that asks for deletions begins then.
+func (n *node) inSync(ctx context.Context) error {
+	return n.ask(ctx, func(ctx context.Context, c caracalv1.InspectionClient) error {
+		st, err := c.GetStatus(ctx, &caracalv1.GetStatusRequest{})
+		if err != nil {
+			return err
+		}
+		for _, s := range st.GetSources() {
+			if !s.GetInSync() {
+				return fmt.Errorf("%s is not in sync: %s", s.GetName(), s.GetDetail())
+			}
+		}
+		if len(st.GetSources()) == 0 {
+			return errors.New("no source is named yet")
+		}
+		return nil
+	})
+}
+
 func drain[M any](recv func() (M, error), take func(M)) error {
 	for {
 		m, err := recv()

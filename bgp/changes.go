@@ -133,7 +133,7 @@ func (r *Routes) waysChanged(st *cluster.State, h *routes.Host) bool {
 		pools[p.Name] = p
 	}
 	for k, was := range r.ways {
-		if now := r.findWay(st, self, h, pools[k.pool], k.gateway); now != *was {
+		if now := r.findWay(st, self, h, pools[k.pool], k); !now.equal(was) {
 			return true
 		}
 	}

@@ -22,8 +22,11 @@ const (
 	refusedOurs      = "next hop %s is an address of this node: refused"
 	refusedFamily    = "next hop %s is of another address family than %s: refused"
 	refusedNoTunnel  = "IPPool %s uses IPIP, which this node cannot do"
-	refusedNoRoute   = "next hop %s: no route of the host leads there"
+	refusedNoRoute   = "next hop %s: %s"
+	butNotBGP        = "; routes learned by BGP are not asked, they could lead in a circle"
 	refusedIgnored   = "next hop %s: the host's route there uses interface %s, which BGPConfiguration ignoredInterfaces leaves out"
+	refusedOtherVia  = "next hop %s: the host's route there has the gateway %s of the other address family, which routes of ours cannot have: refused"
+	refusedFarLink   = "next hop %s is a link-local address, and BGP peer %s, whose link it would be on, is not on a link of this node: refused"
 	refusedNoNextHop = "the path has no next hop: refused"
 )
 
@@ -31,15 +34,20 @@ const (
 type wayKey struct {
 	pool    string
 	gateway netip.Addr
+	peer    netip.Addr // who names the next hop, where that is a link-local address
 }
 
-// way is where a next hop leads. refused, when not empty, says why nowhere.
+// way is where a next hop leads, by several hops where the host's own route there has equal paths. refused, when not empty, says why nowhere.
 type way struct {
-	hop     routes.NextHop
+	hops    []routes.NextHop
 	mtu     uint32
 	rule    string
 	node    string // cluster node behind the gateway
 	refused string
+}
+
+func (w *way) equal(v *way) bool {
+	return w.mtu == v.mtu && w.rule == v.rule && w.node == v.node && w.refused == v.refused && slices.Equal(w.hops, v.hops)
 }
 
 // forwardKey tells apart what routes share: pool, family (a next hop of the other one is refused) and paths.
@@ -183,8 +191,9 @@ func (r *Routes) sharedForward(p netip.Prefix, pool *cluster.Pool, paths []Path)
 func (r *Routes) newForward(p netip.Prefix, pool *cluster.Pool, paths []Path) *forward {
 	f := &forward{typ: routes.Unicast}
 	var rules, peers, nodes, refused []string
+	var ways [][]routes.NextHop
 	for i := range paths {
-		w := r.way(p, pool, paths[i].NextHop)
+		w := r.way(p, pool, &paths[i])
 		peers = once(peers, paths[i].Peer)
 		nodes = once(nodes, w.node)
 		if w.refused != "" {
@@ -192,25 +201,41 @@ func (r *Routes) newForward(p netip.Prefix, pool *cluster.Pool, paths []Path) *f
 			continue
 		}
 		rules = once(rules, w.rule)
-		if !slices.Contains(f.hops, w.hop) {
-			f.hops = append(f.hops, w.hop)
-		}
+		ways = append(ways, w.hops)
 		if w.mtu != 0 && (f.mtu == 0 || w.mtu < f.mtu) {
 			f.mtu = w.mtu
 		}
 	}
-	if len(f.hops) == 0 {
+	if f.hops = united(ways); len(f.hops) == 0 {
 		f.mtu, f.refused = 0, strings.Join(refused, "; ")
 		rules = []string{"BGP path without a usable next hop"}
 	}
-	slices.SortFunc(f.hops, func(a, b routes.NextHop) int {
-		return cmp.Or(a.Gateway.Compare(b.Gateway), strings.Compare(a.Device, b.Device))
-	})
 	f.reason = &routes.Reason{
 		Rule: strings.Join(rules, "; "), Source: "BGP path from " + strings.Join(peers, ", "),
 		Pool: nameOf(pool), Node: strings.Join(nodes, ", "),
 	}
 	return f
+}
+
+// united returns the hops of all ways, sorted, each once. Weights that the host's own route gives its paths are kept where all ways are the
+// same; of different ways none has more weight than the others.
+func united(ways [][]routes.NextHop) []routes.NextHop {
+	var hops []routes.NextHop
+	same := !slices.ContainsFunc(ways, func(w []routes.NextHop) bool { return !slices.Equal(w, ways[0]) })
+	for _, w := range ways {
+		for _, hop := range w {
+			if !same {
+				hop.Weight = 0
+			}
+			if !slices.Contains(hops, hop) {
+				hops = append(hops, hop)
+			}
+		}
+	}
+	slices.SortFunc(hops, func(a, b routes.NextHop) int {
+		return cmp.Or(a.Gateway.Compare(b.Gateway), strings.Compare(a.Device, b.Device))
+	})
+	return hops
 }
 
 // once appends what is not empty and not there yet.
@@ -221,8 +246,9 @@ func once(list []string, s string) []string {
 	return append(list, s)
 }
 
-// way returns where a next hop leads for prefixes of a pool. Prefixes and next hops of two families have no way.
-func (r *Routes) way(p netip.Prefix, pool *cluster.Pool, gw netip.Addr) way {
+// way returns where the next hop of a path leads for prefixes of a pool. Prefixes and next hops of two families have no way.
+func (r *Routes) way(p netip.Prefix, pool *cluster.Pool, path *Path) way {
+	gw := path.NextHop
 	switch {
 	case !gw.IsValid() || gw.IsUnspecified():
 		return way{refused: refusedNoNextHop}
@@ -230,17 +256,23 @@ func (r *Routes) way(p netip.Prefix, pool *cluster.Pool, gw netip.Addr) way {
 		return way{refused: fmt.Sprintf(refusedFamily, gw, p)}
 	}
 	k := wayKey{pool: nameOf(pool), gateway: gw}
+	if onLinkOnly(gw) {
+		k.peer = path.PeerAddr
+	}
 	w := r.ways[k]
 	if w == nil {
-		found := r.findWay(r.st, r.st.Node(r.node), r.host, pool, gw)
+		found := r.findWay(r.st, r.st.Node(r.node), r.host, pool, k)
 		w = &found
 		r.ways[k] = w
 	}
 	return *w
 }
 
-func (r *Routes) findWay(st *cluster.State, self *cluster.Node, h *routes.Host, pool *cluster.Pool, gw netip.Addr) way {
-	w := way{}
+// onLinkOnly reports whether an address has a meaning on one link only (RFC 4291 section 2.5.6).
+func onLinkOnly(a netip.Addr) bool { return a.Is6() && a.IsLinkLocalUnicast() }
+
+func (r *Routes) findWay(st *cluster.State, self *cluster.Node, h *routes.Host, pool *cluster.Pool, k wayKey) way {
+	w, gw := way{}, k.gateway
 	if n := st.NodeByAddr(gw); n != nil {
 		w.node = n.Name
 	}
@@ -263,19 +295,48 @@ func (r *Routes) findWay(st *cluster.State, self *cluster.Node, h *routes.Host, 
 	} else {
 		w.rule = RuleOutside
 	}
-	via := gw
-	if rc, ok := r.reach[netip.PrefixFrom(gw, gw.BitLen())]; ok {
+	if w.hops, w.refused = r.overHost(h, k); w.refused != "" {
+		return w
+	}
+	ignored := func(hop routes.NextHop) bool {
+		return slices.ContainsFunc(st.BGP().IgnoredInterfaces, func(p string) bool { return Matches(p, hop.Device) })
+	}
+	device := w.hops[0].Device
+	if w.hops = slices.DeleteFunc(w.hops, ignored); len(w.hops) == 0 {
+		w.refused = fmt.Sprintf(refusedIgnored, gw, device)
+	}
+	return w
+}
+
+// overHost finds the hops to a next hop by the host's own routes, or says why there are none. A link-local address is on the link
+// of the peer that names it (RFC 2545 section 3).
+func (r *Routes) overHost(h *routes.Host, k wayKey) ([]routes.NextHop, string) {
+	if onLinkOnly(k.gateway) {
+		for _, hop := range h.Resolve(k.peer) {
+			if hop.Gateway == k.peer {
+				return []routes.NextHop{{Gateway: k.gateway, Device: hop.Device}}, ""
+			}
+		}
+		return nil, fmt.Sprintf(refusedFarLink, k.gateway, k.peer)
+	}
+	via := k.gateway
+	if rc, ok := r.reach[netip.PrefixFrom(via, via.BitLen())]; ok {
 		via = rc.Gateway // our own route to the peer is none of the host's
 	}
-	hop, ok := h.Resolve(via)
-	switch {
-	case !ok:
-		w.refused = fmt.Sprintf(refusedNoRoute, gw)
-	case slices.ContainsFunc(st.BGP().IgnoredInterfaces, func(p string) bool { return Matches(p, hop.Device) }):
-		w.refused = fmt.Sprintf(refusedIgnored, gw, hop.Device)
+	hops := h.Resolve(via)
+	if len(hops) == 0 {
+		why := h.Unresolved(via)
+		if why == routes.NoRoute {
+			why += butNotBGP
+		}
+		return nil, fmt.Sprintf(refusedNoRoute, k.gateway, why)
 	}
-	w.hop = hop
-	return w
+	over := hops[0].Gateway
+	hops = slices.DeleteFunc(hops, func(hop routes.NextHop) bool { return hop.Gateway.Is4() != via.Is4() })
+	if len(hops) == 0 {
+		return nil, fmt.Sprintf(refusedOtherVia, k.gateway, over)
+	}
+	return hops, ""
 }
 
 // serviceRange reports whether a prefix lies in a range of services that is announced.
@@ -292,12 +353,9 @@ func (r *Routes) serviceRange(p netip.Prefix) bool {
 // toPeer returns the route to a peer that is reached through a gateway (BGPPeer reachableBy).
 func (r *Routes) toPeer(rc Reach) *forward {
 	out := &forward{typ: routes.Unicast, reason: &routes.Reason{Rule: RuleReach, Source: rc.Source}}
-	hop, ok := r.host.Resolve(rc.Gateway)
-	if !ok {
-		out.refused = fmt.Sprintf("gateway %s of reachableBy: no route of the host leads there", rc.Gateway)
-		return out
+	if out.hops = r.host.Resolve(rc.Gateway); len(out.hops) == 0 {
+		out.refused = fmt.Sprintf("gateway %s of reachableBy: %s", rc.Gateway, r.host.Unresolved(rc.Gateway))
 	}
-	out.hops = []routes.NextHop{hop}
 	return out
 }
 
@@ -306,10 +364,12 @@ func (r *Routes) tunnelled(w way, st *cluster.State, self *cluster.Node, h *rout
 		w.refused = fmt.Sprintf(refusedNoTunnel, pool.Name)
 		return w
 	}
-	var err error
-	if w.hop, w.mtu, w.rule, err = r.tunnel(st, self, h, pool, gw); err != nil {
+	hop, mtu, rule, err := r.tunnel(st, self, h, pool, gw)
+	if w.mtu, w.rule = mtu, rule; err != nil {
 		w.refused = err.Error()
+		return w
 	}
+	w.hops = []routes.NextHop{hop}
 	return w
 }
 

@@ -23,11 +23,11 @@ func tunnel(st *cluster.State, self *cluster.Node, h *routes.Host, pool *cluster
 	case gw.Is6():
 		return routes.NextHop{}, 0, "", errors.New("IPIP carries IPv4 only")
 	case mode == cluster.CrossSubnet && self != nil && self.SameSubnet(gw):
-		hop, ok := h.Resolve(gw)
-		if !ok {
+		hops := h.Resolve(gw)
+		if len(hops) == 0 {
 			return routes.NextHop{}, 0, "same", errors.New("no route to " + gw.String())
 		}
-		return hop, 0, "same", nil
+		return hops[0], 0, "same", nil
 	}
 	return routes.NextHop{Gateway: gw, Device: "tunl0", Onlink: true}, uint32(1480 + st.Felix().IPIPMTU), "tunnel", nil
 }
@@ -37,6 +37,13 @@ const ordinary = bgp.MaxPref - 1024
 
 func path(prefix, peer, nextHop string, pref uint32) bgp.Path {
 	return bgp.Path{Prefix: netip.MustParsePrefix(prefix), Peer: peer, NextHop: netip.MustParseAddr(nextHop), LocalPref: pref}
+}
+
+// from is a path whose peer's address counts.
+func from(prefix, peer, nextHop string) bgp.Path {
+	p := path(prefix, peer, nextHop, ordinary)
+	p.PeerAddr = netip.MustParseAddr(peer)
+	return p
 }
 
 func learned(paths ...bgp.Path) bgp.Learned {
@@ -54,6 +61,9 @@ func show(r routes.Route) string {
 		fmt.Fprintf(&b, " via %s dev %s", h.Gateway, h.Device)
 		if h.Onlink {
 			b.WriteString(" onlink")
+		}
+		if h.Weight != 0 {
+			fmt.Fprintf(&b, " weight %d", h.Weight)
 		}
 	}
 	fmt.Fprintf(&b, " metric %d", r.Key().Metric)
@@ -74,11 +84,19 @@ func testHost(workloads ...string) *routes.Host {
 	}
 	eth, eth6 := netip.MustParsePrefix("192.0.2.9/24"), netip.MustParsePrefix("2001:db8::9/64")
 	return routes.NewHost(
-		[]routes.Interface{{Name: "eth0", Index: 2, MTU: 1500, Up: true, Addrs: []netip.Prefix{eth, eth6}}}, ws,
+		[]routes.Interface{{Name: "eth0", Index: 2, MTU: 1500, Up: true, Addrs: []netip.Prefix{eth, eth6}}, {Name: "eth9", Index: 9}}, ws,
 		[]routes.HostRoute{
 			{Dst: eth.Masked(), Hops: []routes.NextHop{{Device: "eth0"}}},
 			{Dst: eth6.Masked(), Hops: []routes.NextHop{{Device: "eth0"}}},
 			{Dst: netip.MustParsePrefix("198.51.100.0/24"), Hops: []routes.NextHop{{Gateway: netip.MustParseAddr("192.0.2.1"), Device: "eth0"}}},
+			{Dst: netip.MustParsePrefix("198.51.100.128/25"), Hops: []routes.NextHop{
+				{Gateway: netip.MustParseAddr("192.0.2.1"), Device: "eth0", Weight: 3}, {Gateway: netip.MustParseAddr("192.0.2.2"), Device: "eth0", Weight: 1}}},
+			{Dst: netip.MustParsePrefix("198.18.1.0/24"), Type: routes.Blackhole},
+			{Dst: netip.MustParsePrefix("198.18.2.0/24"), Hops: []routes.NextHop{{Gateway: netip.MustParseAddr("fe80::1"), Device: "eth0"}}},
+			{Dst: netip.MustParsePrefix("198.18.3.0/24"), Hops: []routes.NextHop{{Gateway: netip.MustParseAddr("192.0.2.1"), Device: "eth9"}}},
+			{Dst: netip.MustParsePrefix("2001:dba::/32"), Hops: []routes.NextHop{{Gateway: netip.MustParseAddr("2001:db8::1"), Device: "eth0"}}},
+			{Dst: netip.MustParsePrefix("fe80::/64"), Hops: []routes.NextHop{{Device: "eth9"}}},
+			{Dst: netip.MustParsePrefix("fe80::/64"), Hops: []routes.NextHop{{Device: "eth0"}}},
 		})
 }
 
@@ -182,9 +200,42 @@ func TestRoutes(t *testing.T) {
 		want: []string{
 			"10.1.1.0/26 metric 1024 UNROUTABLE next hop 10.3.0.5 lies inside IPPool plain: refused, the overlay cannot be reached through itself | BGP path without a usable next hop | BGP path from P | always | ",
 			"10.3.1.0/26 metric 1024 UNROUTABLE next hop 192.0.2.9 is an address of this node: refused | BGP path without a usable next hop | BGP path from P | plain | a",
-			"10.3.2.0/26 metric 1024 UNROUTABLE next hop 203.0.113.1: no route of the host leads there | BGP path without a usable next hop | BGP path from P | plain | ",
+			"10.3.2.0/26 metric 1024 UNROUTABLE next hop 203.0.113.1: no route of the host leads there; routes learned by BGP are not asked, they could lead in a circle | BGP path without a usable next hop | BGP path from P | plain | ",
 			"10.3.3.0/26 metric 1024 UNROUTABLE next hop 2001:db8::b is of another address family than 10.3.3.0/26: refused | BGP path without a usable next hop | BGP path from P | plain | ",
 			"10.3.4.0/26 metric 1024 UNROUTABLE the path has no next hop: refused | BGP path without a usable next hop | BGP path from P | plain | ",
+		},
+	}, {
+		name: "next hops to which a route of the host leads that is of no use",
+		learned: []bgp.Learned{learned(path("10.3.1.0/26", "P", "198.18.1.1", ordinary)), learned(path("10.3.2.0/26", "P", "198.18.2.1", ordinary)),
+			learned(path("10.3.3.0/26", "P", "198.18.3.1", ordinary))},
+		want: []string{
+			"10.3.1.0/26 metric 1024 UNROUTABLE next hop 198.18.1.1: the host's route there, 198.18.1.0/24, is of type blackhole | BGP path without a usable next hop | BGP path from P | plain | ",
+			"10.3.2.0/26 metric 1024 UNROUTABLE next hop 198.18.2.1: the host's route there has the gateway fe80::1 of the other address family, which routes of ours cannot have: refused" +
+				" | BGP path without a usable next hop | BGP path from P | plain | ",
+			"10.3.3.0/26 metric 1024 UNROUTABLE next hop 198.18.3.1: the host's route there, 198.18.3.0/24, uses interface eth9, which is down | BGP path without a usable next hop | BGP path from P | plain | ",
+		},
+	}, {
+		name: "a next hop that the host reaches by equal paths takes all of them, with their weights where there is no other next hop",
+		learned: []bgp.Learned{learned(path("10.3.1.0/26", "P", "198.51.100.200", ordinary)), learned(path("10.3.2.0/26", "P", "198.51.100.200", ordinary), path("10.3.2.0/26", "Q", "198.51.100.201", ordinary)),
+			learned(path("10.3.3.0/26", "P", "198.51.100.200", ordinary), path("10.3.3.0/26", "Q", "192.0.2.10", ordinary))},
+		want: []string{
+			"10.3.1.0/26 via 192.0.2.1 dev eth0 weight 3 via 192.0.2.2 dev eth0 weight 1 metric 1024 | " + bgp.RuleNoEncap + " | BGP path from P | plain | ",
+			"10.3.2.0/26 via 192.0.2.1 dev eth0 weight 3 via 192.0.2.2 dev eth0 weight 1 metric 1024 | " + bgp.RuleNoEncap + " | BGP path from P, Q | plain | ",
+			"10.3.3.0/26 via 192.0.2.1 dev eth0 via 192.0.2.2 dev eth0 via 192.0.2.10 dev eth0 metric 1024 | " + bgp.RuleNoEncap + " | BGP path from P, Q | plain | b",
+		},
+	}, {
+		name:    "multipath with different tunnels: one path through tunl0, one direct",
+		learned: []bgp.Learned{learned(path("10.2.1.0/26", "Mesh_c", "198.51.100.7", ordinary), path("10.2.1.0/26", "Mesh_b", "192.0.2.10", ordinary))},
+		want: []string{"10.2.1.0/26 via 192.0.2.10 dev eth0 via 198.51.100.7 dev tunl0 onlink metric 1024 mtu 1480" +
+			" | tunnel; same | BGP path from Mesh_c, Mesh_b | cross | c, b"},
+	}, {
+		name:    "a link-local next hop is on the link of the peer that names it",
+		learned: []bgp.Learned{learned(from("fd00::/122", "2001:db8::b", "fe80::1")), learned(from("fd00::40/122", "2001:dba::b", "fe80::1")), learned(from("fd00::80/122", "2001:db8::b", "fe80::1"), from("fd00::80/122", "2001:db8::c", "fe80::2"))},
+		want: []string{
+			"fd00::/122 via fe80::1 dev eth0 metric 1024 | " + bgp.RuleNoEncap + " | BGP path from 2001:db8::b | six | ",
+			"fd00::40/122 metric 1024 UNROUTABLE next hop fe80::1 is a link-local address, and BGP peer 2001:dba::b, whose link it would be on, is not on a link of this node: refused" +
+				" | BGP path without a usable next hop | BGP path from 2001:dba::b | six | ",
+			"fd00::80/122 via fe80::1 dev eth0 via fe80::2 dev eth0 metric 1024 | " + bgp.RuleNoEncap + " | BGP path from 2001:db8::b, 2001:db8::c | six | ",
 		},
 	}, {
 		name:    "one bad next hop of two costs only itself",
@@ -234,6 +285,58 @@ func TestRoutes(t *testing.T) {
 				t.Error(d)
 			}
 		})
+	}
+}
+
+// hostWith is a host with a link and these routes.
+func hostWith(list ...routes.HostRoute) *routes.Host {
+	eth := netip.MustParsePrefix("192.0.2.9/24")
+	return routes.NewHost([]routes.Interface{{Name: "eth0", Index: 2, Up: true, Addrs: []netip.Prefix{eth}}, {Name: "eth9", Index: 9}}, nil,
+		append(list, routes.HostRoute{Dst: eth.Masked(), Hops: []routes.NextHop{{Device: "eth0"}}}))
+}
+
+// TestRoutesFollowTheHost: what the host does with its own route to a next hop is one step that names the route as it is to be and
+// withdraws nothing, so that the programmer replaces it in place: no gap. What changes nothing for us is no step at all: no flap.
+func TestRoutesFollowTheHost(t *testing.T) {
+	to := netip.MustParsePrefix("198.51.100.0/24")
+	via := func(metric uint32, gateways ...string) routes.HostRoute {
+		r := routes.HostRoute{Dst: to, Metric: metric}
+		for _, g := range gateways {
+			gw, dev, _ := strings.Cut(g, " ")
+			r.Hops = append(r.Hops, routes.NextHop{Gateway: netip.MustParseAddr(gw), Device: dev})
+		}
+		return r
+	}
+	byDefault := routes.HostRoute{Hops: []routes.NextHop{{Gateway: netip.MustParseAddr("192.0.2.254"), Device: "eth0"}}, Dst: netip.MustParsePrefix("0.0.0.0/0"), Metric: 100}
+	r := bgp.NewRoutes("a", tunnel)
+	st := cluster.Build(testObjects())
+	r.Learned([]bgp.Learned{learned(path("10.3.1.0/26", "P", "198.51.100.7", ordinary))})
+	for i, step := range []struct {
+		host *routes.Host
+		want string // "" for no step
+	}{
+		{hostWith(), "10.3.1.0/26 metric 1024 UNROUTABLE next hop 198.51.100.7: no route of the host leads there; routes learned by BGP are not asked, they could lead in a circle"},
+		{hostWith(via(0, "192.0.2.1 eth0")), "10.3.1.0/26 via 192.0.2.1 dev eth0 metric 1024"},
+		{hostWith(via(0, "192.0.2.1 eth0"), byDefault), ""},
+		{hostWith(via(0, "192.0.2.1 eth0"), via(50, "192.0.2.2 eth0"), byDefault), ""},
+		{hostWith(via(50, "192.0.2.2 eth0"), byDefault), "10.3.1.0/26 via 192.0.2.2 dev eth0 metric 1024"},
+		{hostWith(via(50, "192.0.2.2 eth0", "192.0.2.3 eth0"), byDefault), "10.3.1.0/26 via 192.0.2.2 dev eth0 via 192.0.2.3 dev eth0 metric 1024"},
+		{hostWith(via(50, "192.0.2.2 eth0", "203.0.113.3 eth9"), byDefault), "10.3.1.0/26 via 192.0.2.2 dev eth0 metric 1024"},
+		{hostWith(via(50, "192.0.2.2 eth1"), byDefault), "10.3.1.0/26 via 192.0.2.2 dev eth1 metric 1024"},
+		{hostWith(byDefault), "10.3.1.0/26 via 192.0.2.254 dev eth0 metric 1024"},
+		{hostWith(byDefault, routes.HostRoute{Dst: to, Type: routes.Blackhole}), "10.3.1.0/26 metric 1024 UNROUTABLE next hop 198.51.100.7: the host's route there, 198.51.100.0/24, is of type blackhole"},
+		{hostWith(via(0, "192.0.2.1 eth9")), "10.3.1.0/26 metric 1024 UNROUTABLE next hop 198.51.100.7: the host's route there, 198.51.100.0/24, uses interface eth9, which is down"},
+		{hostWith(byDefault), "10.3.1.0/26 via 192.0.2.254 dev eth0 metric 1024"},
+	} {
+		ch := r.Plan(st, step.host)
+		var got []string
+		for _, route := range ch.Routes {
+			line, _, _ := strings.Cut(show(route), " |")
+			got = append(got, line)
+		}
+		if strings.Join(got, "; ") != step.want || len(ch.Withdraw) != 0 {
+			t.Errorf("step %d: got %q and withdrawn %v, want %q", i, got, ch.Withdraw, step.want)
+		}
 	}
 }
 
@@ -310,7 +413,7 @@ func (w *world) prefix() netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(1 + w.IntN(6)), 0, byte(64 * w.IntN(3))}), bits)
 }
 
-var nextHops = []string{"192.0.2.10", "192.0.2.12", "198.51.100.7", "203.0.113.1", "10.3.0.5", "192.0.2.9"}
+var nextHops = []string{"198.51.100.200", "198.18.1.1", "192.0.2.10", "192.0.2.12", "198.51.100.7", "203.0.113.1", "10.3.0.5", "192.0.2.9"}
 
 // change does one random thing and returns what was learned by it.
 func (w *world) change() (ls []bgp.Learned) {
@@ -364,11 +467,15 @@ func (w *world) change() (ls []bgp.Learned) {
 			w.b.SetPool(&q)
 		}
 	case 7:
-		w.host = testHost()
-		if w.IntN(3) == 0 {
+		switch w.IntN(4) {
+		case 0:
 			w.host = routes.NewHost(nil, nil, nil)
-		} else if w.IntN(2) == 0 {
+		case 1:
 			w.host = testHost(netip.PrefixFrom(p.Addr(), 32).String())
+		case 2:
+			w.host = hostWith(routes.HostRoute{Dst: netip.MustParsePrefix("198.51.100.0/24"), Hops: []routes.NextHop{{Gateway: netip.MustParseAddr("192.0.2.2"), Device: "eth0"}}})
+		default:
+			w.host = testHost()
 		}
 	default:
 		if name != "a" && w.IntN(3) == 0 {

@@ -51,8 +51,11 @@ func tunnelRule(mode cluster.Mode, self *cluster.Node) string {
 // that holds the node's address.
 func direct(self *cluster.Node, h *routes.Host, gw netip.Addr) (routes.NextHop, error) {
 	if h != nil {
-		if hop, ok := h.Resolve(gw); ok && hop.Gateway == gw {
-			return hop, nil
+		for _, hop := range h.Resolve(gw) {
+			if hop.Gateway == gw {
+				hop.Weight = 0
+				return hop, nil
+			}
 		}
 	}
 	if parent := parentOf(self, h); parent != nil {

@@ -1,6 +1,7 @@
 package routes
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -104,46 +105,110 @@ func (h *Host) ByName(name string) *Interface {
 	return nil
 }
 
-// Resolve returns the next hop on a connected link that leads to an address by the host's own routes (never by ours):
-// the address itself where it is on a link, else the gateway. The longest prefix decides, then the lowest metric, as in
-// the kernel. False when nothing but a route of ours leads there, when the answer is blackhole, unreachable, prohibit or
-// throw, when it leaves through one of our tunnels, and for the host's own addresses.
-func (h *Host) Resolve(a netip.Addr) (NextHop, bool) {
-	if !a.IsValid() || h.table == nil {
-		return NextHop{}, false
-	}
-	if _, own := h.byAddr[a]; own {
-		return NextHop{}, false
-	}
-	for _, routes := range h.table.Supernets(netip.PrefixFrom(a, a.BitLen())) {
-		for i := range routes {
-			if t := routes[i].Type; t != 0 && t != kernel.Unicast {
-				return NextHop{}, false
-			}
-			if hop, ok := h.usable(routes[i].Hops); ok {
-				if isTunnel(hop.Device) {
-					return NextHop{}, false
-				}
-				if !hop.Gateway.IsValid() {
-					hop.Gateway = a
-				}
-				hop.Weight = 0
-				return hop, true
-			}
-		}
-	}
-	return NextHop{}, false
+// Resolve returns the next hops on connected links that lead to an address by the host's own routes (never by ours): the address itself
+// where it is on a link, else the gateway; several where the host's route has equal paths, with their weights. The longest prefix decides,
+// then the lowest metric, as in the kernel. None when nothing but a route of ours leads there, when the answer is blackhole, unreachable,
+// prohibit or throw, when it leaves through one of our tunnels, and for the host's own addresses: why is what Unresolved says. The list is
+// the caller's.
+func (h *Host) Resolve(a netip.Addr) []NextHop {
+	hops, _ := h.resolve(a)
+	return hops
 }
 
-// usable returns the first of equal paths whose interface is not down: the kernel passes over dead next hops.
-func (h *Host) usable(hops []NextHop) (NextHop, bool) {
-	for _, hop := range hops {
-		if i, ok := h.byName[hop.Device]; ok && !h.Interfaces[i].Up {
+// Why Resolve finds nothing, as Unresolved says it.
+const (
+	NoRoute    = "no route of the host leads there"
+	ownAddr    = "it is an address of this host"
+	allDown    = "the host's route there, %v, uses interface %s, which is down"
+	isDropped  = "the host's route there, %v, is of type %s"
+	intoTunnel = "the host's route there, %v, leads into the tunnel %s"
+)
+
+// Unresolved says why Resolve finds nothing; "" if it finds something.
+func (h *Host) Unresolved(a netip.Addr) string {
+	_, why := h.resolve(a)
+	return why
+}
+
+func (h *Host) resolve(a netip.Addr) (hops []NextHop, why string) {
+	if !a.IsValid() || h.table == nil {
+		return nil, NoRoute
+	}
+	if _, own := h.byAddr[a]; own {
+		return nil, ownAddr
+	}
+	why = NoRoute
+	for _, routes := range h.table.Supernets(netip.PrefixFrom(a, a.BitLen())) {
+		for i := range routes {
+			switch w, at := h.way(&routes[i]); w {
+			case leads:
+				return h.through(&routes[i], a), ""
+			case dropped:
+				return nil, fmt.Sprintf(isDropped, routes[i].Dst, routes[i].Type)
+			case intoOurs:
+				return nil, fmt.Sprintf(intoTunnel, routes[i].Dst, at)
+			case down:
+				if why == NoRoute {
+					why = fmt.Sprintf(allDown, routes[i].Dst, at)
+				}
+			}
+		}
+	}
+	return nil, why
+}
+
+// wayOf is what a route of the host's does for those who follow it.
+type wayOf uint8
+
+const (
+	leads    wayOf = iota // to a link
+	dropped               // packets are dropped, or looked up elsewhere
+	intoOurs              // into one of our tunnels
+	down                  // nowhere: the kernel goes on to the next route
+)
+
+// way says what a route does, and by which interface.
+func (h *Host) way(r *HostRoute) (w wayOf, device string) {
+	if r.Type != 0 && r.Type != kernel.Unicast {
+		return dropped, ""
+	}
+	for i := range r.Hops {
+		switch {
+		case !h.alive(&r.Hops[i]):
+		case isTunnel(r.Hops[i].Device):
+			return intoOurs, r.Hops[i].Device
+		default:
+			return leads, r.Hops[i].Device
+		}
+	}
+	if len(r.Hops) > 0 {
+		device = r.Hops[0].Device
+	}
+	return down, device
+}
+
+// through returns the living next hops of a route for an address.
+func (h *Host) through(r *HostRoute, a netip.Addr) []NextHop {
+	out := make([]NextHop, 0, len(r.Hops))
+	for _, hop := range r.Hops {
+		if !h.alive(&hop) || isTunnel(hop.Device) {
 			continue
 		}
-		return hop, true
+		if !hop.Gateway.IsValid() {
+			hop.Gateway = a
+		}
+		out = append(out, hop)
 	}
-	return NextHop{}, false
+	if len(out) == 1 {
+		out[0].Weight = 0 // alone it means nothing
+	}
+	return out
+}
+
+// alive reports whether the interface of a next hop is not down: the kernel passes over dead ones.
+func (h *Host) alive(hop *NextHop) bool {
+	i, ok := h.byName[hop.Device]
+	return !ok || h.Interfaces[i].Up
 }
 
 // isWorkload reports whether a foreign route is a host route to a workload interface: what the CNI plugin or Felix

@@ -1,8 +1,10 @@
 package routes
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/caracal-net/caracal/internal/kernel"
@@ -19,6 +21,12 @@ func hop(dev, gw string) NextHop {
 	return h
 }
 
+func weighted(dev, gw string, weight uint8) NextHop {
+	h := hop(dev, gw)
+	h.Weight = weight
+	return h
+}
+
 func testHost() *Host {
 	return NewHost([]Interface{
 		{Name: "eth1", Index: 3, Up: false, Addrs: []netip.Prefix{pfx("198.51.100.1/24")}},
@@ -32,6 +40,9 @@ func testHost() *Host {
 		{Dst: pfx("203.0.113.64/26"), Type: kernel.Blackhole},
 		{Dst: pfx("203.0.113.128/26"), Metric: 5, Hops: []NextHop{hop("eth1", "198.51.100.9")}},
 		{Dst: pfx("203.0.113.192/26"), Metric: 5, Hops: []NextHop{hop("eth1", "198.51.100.9"), hop("eth0", "192.0.2.33")}},
+		{Dst: pfx("203.0.113.5/32"), Hops: []NextHop{weighted("eth0", "192.0.2.40", 3), weighted("eth0", "192.0.2.41", 1)}},
+		{Dst: pfx("203.0.113.6/32"), Hops: []NextHop{weighted("eth0", "192.0.2.40", 3), weighted("eth1", "192.0.2.41", 1)}},
+		{Dst: pfx("2001:dba::/64"), Metric: 1024, Hops: []NextHop{hop("eth1", "2001:db8::9")}},
 		{Dst: pfx("100.64.0.0/24"), Hops: []NextHop{hop(DeviceVXLAN, "100.64.0.1")}},
 		{Dst: pfx("100.65.0.0/24"), Hops: []NextHop{hop(DeviceIPIP, "192.0.2.3")}},
 	})
@@ -39,36 +50,42 @@ func testHost() *Host {
 
 func TestHostResolve(t *testing.T) {
 	h := testHost()
-	for _, c := range []struct {
-		addr, want string
-		ok         bool
-	}{
-		{"192.0.2.7", "192.0.2.7 eth0", true},      // on the link
-		{"8.8.8.8", "192.0.2.254 eth0", true},      // default route
-		{"203.0.113.1", "192.0.2.10 eth0", true},   // lower metric
-		{"203.0.113.65", "", false},                // blackhole, not the shorter prefix
-		{"203.0.113.129", "192.0.2.10 eth0", true}, // dead next hop: the kernel goes on to the shorter prefix
-		{"203.0.113.193", "192.0.2.33 eth0", true}, // one path of two is dead
-		{"100.64.0.7", "", false},                  // through our VXLAN device
-		{"100.65.0.7", "", false},                  // through our IPIP device
-		{"192.0.2.1", "", false},                   // our own address
-		{"2001:db8::7", "2001:db8::7 eth0", true},  // IPv6
-		{"2001:db9::7", "", false},                 // no route
-		{"198.51.100.9", "192.0.2.254 eth0", true}, // its connected route went with the link
+	for _, c := range []struct{ addr, want, why string }{
+		{"192.0.2.7", "192.0.2.7 eth0", ""},                                                   // on the link
+		{"8.8.8.8", "192.0.2.254 eth0", ""},                                                   // default route
+		{"203.0.113.1", "192.0.2.10 eth0", ""},                                                // lower metric
+		{"203.0.113.65", "", "the host's route there, 203.0.113.64/26, is of type blackhole"}, // not the shorter prefix
+		{"203.0.113.129", "192.0.2.10 eth0", ""},                                              // dead next hop: the kernel goes on to the shorter prefix
+		{"203.0.113.193", "192.0.2.33 eth0", ""},                                              // one path of two is dead
+		{"203.0.113.5", "192.0.2.40 eth0 weight 3, 192.0.2.41 eth0 weight 1", ""},             // equal paths
+		{"203.0.113.6", "192.0.2.40 eth0", ""},                                                // one path of two is dead, and the other needs no weight
+		{"100.64.0.7", "", "the host's route there, 100.64.0.0/24, leads into the tunnel vxlan.calico"},
+		{"100.65.0.7", "", "the host's route there, 100.65.0.0/24, leads into the tunnel tunl0"},
+		{"192.0.2.1", "", "it is an address of this host"},
+		{"2001:db8::7", "2001:db8::7 eth0", ""},
+		{"2001:db9::7", "", "no route of the host leads there"},
+		{"2001:dba::7", "", "the host's route there, 2001:dba::/64, uses interface eth1, which is down"},
+		{"198.51.100.9", "192.0.2.254 eth0", ""}, // its connected route went with the link
 	} {
-		got, ok := h.Resolve(addr(c.addr))
-		text := ""
-		if ok {
-			text = got.Gateway.String() + " " + got.Device
+		var got []string
+		for _, hop := range h.Resolve(addr(c.addr)) {
+			s := hop.Gateway.String() + " " + hop.Device
+			if hop.Weight != 0 {
+				s += fmt.Sprint(" weight ", hop.Weight)
+			}
+			got = append(got, s)
 		}
-		if ok != c.ok || text != c.want {
-			t.Errorf("Resolve(%s) = %q, %v, want %q, %v", c.addr, text, ok, c.want, c.ok)
+		if text := strings.Join(got, ", "); text != c.want {
+			t.Errorf("Resolve(%s) = %q, want %q", c.addr, text, c.want)
+		}
+		if why := h.Unresolved(addr(c.addr)); why != c.why {
+			t.Errorf("Unresolved(%s) = %q, want %q", c.addr, why, c.why)
 		}
 	}
-	if _, ok := h.Resolve(netip.Addr{}); ok {
+	if h.Resolve(netip.Addr{}) != nil {
 		t.Error("the zero address resolved")
 	}
-	if _, ok := new(Host).Resolve(addr("192.0.2.1")); ok {
+	if new(Host).Resolve(addr("192.0.2.1")) != nil {
 		t.Error("the zero Host resolved")
 	}
 }
@@ -118,10 +135,10 @@ func TestHostResolveAgainstModel(t *testing.T) {
 					best = r
 				}
 			}
-			got, ok := h.Resolve(a)
+			got := h.Resolve(a)
 			want := best != nil && best.Type == 0 && best.Hops[0].Device == "eth0"
-			if ok != want || ok && got != best.Hops[0] {
-				t.Fatalf("Resolve(%s) = %v, %v; model %v in %v", a, got, ok, best, table)
+			if (got != nil) != want || want && (len(got) != 1 || got[0] != best.Hops[0]) {
+				t.Fatalf("Resolve(%s) = %v; model %v in %v", a, got, best, table)
 			}
 		}
 	}

@@ -37,7 +37,7 @@ func TestHostFollowsTheKernel(t *testing.T) {
 		if r.wait(); len(r.host) != pictures {
 			t.Errorf("%d pictures more for changes of our own", len(r.host)-pictures)
 		}
-		if _, ok := last().Resolve(addr("10.244.2.1")); ok {
+		if last().Resolve(addr("10.244.2.1")) != nil {
 			t.Error("resolved through a route of ours")
 		}
 		pod := r.wire("cali123")
@@ -48,15 +48,15 @@ func TestHostFollowsTheKernel(t *testing.T) {
 		if !slices.Equal(h.Workloads, []netip.Prefix{pfx("10.244.0.5/32")}) || h.ByName("cali123") == nil {
 			t.Errorf("workloads %v", h.Workloads)
 		}
-		if n, ok := h.Resolve(addr("203.0.113.9")); !ok || n.Gateway != addr("192.0.2.254") || n.Device != "eth0" {
-			t.Errorf("resolved %+v, %v", n, ok)
+		if n := h.Resolve(addr("203.0.113.9")); len(n) != 1 || n[0].Gateway != addr("192.0.2.254") || n[0].Device != "eth0" {
+			t.Errorf("resolved %+v", n)
 		}
 		r.must(r.far.SetLink(r.t.Context(), r.eth0, 0, [6]byte{}, false)) // IPv4 routes go without an event
 		time.Sleep(publishMost)
-		if _, ok := last().Resolve(addr("203.0.113.9")); ok {
+		if last().Resolve(addr("203.0.113.9")) != nil {
 			t.Error("resolved through an interface that is down")
 		}
-		if _, ok := h.Resolve(addr("203.0.113.9")); !ok {
+		if h.Resolve(addr("203.0.113.9")) == nil {
 			t.Error("an old picture changed")
 		}
 		r.must(r.far.DeleteLink(r.t.Context(), pod))
@@ -83,7 +83,7 @@ func TestHostCoalesces(t *testing.T) {
 			t.Errorf("%d pictures for 500 routes", n)
 		}
 		for i := range 500 {
-			if _, ok := r.host[len(r.host)-1].Resolve(netip.AddrFrom4([4]byte{203, 0, byte(i >> 8), byte(i)})); !ok {
+			if r.host[len(r.host)-1].Resolve(netip.AddrFrom4([4]byte{203, 0, byte(i >> 8), byte(i)})) == nil {
 				t.Fatalf("route %d is missing in the picture", i)
 			}
 		}

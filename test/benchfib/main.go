@@ -4,7 +4,8 @@
 //
 // The clock starts with the first octet of the first UPDATE and is stopped by the kernel's own route notifications, which one
 // listener of ours reads in the router's namespace, the same for everybody. What a chain costs that does nothing but what
-// must be done is measured too: TCP and parsing alone, the kernel's writes alone, and both.
+// must be done is measured too: TCP and parsing alone, the kernel's writes alone, and both; and our route programmer alone, to which
+// the same prefixes are told in one change.
 //
 // Nothing of it is in the host's namespace, every wait has an end, and what was started is ended also when the program is told to stop.
 package main
@@ -37,7 +38,7 @@ func main() {
 	flag.StringVar(&o.profile, "perf", "", "a directory: perf(1) records what caracald does meanwhile there")
 	tables := flag.String("tables", "1000,10000,100000", "how many prefixes are announced, by one peer or (100x1000) by each of several")
 	flag.BoolVar(&o.loadOnly, "load-only", false, "announce once and nothing else, for profiles")
-	only := flag.String("only", "", "measure these alone: caracald,bird2,frr,read,write,bare")
+	only := flag.String("only", "", "measure these alone: caracald,bird2,frr,read,write,bare,programmer")
 	flag.Parse()
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer cancel()
@@ -114,7 +115,7 @@ func (o *options) parse(tables, only string) (err error) {
 // slower for all of them.
 func run(ctx context.Context, o *options) error {
 	subjects := []subject{daemonSubject{o}, routerSubject{peers.BIRD2}, routerSubject{peers.FRR}}
-	floors := []subject{readSubject{}, writeSubject{}, bareSubject{}}
+	floors := []subject{readSubject{}, writeSubject{}, bareSubject{}, programmerSubject{}}
 	results := results{}
 	for _, t := range o.tables {
 		for i := range o.runs {
@@ -149,7 +150,7 @@ func (o *options) largest() table {
 
 func isFloor(s subject) bool {
 	switch s.(type) {
-	case readSubject, writeSubject, bareSubject:
+	case readSubject, writeSubject, bareSubject, programmerSubject:
 		return true
 	}
 	return false

@@ -73,8 +73,7 @@ func (m *measurement) run(ctx context.Context) (f figures, err error) {
 		err = errors.Join(err, m.running.stop())
 	}()
 	if m.running.write != nil {
-		f.load.took, err = m.place.fib.time(ctx, stepLimit, present(m.n), func() error { return m.running.write(ctx, prefixes(0, m.n)) })
-		return f, err
+		return f, m.written(ctx, &f)
 	}
 	defer func() {
 		for _, s := range m.sessions {
@@ -90,6 +89,23 @@ func (m *measurement) run(ctx context.Context) (f figures, err error) {
 		return f, err
 	}
 	return f, m.measure(ctx, &f)
+}
+
+// written takes the figures of what has no session.
+func (m *measurement) written(ctx context.Context, f *figures) error {
+	all := []struct {
+		took *time.Duration
+		met  func(*fib) bool
+		via  netip.Addr
+	}{{&f.load.took, present(m.n), peerAddr(0)}, {&f.move.took, all(m.n, otherOctet), otherHop}, {&f.withdraw.took, none, netip.Addr{}}}
+	for _, p := range all {
+		var err error
+		wanted := prefixes(0, m.n)
+		if *p.took, err = m.place.fib.time(ctx, stepLimit, p.met, func() error { return m.running.write(ctx, wanted, p.via) }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // connect brings up every session.

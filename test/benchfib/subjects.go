@@ -28,8 +28,8 @@ type running struct {
 	pids []int
 	stop func() error
 	log  func() string // its last words, for when something failed
-	// write is set for what has no session: it is called instead of sending.
-	write func(context.Context, []netip.Prefix) error
+	// write is set for what has no session: it is called instead of sending, without a next hop to withdraw.
+	write func(ctx context.Context, prefixes []netip.Prefix, via netip.Addr) error
 	// read is set for what writes nothing: it counts what has arrived.
 	read *reader
 }
@@ -173,8 +173,12 @@ func (writeSubject) start(_ context.Context, p *place, _ int) (running, error) {
 	if err != nil {
 		return running{}, err
 	}
-	return running{stop: w.close, write: func(_ context.Context, prefixes []netip.Prefix) error {
-		w.add(kernel.Replace, prefixes, injectorAddr)
+	return running{stop: w.close, write: func(_ context.Context, prefixes []netip.Prefix, via netip.Addr) error {
+		verb := kernel.Replace
+		if !via.IsValid() {
+			verb, via = kernel.Delete, injectorAddr
+		}
+		w.add(verb, prefixes, via)
 		return w.flush()
 	}}, nil
 }

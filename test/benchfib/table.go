@@ -42,6 +42,8 @@ func title(name string) string {
 		return "floor: kernel writes"
 	case "bare":
 		return "floor: both"
+	case "programmer":
+		return "our programmer alone"
 	}
 	return name
 }

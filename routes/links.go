@@ -106,6 +106,9 @@ func (p *Programmer) linkSeen(l *kernel.Link) {
 	if l.Up && !l.Running {
 		p.carrierLost(l.Index)
 	}
+	if l.Up && (old == nil || !old.Up) {
+		p.checkDropped()
+	}
 	if old == nil || !named || old.Up != l.Up || old.Name != l.Name || old.Running != l.Running && p.nexthops.usable {
 		p.relink, p.netMoved = true, true
 		if l.Up && isTunnel(l.Name) {
@@ -147,6 +150,7 @@ func (p *Programmer) linkGone(index int) {
 // come back with the interface, where its living next hops were deleted just before; that is for a read to say.
 func (p *Programmer) linkDown(index int, gone bool) {
 	p.recorder.because(p.now, "an interface went down or away")
+	p.reads.flushing = true
 	dropped := func(v6 bool, hops []kernel.NextHop) bool {
 		if !slices.ContainsFunc(hops, func(h kernel.NextHop) bool { return h.Link == index }) {
 			return false
@@ -201,7 +205,18 @@ func (p *Programmer) dropActual(gone func(kernel.RouteKey, *form) bool) {
 			e.Note.echoes = 0
 			e.Note.cause = p.recorder.now
 			p.note(e, e.Note.owner, noticed, nil, "the kernel drops it without an event")
+			p.dumps[family(e.Key())].assumed = true
 			p.setActual(e, nil)
+		}
+	}
+}
+
+// checkDropped is for when something is back with which routes go: where a read was ahead of the events, the end of it was an old one, and what we took
+// to be dropped had come after. Our own adds are not told, so nothing else would show what nobody wants any more.
+func (p *Programmer) checkDropped() {
+	for f := range p.dumps {
+		if p.dumps[f].assumed {
+			p.readRoutes(f, "an interface or address is back: routes taken to have gone with it may be there")
 		}
 	}
 }
@@ -211,6 +226,7 @@ func (p *Programmer) addressSeen(a *kernel.Address) {
 	if slices.Contains(p.links.addrs[a.Link], *a) {
 		return
 	}
+	p.checkDropped()
 	p.addressChanged(a, false)
 	p.links.addrs[a.Link] = append(p.links.addrs[a.Link], *a)
 	p.addressMoved(a.Link)
@@ -219,6 +235,7 @@ func (p *Programmer) addressSeen(a *kernel.Address) {
 // addressGone folds the end of an address into the mirror, with the routes that the kernel drops without an
 // event: IPv4 routes that had it as preferred source, and all IPv4 routes of an interface that lost its last address.
 func (p *Programmer) addressGone(a *kernel.Address) {
+	p.reads.flushing = true
 	list := p.links.addrs[a.Link]
 	// Where a read was ahead of this event, routes that other events brought back since then go with it all the same.
 	if i := slices.IndexFunc(list, func(o kernel.Address) bool { return o.Prefix == a.Prefix }); i >= 0 {

@@ -53,6 +53,7 @@ type rawTable struct {
 
 func (w *world) rawTable() rawTable {
 	t := rawTable{map[kernel.RouteKey][]string{}, map[kernel.RouteKey][]string{}}
+	_, _ = w.far.ListLinks(context.Background()) // ends the flushes under way, as the call to come will: they are not its doing
 	for _, v6 := range []bool{false, true} {
 		_ = w.far.ListRoutes(context.Background(), v6, func(r *kernel.Route) bool {
 			k := kernel.RouteKey{Dst: r.Dst, Metric: r.Metric, TOS: r.TOS}

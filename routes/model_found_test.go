@@ -244,3 +244,55 @@ func TestLateEndOfAFormerDevice(t *testing.T) {
 		}
 	})
 }
+
+// The kernel tells that an interface went down, or that the last address of one went, and drops the routes after that; a read in between shows them all the same.
+func TestReadBetweenNewsAndFlush(t *testing.T) {
+	for _, name := range []string{"interface", "address"} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(r *rig) {
+				eth1 := r.wire("eth1")
+				a := kernel.Address{Link: eth1, Prefix: pfx("198.51.100.1/24")}
+				r.must(r.far.AddAddress(r.t.Context(), a))
+				r.ready(whole(via("10.1.0.0/26", "192.0.2.7")))
+				r.wait()
+				r.write(kernel.Add, r.on(eth1, "10.1.1.0/26", "198.51.100.9"))
+				r.wait()
+				before := r.p.Stats().Foreign
+				r.fake.FlushLate(time.Second)
+				if name == "interface" {
+					r.must(r.far.SetLink(r.t.Context(), eth1, 0, [6]byte{}, false))
+				} else {
+					r.must(r.far.DeleteAddress(r.t.Context(), a))
+				}
+				r.p.mu.Lock()
+				r.p.readRoutes(0, "a test wants it")
+				r.p.mu.Unlock()
+				r.wait()
+				time.Sleep(time.Minute)
+				r.wait()
+				if now := r.p.Stats().Foreign; now > before-2 {
+					t.Errorf("%d routes of others known, before %d", now, before)
+				}
+			})
+		})
+	}
+}
+
+// News that are older than a read do not make us forget what we have added since then, and what nobody wants meanwhile.
+func TestOldNewsOfAnInterface(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.ready(whole(via("10.1.0.0/26", "192.0.2.7")))
+		r.wait()
+		down := *r.device("eth0")
+		up := down
+		down.Up = false
+		r.apply(whole())
+		r.p.mu.Lock()
+		r.p.takeInbox(r.t.Context())
+		r.p.applyEvent(&kernel.Event{Kind: kernel.EventLink, Link: down})
+		r.p.applyEvent(&kernel.Event{Kind: kernel.EventLink, Link: up})
+		r.p.mu.Unlock()
+		r.wait()
+		r.wantOurs()
+	})
+}

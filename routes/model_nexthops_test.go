@@ -107,8 +107,7 @@ func (a *auditedKernel) WriteNexthops(ctx context.Context, ops []kernel.NexthopO
 		}
 		for k := range before.ours {
 			if _, still := after.ours[k]; !still && !w.audit.meddled {
-				w.audit.breach("%v took away %v", ops[i], k)
-				fmt.Println("BEFORE", before.ours[k])
+				w.audit.breach("%v took away %v, %v", ops[i], k, before.ours[k])
 			}
 		}
 		if now := w.othersObjects(); !slices.Equal(theirs, now) && !w.audit.meddled {

@@ -27,7 +27,10 @@ var partNames = [parts]string{"links", "addresses", "nexthop objects", "IPv4 rou
 type reads struct {
 	state [parts]readState
 	next  time.Time // next full read when nothing seems wrong; zero = never
-	err   error     // of the last failed read, nil once all is read
+	// flushing: an interface went down, or an address away. The kernel tells of that first (__dev_notify_flags, __inet_del_ifa) and then drops the
+	// routes, and dumps of routes do not wait for it: one could show what goes in the next moment without a word.
+	flushing bool
+	err      error // of the last failed read, nil once all is read
 }
 
 type readState struct {
@@ -42,6 +45,7 @@ type readState struct {
 // dump is the state of the reads of one family's routes.
 type dump struct {
 	turn     uint8               // generation of the last dump
+	assumed  bool                // since then routes of ours were taken to be dropped, by an event that may have been older than they
 	nexthops map[uint32]struct{} // objects that its routes lead to, of anybody
 	last     uint32              // of them
 }
@@ -126,7 +130,10 @@ func (p *Programmer) readKernel(ctx context.Context) {
 			continue
 		}
 		start := time.Now()
-		err := p.readPart(ctx, i)
+		err := p.awaitFlush(ctx, i)
+		if err == nil {
+			err = p.readPart(ctx, i)
+		}
 		s.ended = time.Now()
 		s.took = s.ended.Sub(start)
 		if err != nil {
@@ -141,6 +148,15 @@ func (p *Programmer) readKernel(ctx context.Context) {
 	if !p.reads.outstanding() {
 		p.reads.err = nil
 	}
+}
+
+// awaitFlush returns when what the kernel drops along with the interfaces and addresses that we know to be gone is dropped: links are read under
+// the lock that whoever drops it holds.
+func (p *Programmer) awaitFlush(ctx context.Context, i part) error {
+	if !p.reads.flushing || i < partNexthops {
+		return nil
+	}
+	return p.readPart(ctx, partLinks)
 }
 
 func (p *Programmer) readFailed(ctx context.Context, i part, err error) {
@@ -179,6 +195,7 @@ func (p *Programmer) readLinks(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer func() { p.reads.flushing = false }() // also for what this read tells of
 	there := make(map[int]bool, len(list))
 	for i := range list {
 		there[list[i].Index] = true
@@ -228,6 +245,7 @@ func (p *Programmer) dumpRoutes(ctx context.Context, v6 bool) error {
 		d = &p.dumps[1]
 	}
 	d.turn++
+	d.assumed = false
 	d.nexthops, d.last = map[uint32]struct{}{}, 0
 	p.stats.Reads++
 	err := p.kernel.ListRoutes(ctx, v6, func(r *kernel.Route) bool {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/caracal-net/caracal/internal/kernel"
 )
@@ -28,6 +29,8 @@ type Fake struct {
 	own      bool // the routes under way are not Foreign's
 	muted    bool // the change under way is not told to watches of our own
 	before   func(method string)
+	lateBy   time.Duration
+	late     []func() // flushes that are still to come
 	// nexthops are the nexthop objects; a route that refers to one keeps no next hops of its own.
 	nexthops   map[uint32]*kernel.Nexthop
 	noNexthops bool
@@ -61,6 +64,9 @@ var errClosed = errors.New("the kernel handle is closed")
 // enter counts a call and returns the planned fault of that kind. The lock is held.
 func (f *Fake) enter(ctx context.Context, method string, kind Kind) error {
 	f.calls[method]++
+	if !lockFree(method) {
+		f.settle()
+	}
 	if f.closed {
 		return errClosed
 	}
@@ -71,6 +77,42 @@ func (f *Fake) enter(ctx context.Context, method string, kind Kind) error {
 		return nil
 	}
 	return f.due(kind)
+}
+
+// FlushLate has the routes, nexthop objects and addresses that go with an interface or an address go some time after the news of it, as in
+// the kernel, where a dump in between still shows them: __dev_notify_flags and __inet_del_ifa tell first, and dumps of routes, nexthop objects and
+// addresses do not wait for the lock that whoever is flushing holds. Every other call does.
+func (f *Fake) FlushLate(by time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lateBy = by
+}
+
+func lockFree(method string) bool {
+	return method == "ListRoutes" || method == "ListNexthops" || method == "ListAddresses"
+}
+
+// later flushes, now or when FlushLate says. The lock is held.
+func (f *Fake) later(flush func()) {
+	if f.lateBy == 0 {
+		flush()
+		return
+	}
+	f.late = append(f.late, flush)
+	time.AfterFunc(f.lateBy, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.settle()
+	})
+}
+
+// settle ends the flushes under way. The lock is held.
+func (f *Fake) settle() {
+	for len(f.late) > 0 {
+		flush := f.late[0]
+		f.late = f.late[1:]
+		flush()
+	}
 }
 
 // Before has the hook called at the start of every call that is not Foreign's, with the method's name and without the lock: the place

@@ -137,6 +137,7 @@ func (f *Fake) unregister(l *link) {
 	if l.Up {
 		f.down(l)
 	}
+	f.settle()
 	f.flushNexthops(index)
 	f.flushGone(index)
 	f.forgetNeighbours(index, true)
@@ -209,20 +210,23 @@ func (f *Fake) up(l *link) {
 func (f *Fake) down(l *link) {
 	l.Up = false
 	f.emit(kernel.Event{Kind: kernel.EventLink, Link: l.shown()})
-	f.flushNexthops(l.Index)
-	f.flushLink(l.Index)
-	for _, a := range slices.Clone(f.addrs) {
-		if a.Link == l.Index && a.Prefix.Addr().Is6() {
-			f.dropAddress(a, false)
+	f.later(func() {
+		f.flushNexthops(l.Index)
+		f.flushLink(l.Index)
+		for _, a := range slices.Clone(f.addrs) {
+			if a.Link == l.Index && a.Prefix.Addr().Is6() {
+				f.dropAddress(a, false)
+			}
 		}
-	}
-	f.forgetNeighbours(l.Index, false)
+		f.forgetNeighbours(l.Index, false)
+	})
 }
 
 // Wire creates an interface of another program with carrier, sets it up and returns its index.
 func (f *Fake) Wire(name string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.settle()
 	index := f.newLink(kernel.Link{Name: name, Kind: "veth"})
 	f.up(f.links[index])
 	return index
@@ -233,6 +237,7 @@ func (f *Fake) Wire(name string) int {
 func (f *Fake) SetCarrier(index int, on bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.settle()
 	l := f.links[index]
 	if l == nil || l.carrier == on {
 		return
@@ -303,13 +308,12 @@ func (f *Fake) deleteAddress(ctx context.Context, a kernel.Address) error {
 func (f *Fake) dropAddress(a kernel.Address, alone bool) {
 	f.addrs = slices.DeleteFunc(f.addrs, func(o kernel.Address) bool { return o == a })
 	f.emit(kernel.Event{Kind: kernel.EventAddress, Deleted: true, Address: a})
-	if alone {
-		f.disconnect(a)
-	}
-	for _, o := range f.addrs {
-		if o.Prefix.Addr() == a.Prefix.Addr() {
-			return
+	f.later(func() {
+		if alone {
+			f.disconnect(a)
 		}
-	}
-	f.forgetSource(a.Prefix.Addr())
+		if !f.holds(a.Prefix.Addr()) {
+			f.forgetSource(a.Prefix.Addr())
+		}
+	})
 }

@@ -184,7 +184,7 @@ type unfinished struct {
 func (p *Programmer) hold(e *routeEntry, u *unfinished) bool {
 	dst, own := e.Key().Dst, e.Actual().protocol == kernel.ProtoCaracal
 	switch {
-	case own && len(p.failing)+len(p.uncertain) == 0:
+	case own && len(p.failing)+len(p.uncertain)+len(p.misled) == 0:
 		return false
 	case own && u.refused == nil:
 		u.refused = map[netip.Prefix]bool{}
@@ -193,7 +193,7 @@ func (p *Programmer) hold(e *routeEntry, u *unfinished) bool {
 				u.refused[f.Key().Dst] = true
 			}
 		}
-		for _, f := range p.uncertain {
+		for _, f := range slices.Concat(p.uncertain, p.misled) {
 			if f.Desired() != nil && !f.Same() {
 				u.refused[f.Key().Dst] = true
 			}

@@ -296,3 +296,20 @@ func TestOldNewsOfAnInterface(t *testing.T) {
 		r.wantOurs()
 	})
 }
+
+// What the kernel refuses with its nexthop object is asked about, and does not keep a route of another metric once it is another program's.
+func TestRefusedWithItsObjectHoldsNothingForGood(t *testing.T) {
+	bubble(t, func(r *rig) {
+		sourced := via("10.1.0.0/26", "192.0.2.7")
+		sourced.Metric, sourced.Src = 512, addr("198.51.100.1") // which no interface has
+		r.ready(whole(via("10.1.0.0/26", "192.0.2.8")))
+		r.wait()
+		r.apply(whole(sourced))
+		r.wait()
+		theirs := r.their("10.1.0.0/26", "192.0.2.9")
+		theirs.Metric = 512
+		r.write(kernel.Add, theirs)
+		time.Sleep(time.Minute)
+		r.wantOurs()
+	})
+}

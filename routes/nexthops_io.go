@@ -69,6 +69,7 @@ func (p *Programmer) readNexthops(ctx context.Context) error {
 		p.mayBeIdle(o)
 	}
 	p.needNexthops()
+	p.believe()
 	return nil
 }
 
@@ -218,6 +219,21 @@ func (p *Programmer) nexthopsLost(lost []*nexthop, why string) {
 		p.dropActual(func(_ kernel.RouteKey, f *form) bool { return gone[f.nhid] })
 	}
 	p.needNexthops()
+}
+
+// believe ends the wait of routes that the kernel refused with their objects: those whose object is not as it seemed are tried again at once, the
+// others when their back-off ends.
+func (p *Programmer) believe() {
+	list := p.misled
+	p.misled = nil
+	for _, e := range list {
+		if f := e.Desired(); f != nil && f.nexthop != nil && !f.nexthop.current() {
+			p.routes.Wake(e)
+		}
+		if len(p.takeover.held) > 0 {
+			p.letGo(e.Key().Dst)
+		}
+	}
 }
 
 // needNexthops queues every object that routes are to lead to and that is not there.

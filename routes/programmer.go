@@ -61,6 +61,7 @@ type Programmer struct {
 	relink    bool         // a link changed so that shapes must be bound anew
 	reads     reads
 	uncertain []*routeEntry // written with no answer, or before their family was read: woken by the next read
+	misled    []*routeEntry // refused with the nexthop object that the mirror shows, until objects are read
 	suspects  map[*routeEntry]suspect
 	failing   map[*routeEntry]struct{}
 	netMoved  bool      // links, addresses or foreign routes changed: what was refused may go now

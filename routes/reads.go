@@ -330,11 +330,12 @@ func (p *Programmer) routeSeen(r *kernel.Route, turn uint8) {
 
 // wakeUncertain tries again what had no answer, now that it is known what the kernel holds.
 func (p *Programmer) wakeUncertain() {
-	for _, e := range p.uncertain {
+	list := p.uncertain
+	p.uncertain = nil // before what is held is looked at again
+	for _, e := range list {
 		p.routes.Wake(e)
 		if len(p.takeover.held) > 0 {
 			p.letGo(e.Key().Dst)
 		}
 	}
-	p.uncertain = nil
 }

@@ -268,7 +268,7 @@ func (p *Programmer) unwritten(e *routeEntry, err error) {
 	p.refuse(e, err)
 	switch {
 	case e.Desired() != nil && e.Desired().nhid != 0 && (errors.Is(err, kernel.ErrNoNexthop) || errors.Is(err, kernel.ErrInvalid)):
-		p.uncertain = append(p.uncertain, e)
+		p.misled = append(p.misled, e)
 		p.doubt(partNexthops, "the kernel refuses a route to a nexthop object")
 	case errors.Is(err, kernel.ErrExists):
 		// Something is there that the mirror does not show: read what.

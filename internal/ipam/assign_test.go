@@ -208,7 +208,7 @@ func TestUnselectedBlockIsReleased(t *testing.T) {
 	}
 	mustAssign(t, c, workload("h2", 1))
 	count := func() (n int) {
-		for _, line := range contents(store) {
+		for _, line := range contents(t, store) {
 			if strings.HasPrefix(line, "block 10.0.0.") {
 				n++
 			}
@@ -216,13 +216,13 @@ func TestUnselectedBlockIsReleased(t *testing.T) {
 		return n
 	}
 	if n := count(); n != 1 {
-		t.Errorf("%d blocks of the pool are left, want the one in use: %q", n, contents(store))
+		t.Errorf("%d blocks of the pool are left, want the one in use: %q", n, contents(t, store))
 	}
 	if err := c.ReleaseByHandle(ctx, "h"); err != nil {
 		t.Fatal(err)
 	}
 	if n := count(); n != 0 {
-		t.Errorf("%d blocks of the pool are left after the last address: %q", n, contents(store))
+		t.Errorf("%d blocks of the pool are left after the last address: %q", n, contents(t, store))
 	}
 	wantCheck(t, store)
 }
@@ -239,13 +239,13 @@ func TestOwnerlessBlock(t *testing.T) {
 	if err := c.ReleaseByHandle(ctx, "h1"); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"block 10.0.0.0/26 - 1", "handle h2 map[10.0.0.0/26:1]"}, contents(store)); diff != "" {
+	if diff := cmp.Diff([]string{"block 10.0.0.0/26 - 1", "handle h2 map[10.0.0.0/26:1]"}, contents(t, store)); diff != "" {
 		t.Error(diff)
 	}
 	if err := c.ReleaseByHandle(ctx, "h2"); err != nil {
 		t.Fatal(err)
 	}
-	if got := contents(store); len(got) != 0 {
+	if got := contents(t, store); len(got) != 0 {
 		t.Errorf("an empty block without an owner is left: %q", got)
 	}
 }

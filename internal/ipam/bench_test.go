@@ -51,7 +51,7 @@ func BenchmarkAutoAssign(b *testing.B) {
 					b.Fatal(err)
 				}
 				if node == "newcomer" {
-					if err := releaseOwn(true)(b.Context(), c); err != nil {
+					if err := releaseOwn(b.Context(), c, true); err != nil {
 						b.Fatal(err)
 					}
 				}

@@ -83,7 +83,7 @@ func TestClaimTable(t *testing.T) {
 			if err != nil || (len(refused) == 1) != c.refused || (len(claimed) == 1) == c.refused {
 				t.Errorf("claimed %v, refused %v, %v", claimed, refused, err)
 			}
-			if diff := cmp.Diff(c.want, contents(store)); diff != "" {
+			if diff := cmp.Diff(c.want, contents(t, store)); diff != "" {
 				t.Errorf("left behind:\n%s", diff)
 			}
 		})
@@ -115,7 +115,7 @@ func TestReleaseTable(t *testing.T) {
 			store := datastoretest.NewMemory(c.there...)
 			err := client(t, store, "node-a").ReleaseAffinity(t.Context(), testBlock, c.mustEmpty)
 			wantIs(t, err, c.err)
-			if diff := cmp.Diff(c.want, contents(store)); diff != "" {
+			if diff := cmp.Diff(c.want, contents(t, store)); diff != "" {
 				t.Errorf("left behind:\n%s", diff)
 			}
 		})
@@ -167,7 +167,7 @@ func TestReclaimAge(t *testing.T) {
 		time.Sleep(reclaimAge + time.Second)
 		mustAssign(t, b, workload("h", 1))
 		want := []string{"affinity node-b 10.0.0.0/26 confirmed", "block 10.0.0.0/26 host:node-b 1", "handle h map[10.0.0.0/26:1]"}
-		if diff := cmp.Diff(want, contents(store)); diff != "" {
+		if diff := cmp.Diff(want, contents(t, store)); diff != "" {
 			t.Error(diff)
 		}
 		time.Sleep(reclaimAge + time.Second)
@@ -278,7 +278,7 @@ func TestSoftDeleteRace(t *testing.T) {
 		if err := c.remove(t.Context(), getBlock(t, store, testBlock.String())); err != nil {
 			t.Errorf("remove: %v", err)
 		}
-		if got := contents(store); len(got) != 0 {
+		if got := contents(t, store); len(got) != 0 {
 			t.Error(got)
 		}
 	}

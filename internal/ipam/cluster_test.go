@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,7 +12,6 @@ import (
 	"github.com/caracal-net/caracal/internal/calico"
 	"github.com/caracal-net/caracal/internal/cluster"
 	"github.com/caracal-net/caracal/internal/datastore"
-	"github.com/caracal-net/caracal/internal/datastore/datastoretest"
 )
 
 // The fixtures and shorthands of the tests.
@@ -120,23 +120,34 @@ func getNode(t testing.TB, store datastore.Store, name string) *calico.Node {
 }
 
 // contents lists a store's IPAM objects in short: what is there and in which state.
-func contents(store *datastoretest.Memory) (lines []string) {
-	for _, obj := range store.Objects() {
-		switch o := obj.(type) {
-		case *calico.IPAMBlock:
-			owner := "-"
-			if o.Spec.Affinity != nil {
-				owner = *o.Spec.Affinity
-			}
-			n := len(o.Spec.Allocations) - len(o.Spec.Unallocated)
-			lines = append(lines, fmt.Sprintf("block %s %s %d", o.Spec.CIDR, owner, n))
-		case *calico.BlockAffinity:
-			lines = append(lines, fmt.Sprintf("affinity %s %s %s", o.Spec.Node, o.Spec.CIDR, o.Spec.State))
-		case *calico.IPAMHandle:
-			lines = append(lines, fmt.Sprintf("handle %s %v", o.Spec.HandleID, o.Spec.Block))
+func contents(t testing.TB, store datastore.Store) (lines []string) {
+	t.Helper()
+	for _, kind := range []calico.Kind{calico.KindBlockAffinity, calico.KindIPAMBlock, calico.KindIPAMHandle} {
+		list, err := store.List(context.Background(), kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, obj := range list {
+			lines = append(lines, inShort(obj))
 		}
 	}
 	return lines
+}
+
+func inShort(obj calico.Object) string {
+	switch o := obj.(type) {
+	case *calico.IPAMBlock:
+		owner := "-"
+		if o.Spec.Affinity != nil {
+			owner = *o.Spec.Affinity
+		}
+		return fmt.Sprintf("block %s %s %d", o.Spec.CIDR, owner, len(o.Spec.Allocations)-len(o.Spec.Unallocated))
+	case *calico.BlockAffinity:
+		return fmt.Sprintf("affinity %s %s %s", o.Spec.Node, o.Spec.CIDR, o.Spec.State)
+	case *calico.IPAMHandle:
+		return fmt.Sprintf("handle %s %v", o.Spec.HandleID, o.Spec.Block)
+	}
+	return obj.Meta().Name
 }
 
 // host returns the host prefix of an address.

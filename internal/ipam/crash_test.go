@@ -13,85 +13,108 @@ import (
 	"github.com/caracal-net/caracal/internal/datastore/datastoretest"
 )
 
+// lane is a node with pools of its own, so that what happens to one node can happen to many on one datastore.
+type lane int
+
+func (l lane) String() string            { return fmt.Sprint("node-", int(l)) }
+func (l lane) named(s string) string     { return fmt.Sprintf("%s-%d", s, int(l)) }
+func (l lane) addr4(s string) netip.Addr { return netip.MustParseAddr(fmt.Sprintf(s, int(l))) }
+
+// blocks4 is the pool for workloads and for IPv4 VXLAN; it has four blocks.
+func (l lane) blocks4() netip.Prefix { return netip.PrefixFrom(l.addr4("10.2.%d.0"), 28) }
+
+// objects are the lane's node and pools. IPIP's comes first in the order of addresses.
+func (l lane) objects() []calico.Object {
+	mine := selector("lane == '" + l.String() + "'")
+	return []calico.Object{ipPool(l.named("v4"), l.blocks4().String(), size(30), vxlan, mine),
+		ipPool(l.named("v6"), fmt.Sprintf("fd00:2:%x::/124", int(l)), size(126), vxlan, mine),
+		ipPool(l.named("ipip"), fmt.Sprintf("10.1.%d.0/28", int(l)), size(30), ipip, mine), calicoNode(l.String(), "lane="+l.String())}
+}
+
 // scenario is an operation that is interrupted. Start brings the store where it begins; do is the operation; after a
 // repair by the node and the release of its handles nothing may be left of it.
 type scenario struct {
 	name    string
-	start   func(*testing.T, *Client)
-	do      func(context.Context, *Client) error
+	start   func(*testing.T, *Client, lane)
+	do      func(context.Context, *Client, lane) error
 	handles []string // workload handles it may have left
+	deep    bool     // with the others, every kind of write is in one of these
 }
 
 func scenarios() []scenario {
-	pool := netip.MustParsePrefix("10.2.0.0/28")
-	nothing := func(*testing.T, *Client) {}
-	assign := func(n int) func(context.Context, *Client) error {
-		return func(ctx context.Context, c *Client) error {
-			_, err := c.AutoAssign(ctx, workload("h", n))
+	nothing := func(*testing.T, *Client, lane) {}
+	claimed := func(t *testing.T, c *Client, l lane) { claimOne(t, c, l.blocks4().String()) }
+	assigned := func(n int) func(*testing.T, *Client, lane) {
+		return func(t *testing.T, c *Client, l lane) { mustAssign(t, c, workload(l.named("h"), n)) }
+	}
+	assign := func(n int) func(context.Context, *Client, lane) error {
+		return func(ctx context.Context, c *Client, l lane) error {
+			_, err := c.AutoAssign(ctx, workload(l.named("h"), n))
 			return err
 		}
 	}
+	release := func(mustBeEmpty bool) func(context.Context, *Client, lane) error {
+		return func(ctx context.Context, c *Client, _ lane) error { return releaseOwn(ctx, c, mustBeEmpty) }
+	}
+	h := []string{"h"}
 	return []scenario{
-		{"claim", nothing, func(ctx context.Context, c *Client) error { _, err := c.ClaimBlock(ctx, pool); return err }, nil},
-		{"assign from nothing", nothing, assign(1), []string{"h"}},
-		{"assign over two blocks", nothing, assign(6), []string{"h"}},
-		{"assign from an own block", func(t *testing.T, c *Client) { claimOne(t, c, "10.2.0.0/28") }, assign(2), []string{"h"}},
-		{"assign one", nothing, func(ctx context.Context, c *Client) error {
-			return c.AssignIP(ctx, netip.MustParseAddr("10.2.0.9"), "h", nil, Workload)
-		}, []string{"h"}},
-		{"release by handle", func(t *testing.T, c *Client) { mustAssign(t, c, workload("h", 6)) },
-			func(ctx context.Context, c *Client) error { return c.ReleaseByHandle(ctx, "h") }, []string{"h"}},
-		{"release addresses", func(t *testing.T, c *Client) { mustAssign(t, c, workload("h", 6)) },
-			func(ctx context.Context, c *Client) error {
-				_, err := c.ReleaseIPs(ctx, Release{Addr: netip.MustParseAddr("10.1.0.0")}, Release{Addr: netip.MustParseAddr("10.1.0.4")},
-					Release{Addr: netip.MustParseAddr("10.1.0.8")}, Release{Addr: netip.MustParseAddr("10.1.0.12")})
-				return err
-			}, []string{"h"}},
-		{"release of an empty block", func(t *testing.T, c *Client) { claimOne(t, c, "10.2.0.0/28") }, releaseOwn(true), nil},
-		{"release of a used block", func(t *testing.T, c *Client) { mustAssign(t, c, workload("h", 3)) }, releaseOwn(false), []string{"h"}},
-		{"tunnel addresses from nothing", nothing, ensureAll, nil},
-		{"tunnel addresses dropped", func(t *testing.T, c *Client) {
+		{"claim", nothing, func(ctx context.Context, c *Client, l lane) error {
+			_, err := c.ClaimBlock(ctx, l.blocks4())
+			return err
+		}, nil, false},
+		{"assign from nothing", nothing, assign(1), h, false},
+		{"assign over two blocks", nothing, assign(6), h, false},
+		{"assign from an own block", claimed, assign(2), h, false},
+		{"assign one", nothing, func(ctx context.Context, c *Client, l lane) error {
+			return c.AssignIP(ctx, l.addr4("10.2.%d.9"), l.named("h"), nil, Workload)
+		}, h, false},
+		{"release by handle", assigned(6), func(ctx context.Context, c *Client, l lane) error { return c.ReleaseByHandle(ctx, l.named("h")) }, h, false},
+		{"release addresses", assigned(6), func(ctx context.Context, c *Client, l lane) error {
+			_, err := c.ReleaseIPs(ctx, Release{Addr: l.addr4("10.1.%d.0")}, Release{Addr: l.addr4("10.1.%d.4")},
+				Release{Addr: l.addr4("10.1.%d.8")}, Release{Addr: l.addr4("10.1.%d.12")})
+			return err
+		}, h, false},
+		{"release of an empty block", claimed, release(true), nil, false},
+		{"release of a used block", assigned(3), release(false), h, true},
+		{"tunnel addresses from nothing", nothing, ensureAll, nil, false},
+		{"tunnel addresses dropped", func(t *testing.T, c *Client, l lane) {
 			ensure(t, c)
-			change(t, c.Store, "v4", func(s *calico.IPPoolSpec) { s.VXLANMode = "Never" })
-			change(t, c.Store, "ipip", func(s *calico.IPPoolSpec) { s.IPIPMode = "Never" })
-		}, ensureAll, nil},
-		{"tunnel addresses moved", func(t *testing.T, c *Client) {
+			change(t, c.Store, l.named("v4"), func(s *calico.IPPoolSpec) { s.VXLANMode = "Never" })
+			change(t, c.Store, l.named("ipip"), func(s *calico.IPPoolSpec) { s.IPIPMode = "Never" })
+		}, ensureAll, nil, false},
+		{"tunnel addresses moved", func(t *testing.T, c *Client, l lane) {
 			ensure(t, c)
-			change(t, c.Store, "v4", func(s *calico.IPPoolSpec) { s.VXLANMode = "Never" })
-			change(t, c.Store, "ipip", func(s *calico.IPPoolSpec) { s.IPIPMode, s.VXLANMode = "Never", "Always" })
-		}, ensureAll, nil},
-		{"tunnel addresses lost", func(t *testing.T, c *Client) {
+			change(t, c.Store, l.named("v4"), func(s *calico.IPPoolSpec) { s.VXLANMode = "Never" })
+			change(t, c.Store, l.named("ipip"), func(s *calico.IPPoolSpec) { s.IPIPMode, s.VXLANMode = "Never", "Always" })
+		}, ensureAll, nil, true},
+		{"tunnel addresses lost", func(t *testing.T, c *Client, _ lane) {
 			ensure(t, c)
 			for _, k := range tunnels() {
 				if err := c.ReleaseByHandle(t.Context(), k.handle+c.Node); err != nil {
 					t.Fatal(err)
 				}
 			}
-		}, ensureAll, nil},
+		}, ensureAll, nil, false},
 	}
 }
 
-func ensureAll(ctx context.Context, c *Client) error { return c.EnsureTunnelAddresses(ctx) }
+func ensureAll(ctx context.Context, c *Client, _ lane) error { return c.EnsureTunnelAddresses(ctx) }
 
-func releaseOwn(mustBeEmpty bool) func(context.Context, *Client) error {
-	return func(ctx context.Context, c *Client) error {
-		claims, err := c.affinities(ctx)
-		if err != nil {
+// releaseOwn gives up all blocks of a node.
+func releaseOwn(ctx context.Context, c *Client, mustBeEmpty bool) error {
+	claims, err := c.affinities(ctx)
+	if err != nil {
+		return err
+	}
+	for _, a := range claims {
+		if err := c.ReleaseAffinity(ctx, netip.MustParsePrefix(a.Spec.CIDR), mustBeEmpty); err != nil {
 			return err
 		}
-		for _, a := range claims {
-			if err := c.ReleaseAffinity(ctx, netip.MustParsePrefix(a.Spec.CIDR), mustBeEmpty); err != nil {
-				return err
-			}
-		}
-		return nil
 	}
+	return nil
 }
 
-func crashStore() *datastoretest.Memory {
-	return datastoretest.NewMemory(ipPool("v4", "10.2.0.0/28", size(30), vxlan), ipPool("v6", "fd00:2::/124", size(126), vxlan),
-		ipPool("ipip", "10.1.0.0/28", size(30), ipip), calicoNode("node-a"))
-}
+func crashStore() *datastoretest.Memory { return datastoretest.NewMemory(lane(0).objects()...) }
 
 // TestInterrupted breaks every operation at every write, in every way a write can fail, and looks at what the rest of
 // the cluster sees at once and what is left after the node has come back.
@@ -105,7 +128,7 @@ func TestInterrupted(t *testing.T) {
 				writes := 0
 				for at := 1; ; at++ {
 					fired := false
-					synctest.Test(t, func(t *testing.T) { fired = interrupt(t, s, fault.Fault, at) })
+					synctest.Test(t, func(t *testing.T) { fired = interrupt(t, crashStore(), s, fault.Fault, at) })
 					if t.Failed() {
 						t.Fatalf("at write %d", at)
 					}
@@ -123,11 +146,21 @@ func TestInterrupted(t *testing.T) {
 }
 
 // interrupt runs one scenario with a fault at one write and reports whether the fault happened.
-func interrupt(t *testing.T, s scenario, fault datastoretest.Fault, at int) bool {
-	ctx, store := t.Context(), crashStore()
-	s.start(t, client(t, store, "node-a"))
+func interrupt(t *testing.T, store datastore.Store, s scenario, fault datastoretest.Fault, at int) bool {
+	const l = lane(0)
+	s.start(t, client(t, store, l.String()), l)
+	fired := strike(t, store, s, l, fault, at)
+	wantNeverWrong(t, store)
+	comeBack(t, store, s, l)
+	wantCheck(t, store)
+	wantNothingLeft(t, store, client(t, store, l.String()))
+	return fired
+}
+
+// strike makes the operation of a scenario with a fault at one write and reports whether the fault happened.
+func strike(t *testing.T, store datastore.Store, s scenario, l lane, fault datastoretest.Fault, at int) bool {
 	faulty := datastoretest.NewFaulty(store, datastoretest.At(at, fault))
-	err := s.do(ctx, client(t, faulty, "node-a"))
+	err := s.do(t.Context(), client(t, faulty, l.String()), l)
 	fired := faulty.Fired() > 0
 	switch {
 	case !fired && err != nil, fault == datastoretest.Conflict && err != nil:
@@ -135,19 +168,18 @@ func interrupt(t *testing.T, s scenario, fault datastoretest.Fault, at int) bool
 	case fired && fault == datastoretest.Crash && !errors.Is(err, datastoretest.ErrCrashed):
 		t.Errorf("write %d: error %v after a crash", at, err)
 	}
-	wantNeverWrong(t, store)
+	return fired
+}
 
-	// The node comes back: what the daemon and the container runtime do.
-	back := client(t, store, "node-a")
+// comeBack is what the daemon and the container runtime do when the node is there again.
+func comeBack(t *testing.T, store datastore.Store, s scenario, l lane) {
+	back := client(t, store, l.String())
 	ensure(t, back)
 	for _, h := range s.handles {
-		if err := back.ReleaseByHandle(ctx, h); err != nil && !errors.Is(err, datastore.ErrNotFound) {
-			t.Errorf("release %s: %v", h, err)
+		if err := back.ReleaseByHandle(t.Context(), l.named(h)); err != nil && !errors.Is(err, datastore.ErrNotFound) {
+			t.Errorf("release %s: %v", l.named(h), err)
 		}
 	}
-	wantCheck(t, store)
-	wantNothingLeft(t, store, back)
-	return fired
 }
 
 // wantNeverWrong checks what must hold at every moment: every address is free or held once, and every held address is
@@ -185,16 +217,16 @@ func wantNeverWrong(t testing.TB, store datastore.Store) {
 }
 
 // wantNothingLeft ends the node's tunnels and blocks and expects an empty datastore: no address is leaked for ever.
-func wantNothingLeft(t *testing.T, store *datastoretest.Memory, c *Client) {
+func wantNothingLeft(t *testing.T, store datastore.Store, c *Client) {
 	t.Helper()
 	for _, pool := range []string{"v4", "v6", "ipip"} {
-		change(t, store, pool, func(s *calico.IPPoolSpec) { s.VXLANMode, s.IPIPMode = "Never", "Never" })
+		change(t, store, lane(0).named(pool), func(s *calico.IPPoolSpec) { s.VXLANMode, s.IPIPMode = "Never", "Never" })
 	}
 	ensure(t, c)
-	if err := releaseOwn(true)(t.Context(), c); err != nil {
+	if err := releaseOwn(t.Context(), c, true); err != nil {
 		t.Error(err)
 	}
-	if left := contents(store); len(left) > 0 {
+	if left := contents(t, store); len(left) > 0 {
 		t.Errorf("left for ever: %q", left)
 	}
 }
@@ -207,13 +239,13 @@ func TestTwoInterrupted(t *testing.T) {
 				store := crashStore()
 				for _, at := range []int{first, second} {
 					faulty := datastoretest.NewFaulty(store, datastoretest.At(at, datastoretest.Crash))
-					err := client(t, faulty, "node-a").EnsureTunnelAddresses(t.Context())
+					err := client(t, faulty, lane(0).String()).EnsureTunnelAddresses(t.Context())
 					if at == first && !errors.Is(err, datastoretest.ErrCrashed) {
 						t.Fatalf("no crash at write %d: %v", at, err)
 					}
 				}
 				wantNeverWrong(t, store)
-				back := client(t, store, "node-a")
+				back := client(t, store, lane(0).String())
 				ensure(t, back)
 				wantCheck(t, store)
 				wantNothingLeft(t, store, back)

@@ -158,7 +158,7 @@ func TestClaimSurvivesRelease(t *testing.T) {
 	err := client(t, releaser, "node-a").ReleaseAffinity(t.Context(), testBlock, true)
 	wantIs(t, err, datastoretest.ErrCrashed)
 	wantCheck(t, store)
-	if got := contents(store); len(got) != 2 {
+	if got := contents(t, store); len(got) != 2 {
 		t.Error(got)
 	}
 }
@@ -299,8 +299,8 @@ func TestRepair(t *testing.T) {
 				t.Fatal(err)
 			}
 			wantCheck(t, store)
-			if gone := len(contents(store)) == 0; gone != c.gone {
-				t.Errorf("left: %q", contents(store))
+			if gone := len(contents(t, store)) == 0; gone != c.gone {
+				t.Errorf("left: %q", contents(t, store))
 			}
 		})
 	}

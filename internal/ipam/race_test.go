@@ -124,7 +124,7 @@ func (c *crowd) work(t *testing.T, w int, rnd *rand.Rand, store datastore.Store,
 				delete(held, handle)
 			}
 		case op < 8:
-			err = releaseOwn(rnd.IntN(2) == 0)(ctx, cl)
+			err = releaseOwn(ctx, cl, rnd.IntN(2) == 0)
 		case op < 9:
 			addr := netip.AddrFrom4([4]byte{10, 0, 0, byte(rnd.IntN(128))})
 			handle := fmt.Sprintf("i%d.%d", w, i)
@@ -259,7 +259,7 @@ func TestRaceWithDeaths(t *testing.T) {
 					err = cl.ReleaseByHandle(t.Context(), handle)
 				}
 				if err == nil && rnd.IntN(3) == 0 {
-					err = releaseOwn(false)(t.Context(), cl)
+					err = releaseOwn(t.Context(), cl, false)
 				}
 				if err == nil && rnd.IntN(3) == 0 {
 					err = cl.EnsureTunnelAddresses(t.Context())
@@ -300,11 +300,11 @@ func TestRaceWithDeaths(t *testing.T) {
 		ensure(t, client(t, store, fmt.Sprint("node-", i)))
 	}
 	for i := range 6 {
-		if err := releaseOwn(true)(t.Context(), client(t, store, fmt.Sprint("node-", i))); err != nil {
+		if err := releaseOwn(t.Context(), client(t, store, fmt.Sprint("node-", i)), true); err != nil {
 			t.Error(err)
 		}
 	}
-	if left := contents(store); len(left) > 0 {
+	if left := contents(t, store); len(left) > 0 {
 		t.Errorf("left for ever: %q", left)
 	}
 }

@@ -274,7 +274,7 @@ func TestTunnelFailuresStayApart(t *testing.T) {
 	t.Run("no node", func(t *testing.T) {
 		store := datastoretest.NewMemory(allPools()...)
 		wantIs(t, client(t, store, "node-a").EnsureTunnelAddresses(t.Context()), datastore.ErrNotFound, "Node node-a")
-		if got := contents(store); len(got) != 0 {
+		if got := contents(t, store); len(got) != 0 {
 			t.Error(got)
 		}
 	})

@@ -78,11 +78,8 @@ func apiServer(t *testing.T, form kubetest.Form, objects ...calico.Object) (*kub
 // TestInterruptedOnAPIServer is TestInterrupted where each write of an operation is the last one of a node of its own: all of them at once. The
 // restart that finds what is left dies as well, at another write each; the one after it sets all right.
 func TestInterruptedOnAPIServer(t *testing.T) {
-	for _, form := range forms() {
-		for _, s := range scenarios() {
-			if form == kubetest.Native && !s.deep {
-				continue // the writes are the same; how they are spelt shows in a few
-			}
+	for _, s := range scenarios() {
+		for _, form := range forms()[:s.forms] {
 			t.Run(string(form)+"/"+s.name, func(t *testing.T) {
 				lanes := make([]lane, writesOf(t, s))
 				var objects []calico.Object
@@ -175,7 +172,7 @@ func TestStormOnAPIServer(t *testing.T) {
 			others.Wait()
 			natural := w.conflicts.Load()
 			t.Logf("%d requests, %d conflicts, %d more made up, %d notes", w.requests.Load(), natural, injected.Load(), notes)
-			if least := int64(ops); natural < least || injected.Load() < least || int64(notes) < least {
+			if natural < 3 || injected.Load() < 3 || notes < 3 {
 				t.Error("that was no storm")
 			}
 			for _, obj := range crowded(8) {

@@ -38,7 +38,7 @@ type scenario struct {
 	start   func(*testing.T, *Client, lane)
 	do      func(context.Context, *Client, lane) error
 	handles []string // workload handles it may have left
-	deep    bool     // with the others, every kind of write is in one of these
+	forms   int      // in how many forms of the API it is played too; one has all kinds of writes and is played in both
 }
 
 func scenarios() []scenario {
@@ -61,32 +61,32 @@ func scenarios() []scenario {
 		{"claim", nothing, func(ctx context.Context, c *Client, l lane) error {
 			_, err := c.ClaimBlock(ctx, l.blocks4())
 			return err
-		}, nil, false},
-		{"assign from nothing", nothing, assign(1), h, false},
-		{"assign over two blocks", nothing, assign(6), h, false},
-		{"assign from an own block", claimed, assign(2), h, false},
+		}, nil, 1},
+		{"assign from nothing", nothing, assign(1), h, 1},
+		{"assign over two blocks", nothing, assign(6), h, 1},
+		{"assign from an own block", claimed, assign(2), h, 1},
 		{"assign one", nothing, func(ctx context.Context, c *Client, l lane) error {
 			return c.AssignIP(ctx, l.addr4("10.2.%d.9"), l.named("h"), nil, Workload)
-		}, h, false},
-		{"release by handle", assigned(6), func(ctx context.Context, c *Client, l lane) error { return c.ReleaseByHandle(ctx, l.named("h")) }, h, false},
+		}, h, 1},
+		{"release by handle", assigned(6), func(ctx context.Context, c *Client, l lane) error { return c.ReleaseByHandle(ctx, l.named("h")) }, h, 1},
 		{"release addresses", assigned(6), func(ctx context.Context, c *Client, l lane) error {
 			_, err := c.ReleaseIPs(ctx, Release{Addr: l.addr4("10.1.%d.0")}, Release{Addr: l.addr4("10.1.%d.4")},
 				Release{Addr: l.addr4("10.1.%d.8")}, Release{Addr: l.addr4("10.1.%d.12")})
 			return err
-		}, h, false},
-		{"release of an empty block", claimed, release(true), nil, false},
-		{"release of a used block", assigned(3), release(false), h, true},
-		{"tunnel addresses from nothing", nothing, ensureAll, nil, false},
+		}, h, 1},
+		{"release of an empty block", claimed, release(true), nil, 1},
+		{"release of a used block", assigned(3), release(false), h, 1},
+		{"tunnel addresses from nothing", nothing, ensureAll, nil, 1},
 		{"tunnel addresses dropped", func(t *testing.T, c *Client, l lane) {
 			ensure(t, c)
 			change(t, c.Store, l.named("v4"), func(s *calico.IPPoolSpec) { s.VXLANMode = "Never" })
 			change(t, c.Store, l.named("ipip"), func(s *calico.IPPoolSpec) { s.IPIPMode = "Never" })
-		}, ensureAll, nil, false},
+		}, ensureAll, nil, 1},
 		{"tunnel addresses moved", func(t *testing.T, c *Client, l lane) {
 			ensure(t, c)
 			change(t, c.Store, l.named("v4"), func(s *calico.IPPoolSpec) { s.VXLANMode = "Never" })
 			change(t, c.Store, l.named("ipip"), func(s *calico.IPPoolSpec) { s.IPIPMode, s.VXLANMode = "Never", "Always" })
-		}, ensureAll, nil, true},
+		}, ensureAll, nil, 2},
 		{"tunnel addresses lost", func(t *testing.T, c *Client, _ lane) {
 			ensure(t, c)
 			for _, k := range tunnels() {
@@ -94,7 +94,7 @@ func scenarios() []scenario {
 					t.Fatal(err)
 				}
 			}
-		}, ensureAll, nil, false},
+		}, ensureAll, nil, 0},
 	}
 }
 

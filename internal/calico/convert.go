@@ -17,7 +17,7 @@ func (r *Resource) Word() (any, []cluster.Problem) {
 			problems = append(problems, p)
 		}
 	}
-	if len(problems) > 0 && !Partial(r.Kind) {
+	if len(r.Problems) > 0 && !Partial(r.Kind) {
 		return nil, problems
 	}
 	return w, problems
@@ -34,7 +34,7 @@ func (r *Resource) told(field string) bool {
 }
 
 // Partial reports whether objects of a kind can be used without the values that are wrong. That holds for a node and for
-// settings, where every value stands alone; a pool or a block is usable as a whole or not at all.
+// settings, where every value stands alone. A block is usable as a whole or not at all; what holds for a pool its conversion says.
 func Partial(kind Kind) bool {
 	return kind == KindNode || kind == KindBGPConfiguration || kind == KindFelixConfig
 }

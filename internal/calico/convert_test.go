@@ -3,6 +3,7 @@ package calico
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net/netip"
 	"os"
@@ -95,7 +96,7 @@ func TestExamples(t *testing.T) {
 		"IPPool balancers": &cluster.Pool{Name: "balancers", CIDR: netip.MustParsePrefix("203.0.113.0/24"), NATOutgoing: true,
 			BlockSize: 29, NodeSelector: "all()"},
 		"IPPool seen-by-kubectl": &cluster.Pool{Name: "seen-by-kubectl", CIDR: netip.MustParsePrefix("10.21.0.0/16"), VXLANMode: cluster.CrossSubnet,
-			NATOutgoing: true, BlockSize: 26, NodeSelector: "all()", Workload: true, Tunnel: true},
+			NATOutgoing: true, BlockSize: 26, NodeSelector: "all()", Workload: true, Tunnel: true, Created: time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC)},
 		"Node west-1": &cluster.Node{Name: "west-1", Labels: map[string]string{"rack": "r1", "kubernetes.io/os": "linux"},
 			Addr4: netip.MustParsePrefix("198.51.100.11/24"), Addr6: netip.MustParsePrefix("2001:db8:51::11/64"),
 			IPIPAddr: netip.MustParseAddr("10.20.7.1"), VXLANAddr4: netip.MustParseAddr("10.21.7.1"), VXLANAddr6: netip.MustParseAddr("fd20:10::7:1"),
@@ -161,6 +162,41 @@ func TestBlockOwners(t *testing.T) {
 		}
 		if diff := cmp.Diff(test.want, got, addrs); diff != "" || len(problems) > 0 {
 			t.Errorf("%v: %s %v", test.affinity, diff, problems)
+		}
+	}
+}
+
+// TestPoolsThatCalicoWouldRefuse: how a pool is read that has a problem; "" stands for not at all.
+func TestPoolsThatCalicoWouldRefuse(t *testing.T) {
+	for _, c := range []struct {
+		spec IPPoolSpec
+		want string
+	}{
+		{IPPoolSpec{CIDR: "10.0.0.0/16", IPIPMode: "Always", VXLANMode: "CrossSubnet"}, "10.0.0.0/16 VXLAN CrossSubnet"},
+		{IPPoolSpec{CIDR: "fd00::/64", IPIPMode: "Always"}, "fd00::/64 none Never"},
+		{IPPoolSpec{CIDR: "fd00::/64", IPIPMode: "Always", VXLANMode: "Always"}, "fd00::/64 VXLAN Always"},
+		{IPPoolSpec{CIDR: "10.0.0.0/16", VXLANMode: "Always", BlockSize: 19}, "10.0.0.0/16 VXLAN Always disabled"},
+		{IPPoolSpec{CIDR: "10.0.0.0/28", IPIPMode: "CrossSubnet"}, "10.0.0.0/28 IPIP CrossSubnet disabled"},
+		{IPPoolSpec{CIDR: "10.0.0.0/16", NodeSelector: "rack = 'r1'"}, "10.0.0.0/16 none Never disabled"},
+		{IPPoolSpec{CIDR: "10.0.0.0/16", AssignmentMode: "manual"}, "10.0.0.0/16 none Never disabled"},
+		{IPPoolSpec{CIDR: "10.0.0.0/16", AllowedUses: []string{"Pod"}}, "10.0.0.0/16 none Never disabled"},
+		{IPPoolSpec{CIDR: "10.0.0.0/16", VXLANMode: "always"}, ""},
+		{IPPoolSpec{CIDR: "10.0.0.0/16", IPIPMode: "cross-subnet", VXLANMode: "Always"}, ""},
+		{IPPoolSpec{CIDR: "ten", VXLANMode: "Always"}, ""},
+		{IPPoolSpec{CIDR: "10.0.0.5/16"}, ""},
+		{IPPoolSpec{}, ""},
+	} {
+		p, problems := (&IPPool{ObjectMeta: ObjectMeta{Name: "p"}, Spec: c.spec}).Pool()
+		got := ""
+		if p != nil {
+			encap, mode := p.Encapsulation()
+			got = fmt.Sprintf("%v %v %v", p.CIDR, encap, mode)
+			if p.Disabled {
+				got += " disabled"
+			}
+		}
+		if got != c.want || len(problems) == 0 {
+			t.Errorf("%+v: %q, want %q, problems %v", c.spec, got, c.want, problems)
 		}
 	}
 }

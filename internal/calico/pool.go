@@ -27,7 +27,9 @@ const (
 	blockSize6, minBlockSize6, maxBlockSize6 = 122, 116, 128
 )
 
-// Pool checks and converts the pool. A pool with a problem cannot be used at all.
+// Pool checks and converts the pool. What Calico's definitions would refuse, and older ones do not, is read as Calico's programs read it: of two modes
+// VXLAN counts (Felix), and IPIP counts nothing for IPv6 (BIRD). Routes are made of a pool's range and modes, so one with a problem elsewhere is still
+// routed by, but gives out no addresses. Without a range or a known mode it is nil.
 func (o *IPPool) Pool() (*cluster.Pool, []cluster.Problem) {
 	c := newCheck(o)
 	p := &cluster.Pool{
@@ -39,20 +41,25 @@ func (o *IPPool) Pool() (*cluster.Pool, []cluster.Problem) {
 		Disabled:         o.Spec.Disabled,
 		DisableBGPExport: o.Spec.DisableBGPExport,
 		NodeSelector:     o.Spec.NodeSelector,
-		Manual:           c.oneOf("spec.assignmentMode", o.Spec.AssignmentMode, assignAutomatic, assignManual) == assignManual,
 		Terminating:      o.DeletionTimestamp != nil,
 	}
+	if o.CreationTimestamp != nil {
+		p.Created = *o.CreationTimestamp
+	}
+	if !c.ok() {
+		return nil, c.problems
+	}
 	c.poolEncapsulation(p)
+	before := len(c.problems)
+	p.Manual = c.oneOf("spec.assignmentMode", o.Spec.AssignmentMode, assignAutomatic, assignManual) == assignManual
 	c.poolBlockSize(p, o.Spec.BlockSize)
 	sel := c.selector("spec.nodeSelector", o.Spec.NodeSelector)
 	if sel.UsesGlobal() {
 		c.add("spec.nodeSelector", "global() has no meaning for nodes: write all()")
 	}
 	c.poolUses(p, o.Spec.AllowedUses, sel)
-	if !c.ok() {
-		return nil, c.problems
-	}
-	return p, nil
+	p.Disabled = p.Disabled || len(c.problems) > before
+	return p, c.problems
 }
 
 func (c *check) poolCIDR(s string) netip.Prefix {
@@ -79,10 +86,12 @@ func (c *check) mode(field, s string) cluster.Mode {
 func (c *check) poolEncapsulation(p *cluster.Pool) {
 	if p.IPIPMode != cluster.Never && p.CIDR.IsValid() && p.CIDR.Addr().Is6() {
 		c.add("spec.ipipMode", "IPIP carries IPv4 only, %s is IPv6: set ipipMode to Never and use vxlanMode", p.CIDR)
+		p.IPIPMode = cluster.Never
 		return
 	}
 	if p.IPIPMode != cluster.Never && p.VXLANMode != cluster.Never {
 		c.add("spec.vxlanMode", "ipipMode is %s and vxlanMode is %s, but a pool has one encapsulation: set one of them to Never", p.IPIPMode, p.VXLANMode)
+		p.IPIPMode = cluster.Never
 	}
 }
 

@@ -28,6 +28,8 @@ func judgePools(all []*Pool, standing func(name string) *Pool) (good []*Pool, pr
 	for _, p := range j.move(moved) {
 		j.overlap(p, fmt.Sprintf("the pool stays at %v", standing(p.Name).CIDR))
 	}
+	// The same order on every node and after every start, whatever a process has seen before.
+	slices.SortStableFunc(fresh, func(p, q *Pool) int { return p.Created.Compare(q.Created) })
 	for _, p := range fresh {
 		if j.inTheWay(p) == nil {
 			j.good = append(j.good, p)
@@ -79,6 +81,11 @@ func (j *judge) form(p, was *Pool) *Pool {
 		})
 		return was
 	case !p.CIDR.Addr().Is4() && p.IPIPMode != Never:
+		if was == nil || was.IPIPMode != Never { // it never was better
+			plain := *p
+			plain.IPIPMode = Never
+			keep, was = "it is used without IPIP", &plain
+		}
 		j.problems = append(j.problems, Problem{
 			Object: object, Field: "spec.ipipMode",
 			Text: fmt.Sprintf("IPIP carries IPv4 only and the pool is %v; %s; set ipipMode to Never, and vxlanMode to %v if it needs a tunnel",

@@ -7,9 +7,9 @@ import (
 
 // State returns a snapshot; the same one again where nothing changed since. Cross-object rules are applied here and add Problems:
 //
-//   - of two overlapping pools the one that has stood longer stays, and among newcomers the first by name;
-//   - an IPv6 pool with IPIP, a pool with both modes or without a CIDR is taken in its last good form, and where it never
-//     had one it is left out, except that a pool with both modes is read as VXLAN, as Felix reads it;
+//   - of two overlapping pools the one that has stood longer stays, and among newcomers the older one, then the first by name;
+//   - an IPv6 pool with IPIP, a pool with both modes or without a CIDR is taken in its last good form; where it never had one, that
+//     with both modes is read as VXLAN, as Felix reads it, that of IPv6 without IPIP, and that without a CIDR is left out;
 //   - of two nodes with one address the first by name is the one that NodeByAddr knows.
 func (b *Builder) State() *State {
 	if b.last != nil && !b.touched {

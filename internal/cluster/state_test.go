@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -151,9 +152,9 @@ func TestPoolRules(t *testing.T) {
 	v6ipip := &Pool{Name: "six", CIDR: pfx("fd00::/48"), IPIPMode: CrossSubnet}
 	v6vxlan := &Pool{Name: "six", CIDR: pfx("fd00::/48"), VXLANMode: CrossSubnet}
 	stories := map[string][]step{
-		"IPv6 with IPIP is left out":           {{set: v6ipip, problem: "IPPool six spec.ipipMode"}},
+		"IPv6 with IPIP is without it":         {{set: v6ipip, pools: "six=fd00::/48", problem: "IPPool six spec.ipipMode"}},
 		"IPv6 turned to IPIP stays as it was":  {{set: v6vxlan, pools: "six=fd00::/48"}, {set: v6ipip, pools: "six=fd00::/48", problem: "IPPool six spec.ipipMode"}},
-		"IPv6 with IPIP mended":                {{set: v6ipip, problem: "IPPool six spec.ipipMode"}, {set: v6vxlan, pools: "six=fd00::/48"}},
+		"IPv6 with IPIP mended":                {{set: v6ipip, pools: "six=fd00::/48", problem: "IPPool six spec.ipipMode"}, {set: v6vxlan, pools: "six=fd00::/48"}},
 		"host bits in the CIDR":                {{set: &Pool{Name: "p", CIDR: pfx("10.1.2.3/16")}, problem: "IPPool p spec.cidr"}},
 		"no CIDR":                              {{set: &Pool{Name: "p"}, problem: "IPPool p spec.cidr"}},
 		"bad CIDR after a good one":            {{set: &Pool{Name: "p", CIDR: pfx("10.1.0.0/16")}, pools: "p=10.1.0.0/16"}, {set: &Pool{Name: "p"}, pools: "p=10.1.0.0/16", problem: "IPPool p spec.cidr"}},
@@ -189,6 +190,11 @@ func TestPoolsTogether(t *testing.T) {
 	}
 	if got := problemFields(s); got != "IPPool b spec.cidr" {
 		t.Errorf("problems %q", got)
+	}
+	at := time.Unix(1_800_000_000, 0)
+	s = Build(Objects{Pools: []*Pool{{Name: "b", CIDR: pfx("10.1.0.0/16"), Created: at}, {Name: "a", CIDR: pfx("10.0.0.0/8"), Created: at.Add(time.Second)}}})
+	if got := poolNames(s); got != "b=10.1.0.0/16" {
+		t.Errorf("the older one should win: %q", got)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 )
 
 // Family is an IP address family, numbered as the IP version.
@@ -135,11 +136,12 @@ type Pool struct {
 	NATOutgoing      bool
 	Disabled         bool // no new allocations; routing goes on
 	DisableBGPExport bool
-	BlockSize        int    // prefix length of the pool's blocks
-	NodeSelector     string // which nodes may claim blocks; "" = all()
-	Workload, Tunnel bool   // allowedUses
-	Manual           bool   // assignmentMode: Manual
-	Terminating      bool   // metadata.deletionTimestamp is set
+	BlockSize        int       // prefix length of the pool's blocks
+	NodeSelector     string    // which nodes may claim blocks; "" = all()
+	Workload, Tunnel bool      // allowedUses
+	Manual           bool      // assignmentMode: Manual
+	Terminating      bool      // metadata.deletionTimestamp is set
+	Created          time.Time // of two pools in one range the older one counts
 }
 
 // Encapsulation returns the pool's kind of tunnel and its mode. Where a datastore without

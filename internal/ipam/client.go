@@ -91,7 +91,9 @@ type operation struct {
 	*Client
 	settings
 	pools []*cluster.Pool
-	node  *calico.Node
+	// unclear are the pools with a problem: what they would ask for, as somebody meant them, nobody can say.
+	unclear []*calico.IPPool
+	node    *calico.Node
 }
 
 // begin reads the settings. Without an IPAMConfiguration Calico's defaults hold (reference 3.4).

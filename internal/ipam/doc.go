@@ -82,6 +82,7 @@
 //   - One failing pool or kind of tunnel does not take the others with it, and the Node never names an address
 //     that IPAM has not given it.
 //   - Pools that take no addresses are left out of the tunnel candidates instead of failing the pass.
+//   - The tunnel address that a pool with a problem (a selector that cannot be read, two modes) may have given stays until the pool is mended.
 //   - AssignIP looks again when it loses a race for a block.
 //   - Release by a handle corrects the handle's counts; Calico leaves one that counts too much to its garbage collector.
 //   - A new block never overlaps an existing one of another size, nor a more specific pool.

@@ -33,6 +33,9 @@ func (o *operation) loadPools(ctx context.Context) error {
 	o.pools = make([]*cluster.Pool, 0, len(objects))
 	for _, obj := range objects {
 		p, problems := obj.Pool()
+		if len(problems) > 0 {
+			o.unclear = append(o.unclear, obj)
+		}
 		if p == nil {
 			o.log().Debug("pool is not usable", keyErr, problems)
 			continue
@@ -43,6 +46,15 @@ func (o *operation) loadPools(ctx context.Context) error {
 		o.pools = append(o.pools, p)
 	}
 	return nil
+}
+
+// inDoubt reports whether an address may be of a pool that has a problem. Such an address is neither given out nor taken back before somebody has
+// mended the pool: a slip in one field must not cost a node its tunnels.
+func (o *operation) inDoubt(a netip.Addr) bool {
+	return slices.ContainsFunc(o.unclear, func(p *calico.IPPool) bool {
+		cidr, err := netip.ParsePrefix(p.Spec.CIDR)
+		return err != nil || cidr.Masked().Contains(a)
+	})
 }
 
 // allocatable reports whether Calico's pool controller lets a pool have new addresses.

@@ -63,7 +63,7 @@ func (t *tunnel) isOurs(h *holder, node string) bool {
 // EnsureTunnelAddresses brings the node's tunnel addresses in line with the pools (reference 3.9): one for each kind of
 // tunnel that a pool which selects the node and allows tunnels asks for, none for the others. It first repairs what a
 // crash may have left, then looks at each kind by itself: one that cannot be served is reported with its pools, and
-// neither stops the others nor undoes them. All changes go to the Node in one patch. Call it at start, whenever a pool
+// neither stops the others nor undoes them. What a pool with a problem may have given the node stays. All changes go to the Node in one patch. Call it at start, whenever a pool
 // or the node's labels change, and again after an error.
 func (c *Client) EnsureTunnelAddresses(ctx context.Context) error {
 	c.tunnels.Lock()
@@ -133,15 +133,21 @@ func (p *tunnelPass) ensure(ctx context.Context, t *tunnel) error {
 	if err != nil {
 		return err
 	}
-	if len(pools) == 0 {
+	doubt := current.IsValid() && p.inDoubt(current)
+	if len(pools) == 0 && !doubt {
 		return p.drop(ctx, t, current)
 	}
 	if !current.IsValid() {
 		return p.renew(ctx, t, pools, current)
 	}
 	held, err := p.lookup(ctx, current)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
+	case doubt && t.isOurs(held, p.Node):
+		return p.keep(ctx, t, current)
+	case len(pools) == 0:
+		return p.drop(ctx, t, current)
 	}
 	return p.judge(ctx, t, pools, current, held)
 }

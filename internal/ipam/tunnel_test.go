@@ -123,6 +123,50 @@ func TestTunnelPools(t *testing.T) {
 	}
 }
 
+// TestTunnelPoolSpoilt: a slip in a pool costs the node nothing that it has, neither at once nor at the next start, and the slip mended is as if nothing had been;
+// a pool that is properly taken away then takes its address with it.
+func TestTunnelPoolSpoilt(t *testing.T) {
+	for name, spoil := range map[string]func(*calico.IPPoolSpec){
+		"both modes":    func(s *calico.IPPoolSpec) { s.IPIPMode, s.VXLANMode = "Always", "Always" },
+		"selector":      selector("zone = 'a'"),
+		"block size":    size(19),
+		"unknown mode":  func(s *calico.IPPoolSpec) { s.IPIPMode, s.VXLANMode = "always", "always" },
+		"range":         func(s *calico.IPPoolSpec) { s.CIDR = "ten" },
+		"bits in range": func(s *calico.IPPoolSpec) { s.CIDR = strings.Replace(s.CIDR, "0/", "5/", 1) },
+		"uses":          uses("tunnel"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := datastoretest.NewMemory(append(allPools(), calicoNode("node-a"))...)
+			c := client(t, store, "node-a")
+			ensure(t, c)
+			before := addresses(t, store, "node-a")
+			good := map[string]calico.IPPoolSpec{}
+			for _, p := range []string{"ipip", "vxlan"} {
+				change(t, store, p, func(s *calico.IPPoolSpec) { good[p] = *s; spoil(s) })
+			}
+			ensure(t, c)
+			ensure(t, client(t, store, "node-a"))
+			if got := addresses(t, store, "node-a"); got != before {
+				t.Errorf("addresses %q, before %q", got, before)
+			}
+			for p, spec := range good {
+				change(t, store, p, func(s *calico.IPPoolSpec) { *s = spec })
+			}
+			ensure(t, c)
+			if got := addresses(t, store, "node-a"); got != before {
+				t.Errorf("mended: addresses %q, before %q", got, before)
+			}
+			wantCheck(t, store)
+			change(t, store, "vxlan6", spoil) // of another range, so it is no reason to keep anything here
+			change(t, store, "ipip", disabled)
+			ensure(t, c)
+			if got := addresses(t, store, "node-a"); name != "range" && (got[0] != "" || got[1] != before[1]) {
+				t.Errorf("disabled: addresses %q, before %q", got, before)
+			}
+		})
+	}
+}
+
 // TestTunnelTable is the table of reference 3.9: what the Node names and IPAM holds, and what becomes of it.
 func TestTunnelTable(t *testing.T) {
 	const handle = "vxlan-tunnel-addr-node-a"

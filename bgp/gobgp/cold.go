@@ -93,8 +93,14 @@ func (f *feed) usable(paths []bgp.Path) []bgp.Path {
 func (f *feed) waitedFor(now time.Time) (out []netip.Addr) {
 	for a := range f.cold.mute {
 		if s := f.sessions[a]; s != nil && s.state == stateEstablished && now.Sub(s.since) >= settleTime {
-			out = append(out, a)
 			delete(f.cold.mute, a)
+			if h := f.held[a]; h != nil && h.away { // the server has nothing old
+				s.restarting = false
+				f.letGo(a)
+				f.kick()
+				continue
+			}
+			out = append(out, a)
 		}
 	}
 	return out

@@ -27,7 +27,8 @@
 //   - Started with Options.Restarting: OPENs carry the restart and forwarding bits, without which a BIRD would flush at once.
 //
 // A peer that comes back from a restart without its forwarding state is not used until it has sent End-of-RIB, and one that comes back without the
-// capability has its session begun anew if none comes (cold.go): GoBGP looks at neither.
+// capability has its session begun anew if none comes (cold.go): GoBGP looks at neither. While a peer is away GoBGP drops what it keeps of it as soon as any
+// connection with it comes to nothing; we go on using that for the restart time (hold.go). To clients and eBGP peers it is withdrawn all the same.
 //
 // GoBGP then holds announcements back until every peer, those that are down included, has sent its End-of-RIB, or
 // for the deferral time. A node of the mesh announces only what it originates, which it knows before the first session, so the
@@ -68,7 +69,8 @@
 // connection's (sockets_linux.go); until then GoBGP keeps what it is to be told.
 //
 // Hold 90 s, keepalive 30 s, unless the peer has a keepalive time of its own. Connections are tried after 1.5 to 2 s and then every 5 s (as in Calico). After a session was lost
-// GoBGP stays idle for 5 s (a constant of its own) and refuses connections meanwhile; so a session returns after 5 to 10 s.
+// GoBGP stays idle for 5 s (a constant of its own) and refuses connections meanwhile; so a session returns after 5 to 10 s. A peer that sends an OPEN and
+// then nothing for 8 s has its connections closed: that is how two GoBGP end that dial each other at one moment (confirm.go).
 //
 // # Standards
 //

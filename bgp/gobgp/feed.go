@@ -201,7 +201,7 @@ func (f *feed) file(p *apiutil.Path) {
 	}
 	i := slices.IndexFunc(known, func(o bgp.Path) bool { return o.PeerAddr == p.PeerAddress && o.ID == p.RemoteID })
 	if withdraw {
-		if i >= 0 && known[i].RouterID == routerID(p) {
+		if i >= 0 && known[i].RouterID == routerID(p) && !f.keep(p.PeerAddress, prefix, known) {
 			d.paths = without(known, i)
 			f.mark(d)
 		}
@@ -291,6 +291,7 @@ type batch struct {
 	learned []bgp.Learned
 	over    []netip.Addr
 	mute    []netip.Addr
+	stuck   map[netip.Addr]struct{}
 	up      map[netip.Addr]struct{}
 	peers   bool
 	inSync  bool
@@ -322,7 +323,7 @@ func (f *feed) take() batch {
 	clear(f.dirty)
 	f.dirty = f.dirty[:0]
 	b.over, f.over = f.over, nil
-	b.mute = f.waitedFor(time.Now())
+	b.mute, b.stuck = f.waitedFor(time.Now()), f.unconfirmed(time.Now())
 	b.up, f.up = f.up, nil
 	b.peers, f.changed = f.changed, false
 	return b
@@ -372,6 +373,7 @@ func (s *Speaker) deliver(ctx context.Context) {
 		for _, a := range b.mute {
 			s.beginAnew(ctx, a)
 		}
+		s.unstick(b.stuck)
 		if len(b.learned) > 0 && ev.Learned != nil && ctx.Err() == nil {
 			ev.Learned(b.learned)
 		}

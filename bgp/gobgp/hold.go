@@ -8,10 +8,57 @@ import (
 	"github.com/caracal-net/caracal/bgp"
 )
 
-// holding is what a peer had brought before its session was begun anew by us. The server has dropped it; we go on using it, marked stale, until it is
-// brought again or another way is learned. The peer's End-of-RIB alone does not end it: what has come through a reflector may be on its way through
-// other sessions that are just beginning, or to the reflector.
-type holding struct{ prefixes map[netip.Prefix]struct{} }
+// holding is what a peer had brought that the server has dropped and we go on using, marked stale, until it is brought again or another way is learned.
+//
+// Either the session was begun anew by us. The peer's End-of-RIB alone does not end that: what has come through a reflector may be on its way
+// through other sessions that are just beginning, or to the reflector.
+//
+// Or the peer is away for a restart. GoBGP drops what it keeps of such a peer when any connection with it comes to nothing, be it that both had dialled and one of two
+// had to go; RFC 4724 section 4.2 has it kept for the restart time. That ends with End-of-RIB.
+type holding struct {
+	prefixes map[netip.Prefix]struct{}
+	away     bool
+}
+
+// keep notes that the server has dropped the only path of a prefix of a peer that is away for a restart, and reports whether it is kept. A prefix
+// with another path follows the server.
+func (f *feed) keep(peer netip.Addr, p netip.Prefix, known []bgp.Path) bool {
+	s := f.sessions[peer]
+	if s == nil || !s.restarting || s.state == stateEstablished || len(known) != 1 || !known[0].Stale {
+		return false
+	}
+	h := f.held[peer]
+	if h == nil {
+		h = &holding{prefixes: make(map[netip.Prefix]struct{}), away: true}
+		f.held[peer] = h
+		f.watchAway(s, h)
+	}
+	h.prefixes[p] = struct{}{}
+	return true
+}
+
+// watchAway gives up what is kept of a peer when its restart time is over.
+func (f *feed) watchAway(s *session, h *holding) {
+	time.AfterFunc(time.Until(s.lostAt.Add(s.restartTime)), func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		peer := s.peer.Addr
+		switch {
+		case f.sessions[peer] != s || f.held[peer] != h || s.state == stateEstablished: // then it ends with the session, or with End-of-RIB
+		case time.Now().Before(s.lostAt.Add(s.restartTime)): // it was back, and is lost again
+			f.watchAway(s, h)
+		default:
+			f.notBack(s)
+		}
+	})
+}
+
+// endAway drops what is kept of a peer that was away.
+func (f *feed) endAway(peer netip.Addr) {
+	if h := f.held[peer]; h != nil && h.away {
+		f.letGo(peer)
+	}
+}
 
 // hold keeps what a peer has brought, at most for a while.
 func (f *feed) hold(peer netip.Addr, most time.Duration) {
@@ -40,6 +87,10 @@ func (f *feed) hold(peer netip.Addr, most time.Duration) {
 func (f *feed) settle(peer netip.Addr) {
 	h := f.held[peer]
 	if h == nil {
+		return
+	}
+	if h.away {
+		f.letGo(peer)
 		return
 	}
 	time.AfterFunc(settleTime, func() {

@@ -63,6 +63,7 @@ func (f *feed) tooMuch(a netip.Addr) {
 	if s == nil {
 		return
 	}
+	f.endAway(a)
 	s.restarting, s.tooMuch, s.state = false, true, stateIdle
 	s.up.Store(false)
 	s.note(&s.sent, bgp.CauseSent, bgp.Notification{Code: bgp.CodeCease, Subcode: bgp.SubMaxPrefixes})

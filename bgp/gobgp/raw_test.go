@@ -108,6 +108,23 @@ func (p *rawPeer) dial() {
 }
 
 func (p *rawPeer) try() (err error) {
+	if err := p.half(); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = p.conn.Close()
+		}
+	}()
+	if err := p.write(message(msgKeepalive, nil)); err != nil {
+		return err
+	}
+	_, err = p.expect(msgKeepalive)
+	return err
+}
+
+// half connects and exchanges OPENs.
+func (p *rawPeer) half() (err error) {
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(p.from)}, Timeout: time.Second}
 	if p.conn, err = d.Dial("tcp4", p.to); err != nil {
 		return err
@@ -124,13 +141,7 @@ func (p *rawPeer) try() (err error) {
 	if err := p.write(openWith(64512, p.from, p.as4, restart)); err != nil {
 		return err
 	}
-	if p.open, err = p.expect(msgOpen); err != nil {
-		return err
-	}
-	if err := p.write(message(msgKeepalive, nil)); err != nil {
-		return err
-	}
-	_, err = p.expect(msgKeepalive)
+	p.open, err = p.expect(msgOpen)
 	return err
 }
 

@@ -223,6 +223,86 @@ func TestNeverBackEarly(t *testing.T) {
 	})
 }
 
+// TestAwayTriesInVain: a peer that is away for a restart and opens connections that come to nothing loses none of its routes by that (RFC 4724 section 4.2),
+// though GoBGP drops them then. They go when it has told all it has, or with its restart time.
+func TestAwayTriesInVain(t *testing.T) {
+	notUnderRace(t)
+	parallel(t)
+	for i, c := range []struct {
+		name    string
+		returns bool
+		restart byte
+	}{{"returns", true, 120}, {"does not", false, 12}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			subnet := fmt.Sprintf("127.3.%d", 40+i)
+			n, p := rawLab(t, subnet, true)
+			_ = p.conn.Close()
+			p.restart = []byte{64, 6, 0, c.restart, 0, 1, 1, 0x80}
+			p.dial()
+			attrs := join(origin, asPath, nextHop(subnet+".3"), localPref)
+			endOfRIB := message(msgUpdate, []byte{0, 0, 0, 0})
+			p.send(update(attrs, "10.1.0.0/26", "10.1.1.0/26"))
+			p.send(endOfRIB)
+			eventually(t, "its route", func() string { return absent(n, "10.1.1.0/26") })
+			_ = p.conn.Close()
+			lost := time.Now()
+			for range 2 {
+				eventually(t, "a connection", func() string {
+					if err := p.half(); err != nil {
+						return err.Error()
+					}
+					return ""
+				})
+				_ = p.conn.Close()
+				eventually(t, "the end of the connection", func() string {
+					if p := n.status(subnet + ".3"); p.State == "OpenConfirm" || p.State == "OpenSent" {
+						return string(p.State)
+					}
+					return ""
+				})
+				if n.losses("10.1.0.0/26") > 0 && time.Since(lost) < time.Duration(c.restart)*time.Second {
+					t.Fatal("a connection that came to nothing cost its routes")
+				}
+			}
+			if c.returns {
+				p.dial()
+				p.send(update(attrs, "10.1.0.0/26"))
+				p.send(endOfRIB)
+			}
+			eventually(t, "what did not come again is gone", func() string {
+				if ps := n.paths("10.1.1.0/26"); len(ps) != 0 {
+					return fmt.Sprintf("%+v", ps)
+				}
+				return ""
+			})
+			if lost := n.losses("10.1.0.0/26") > 0; lost == c.returns {
+				t.Errorf("lost: %v", lost)
+			}
+		})
+	}
+}
+
+// TestUnconfirmed: a connection on which the peer says OPEN and no more is not waited for until the hold time, which may be that of a connection that was
+// forgotten on either side.
+func TestUnconfirmed(t *testing.T) {
+	notUnderRace(t)
+	parallel(t)
+	n, p := rawLab(t, "127.3.42", true)
+	_ = p.conn.Close()
+	eventually(t, "a connection", func() string {
+		if err := p.half(); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+	_ = p.ended()
+	_ = p.conn.Close()
+	p.dial()
+	p.send(message(msgUpdate, []byte{0, 0, 0, 0}))
+	n.up(t, "127.3.42.3")
+}
+
 // insideEnv marks a test binary that runs in a namespace made for it.
 const insideEnv = "CARACAL_GOBGP_TEST_INSIDE"
 

@@ -34,24 +34,28 @@ const settleTime = 10 * time.Second
 
 // session is what the feed knows of one peer. All but up is guarded by the feed's lock.
 type session struct {
-	peer       bgp.Peer
-	state      bgp.SessionState
-	since      time.Time
-	lastError  string
-	cause      bgp.Cause
-	sent, got  bgp.Notification // the last of each direction
-	routerID   netip.Addr
-	ours       []string // capabilities of the last session
-	theirs     []string
-	ups        int
-	said       bool   // lastError is of this connection already
-	ended      string // why we have ended this connection, "" if we have not
-	eor        bool
-	restarting bool
-	gone       bool        // its restart time has run out since it was last up
-	tooMuch    bool        // has sent more than it may, and is left alone
-	noRestart  bool        // the peer did not offer graceful restart
-	up         atomic.Bool // state is Established; read by the log adapter on GoBGP's hot path
+	peer        bgp.Peer
+	state       bgp.SessionState
+	since       time.Time
+	lastError   string
+	cause       bgp.Cause
+	sent, got   bgp.Notification // the last of each direction
+	routerID    netip.Addr
+	ours        []string // capabilities of the last session
+	theirs      []string
+	ups         int
+	said        bool   // lastError is of this connection already
+	ended       string // why we have ended this connection, "" if we have not
+	eor         bool
+	restarting  bool
+	lostAt      time.Time     // when it was last up
+	restartTime time.Duration // what it has asked for
+	confirmBy   time.Time     // when it must have left OpenConfirm
+	unconfirmed int           // how often in a row it was left in OpenConfirm
+	gone        bool          // its restart time has run out since it was last up
+	tooMuch     bool          // has sent more than it may, and is left alone
+	noRestart   bool          // the peer did not offer graceful restart
+	up          atomic.Bool   // state is Established; read by the log adapter on GoBGP's hot path
 }
 
 func (f *feed) add(p bgp.Peer) {
@@ -84,6 +88,7 @@ func (f *feed) remove(a netip.Addr) {
 	defer f.mu.Unlock()
 	delete(f.sessions, a)
 	f.cold.forget(a)
+	f.endAway(a)
 	f.changed = true
 	f.kick()
 }
@@ -108,11 +113,7 @@ func (f *feed) state(gen int, p *apiutil.Peer, at time.Time) {
 		f.kick()
 	}
 	if s.restarting && p.State.DisconnectReason == api.PeerState_DISCONNECT_REASON_RESTART_TIMER_EXPIRED {
-		f.cold.forget(s.peer.Addr)
-		s.restarting, s.gone = false, true // may come in any state but Established, and leads to Idle, from Idle too
-		s.fail("the peer did not come back within its restart time", bgp.CauseUnanswered)
-		f.changed = true
-		f.kick()
+		f.notBack(s) // may come in any state but Established, and leads to Idle, from Idle too
 	}
 	if s.state == now {
 		return
@@ -125,6 +126,8 @@ func (f *feed) state(gen int, p *apiutil.Peer, at time.Time) {
 		f.cameUp(s, p)
 	case was == stateEstablished:
 		f.wentDown(s, p)
+	case now == stateOpenConfirm:
+		f.awaitConfirm(s)
 	default:
 		s.failAs(p)
 	}
@@ -132,8 +135,19 @@ func (f *feed) state(gen int, p *apiutil.Peer, at time.Time) {
 	f.kick()
 }
 
+// notBack files that a peer did not come back from a restart in its time.
+func (f *feed) notBack(s *session) {
+	f.cold.forget(s.peer.Addr)
+	f.endAway(s.peer.Addr)
+	s.restarting, s.gone = false, true
+	s.fail("the peer did not come back within its restart time", bgp.CauseUnanswered)
+	f.changed = true
+	f.kick()
+}
+
 func (f *feed) cameUp(s *session, p *apiutil.Peer) {
 	s.eor, s.said, s.ended, s.tooMuch, s.gone = false, false, "", false, false
+	s.unconfirmed = 0
 	s.ups++
 	if f.up == nil {
 		f.up = make(map[netip.Addr]struct{})
@@ -141,9 +155,12 @@ func (f *feed) cameUp(s *session, p *apiutil.Peer) {
 	f.up[s.peer.Addr] = struct{}{}
 	s.routerID = p.State.RouterID
 	s.ours, s.theirs = capabilities(p.State.LocalCap), capabilities(p.State.RemoteCap)
-	s.noRestart = !slices.ContainsFunc(p.State.RemoteCap, func(c gobgp.ParameterCapabilityInterface) bool {
-		return c.Code() == gobgp.BGP_CAP_GRACEFUL_RESTART
-	})
+	s.noRestart, s.restartTime = true, 0
+	for _, c := range p.State.RemoteCap {
+		if gr, ok := c.(*gobgp.CapGracefulRestart); ok {
+			s.noRestart, s.restartTime = false, time.Duration(gr.Time)*time.Second
+		}
+	}
 	if s.noRestart {
 		time.AfterFunc(settleTime, f.kick)
 	}
@@ -156,10 +173,12 @@ func (f *feed) cameUp(s *session, p *apiutil.Peer) {
 func (f *feed) wentDown(s *session, p *apiutil.Peer) {
 	s.eor = false
 	s.restarting = p.State.DisconnectReason == api.PeerState_DISCONNECT_REASON_GRACEFUL_RESTART
+	s.lostAt = s.since
 	if s.restarting {
 		f.stale(s.peer.Addr, true)
 	} else {
 		f.cold.forget(s.peer.Addr)
+		f.endAway(s.peer.Addr)
 	}
 	if !s.said {
 		s.failAs(p)

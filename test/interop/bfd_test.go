@@ -1,17 +1,14 @@
 package interop
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"os/exec"
-	"strings"
-	"sync"
+	"net/netip"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/caracal-net/caracal/internal/netns"
+	"github.com/caracal-net/caracal/test/deletions"
 	"github.com/caracal-net/caracal/test/peers"
 )
 
@@ -57,7 +54,7 @@ func TestBFD(t *testing.T) {
 			r.silence(0, false)
 			r.sessionsUp(ctx)
 
-			deleted := watchDeletions(t, r.tor[0], block)
+			deleted := deletions.Watch(t, r.tor[0], netip.MustParsePrefix(block))
 			for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 				flowing()
 				r.end(signal)
@@ -76,37 +73,5 @@ func TestBFD(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-// watchDeletions counts how often a route is deleted in a namespace from now on.
-func watchDeletions(t *testing.T, ns netns.NS, prefix string) (count func() int) {
-	t.Helper()
-	cmd := exec.Command("ip", "monitor", "route")
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := ns.Start(cmd); err != nil {
-		t.Fatal(err)
-	}
-	var mu sync.Mutex
-	n := 0
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for lines := bufio.NewScanner(out); lines.Scan(); {
-			if strings.HasPrefix(lines.Text(), "Deleted "+prefix+" ") {
-				mu.Lock()
-				n++
-				mu.Unlock()
-			}
-		}
-	}()
-	t.Cleanup(func() { _ = cmd.Process.Kill(); <-done; _ = cmd.Wait() })
-	return func() int {
-		mu.Lock()
-		defer mu.Unlock()
-		return n
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caracal-net/caracal/test/deletions"
 	"github.com/caracal-net/caracal/test/peers"
 )
 
@@ -117,7 +118,7 @@ func TestServices(t *testing.T) {
 			p.web.Store(http.StatusOK)
 			r.announced(ctx, "the Service is", clusterRange, lbRange, clusterRange6, clusterIP, lbIP, clusterIP6)
 
-			deleted := watchDeletions(t, r.tor[0], strings.TrimSuffix(lbIP, "/32"))
+			deleted := deletions.Watch(t, r.tor[0], netip.MustParsePrefix(lbIP))
 			r.end(syscall.SIGTERM)
 			r.start()
 			r.sessionsUp(ctx)

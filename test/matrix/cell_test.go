@@ -280,7 +280,7 @@ func (c *cell) exchanged() {
 // nodeHas waits until the node's kernel has, or has not, a route of ours to a prefix of the router's.
 func (c *cell) nodeHas(p netip.Prefix, want bool) {
 	c.t.Helper()
-	eventually(c.t, fmt.Sprintf("route to %s at the node: %v", p, want), func(context.Context) error {
+	eventually(c.t, fmt.Sprintf("route to %s at the node: %v", p, want), reminded(func(context.Context) error {
 		out, err := routeOf(c.ns, p.String())
 		if err != nil {
 			return err
@@ -293,7 +293,7 @@ func (c *cell) nodeHas(p netip.Prefix, want bool) {
 			return fmt.Errorf("the kernel has %q", out)
 		}
 		return nil
-	})
+	}, c.router))
 }
 
 // routerHas waits until the router has, or has not, exactly the node's path to a prefix.

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	caracalv1 "github.com/caracal-net/caracal/proto/caracal/v1"
+	"github.com/caracal-net/caracal/test/deletions"
 	"github.com/caracal-net/caracal/test/peers"
 )
 
@@ -174,7 +175,7 @@ func weRestart(c *cell) {
 	c.run()
 	deleted := func() int { return 0 }
 	if c.kind.Kernel() {
-		deleted = watchDeletions(c.t, c.routerNS, c.fam[0].block.String(), c.fam[1].block.String())
+		deleted = deletions.Watch(c.t, c.routerNS, c.fam[0].block, c.fam[1].block)
 	}
 	kept := func(when string) {
 		c.t.Helper()
@@ -201,10 +202,10 @@ func weRestart(c *cell) {
 // until they are announced again, once.
 func connectionsBreak(c *cell) {
 	c.run()
-	atNode := watchDeletions(c.t, c.ns, c.fam[0].nets[0].String(), c.fam[1].nets[0].String())
+	atNode := deletions.Watch(c.t, c.ns, c.fam[0].nets[0], c.fam[1].nets[0])
 	atRouter := func() int { return 0 }
 	if c.kind.Kernel() {
-		atRouter = watchDeletions(c.t, c.routerNS, c.fam[0].block.String(), c.fam[1].block.String())
+		atRouter = deletions.Watch(c.t, c.routerNS, c.fam[0].block, c.fam[1].block)
 	}
 	ups := c.ups()
 	for _, end := range []string{"sport", "dport"} {
@@ -235,7 +236,7 @@ func keepsForwarding(k peers.Kind) bool { return k != peers.OpenBGPD }
 func itRestarts(c *cell) {
 	c.originate(2)
 	c.run()
-	deleted := watchDeletions(c.t, c.ns, c.fam[0].nets[0].String(), c.fam[1].nets[0].String())
+	deleted := deletions.Watch(c.t, c.ns, c.fam[0].nets[0], c.fam[1].nets[0])
 	must(c.t, c.router.Kill())
 	c.down(func(p *caracalv1.Peer) error {
 		if p.GetRestarting() != keepsForwarding(c.kind) {

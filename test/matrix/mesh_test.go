@@ -14,6 +14,7 @@ import (
 
 	"github.com/caracal-net/caracal/internal/netns"
 	caracalv1 "github.com/caracal-net/caracal/proto/caracal/v1"
+	"github.com/caracal-net/caracal/test/deletions"
 	"github.com/caracal-net/caracal/test/need"
 	"github.com/caracal-net/caracal/test/peers"
 )
@@ -388,13 +389,13 @@ func (m *mixed) changed(x *member) {
 func (m *mixed) deletions() (counts []func() int) {
 	m.t.Helper()
 	for _, x := range m.members {
-		var others []string
+		var others []netip.Prefix
 		for _, y := range m.members {
 			if y != x {
-				others = append(others, y.blocks[0][0].String(), y.blocks[1][0].String())
+				others = append(others, y.blocks[0][0], y.blocks[1][0])
 			}
 		}
-		counts = append(counts, watchDeletions(m.t, x.ns, others...))
+		counts = append(counts, deletions.Watch(m.t, x.ns, others...))
 	}
 	return counts
 }

@@ -1,7 +1,6 @@
 package matrix
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -21,6 +19,7 @@ import (
 	"github.com/caracal-net/caracal/internal/netns"
 	caracalv1 "github.com/caracal-net/caracal/proto/caracal/v1"
 	"github.com/caracal-net/caracal/test/need"
+	"github.com/caracal-net/caracal/test/peers"
 )
 
 // askEvery is between two looks at what is waited for; looking costs a process, and many cells look at once.
@@ -53,6 +52,24 @@ func eventually(t *testing.T, what string, f func(context.Context) error) {
 	}
 }
 
+// reminded is f, with the routers asked to announce all again where that takes long (peers.Router.Resend).
+func reminded(f func(context.Context) error, routers ...*peers.Router) func(context.Context) error {
+	due := time.Now().Add(remindEvery)
+	return func(ctx context.Context) error {
+		err := f(ctx)
+		if err != nil && time.Now().After(due) {
+			due = time.Now().Add(remindEvery)
+			for _, r := range routers {
+				err = errors.Join(err, r.Resend(ctx))
+			}
+		}
+		return err
+	}
+}
+
+// remindEvery is longer than an announcement takes that nothing is wrong with.
+const remindEvery = 3 * time.Second
+
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -84,7 +101,7 @@ func newNode(t *testing.T, name string) *node {
 	t.Cleanup(func() {
 		if t.Failed() {
 			text, _ := os.ReadFile(filepath.Join(dir, "caracald.log"))
-			t.Logf("caracald of %s:\n%s", name, text)
+			t.Logf("caracald of %s:\n%s%s", name, text, n.view())
 		}
 		n.end(syscall.SIGKILL)
 	})
@@ -162,13 +179,51 @@ func (n *node) peers(ctx context.Context) (map[string]*caracalv1.Peer, error) {
 // paths returns what the daemon knows of a prefix.
 func (n *node) paths(ctx context.Context, prefix string) (out []*caracalv1.Path, err error) {
 	err = n.ask(ctx, func(ctx context.Context, c caracalv1.InspectionClient) error {
-		stream, err := c.ListPaths(ctx, &caracalv1.ListPathsRequest{Prefix: prefix})
+		return n.listPaths(ctx, c, prefix, func(p *caracalv1.Path) { out = append(out, p) })
+	})
+	return out, err
+}
+
+func (n *node) listPaths(ctx context.Context, c caracalv1.InspectionClient, prefix string, take func(*caracalv1.Path)) error {
+	stream, err := c.ListPaths(ctx, &caracalv1.ListPathsRequest{Prefix: prefix})
+	if err != nil {
+		return err
+	}
+	return drain(stream.Recv, func(m *caracalv1.ListPathsResponse) {
+		for _, p := range m.GetPaths() {
+			take(p)
+		}
+	})
+}
+
+// view is what the daemon and the kernel have, for people.
+func (n *node) view() string {
+	var b strings.Builder
+	err := n.ask(context.Background(), func(ctx context.Context, c caracalv1.InspectionClient) error {
+		routes, err := c.ListRoutes(ctx, &caracalv1.ListRoutesRequest{})
 		if err != nil {
 			return err
 		}
-		return drain(stream.Recv, func(m *caracalv1.ListPathsResponse) { out = append(out, m.GetPaths()...) })
+		got := drain(routes.Recv, func(m *caracalv1.ListRoutesResponse) {
+			for _, r := range m.GetRoutes() {
+				fmt.Fprintf(&b, "%v since %v; asked for %v\n", r, r.GetSince().AsTime(), r.GetNextHops())
+				err = errors.Join(err, n.listPaths(ctx, c, r.GetPrefix(), func(p *caracalv1.Path) { fmt.Fprintln(&b, "\t", p) }))
+				h, _ := c.History(ctx, &caracalv1.HistoryRequest{Prefix: r.GetPrefix()})
+				for _, e := range h.GetEvents() {
+					fmt.Fprintf(&b, "\t%s %s %s %s: %s\n", e.GetTime().AsTime().Format(time.StampMilli), e.GetWhat(), e.GetDetail(), e.GetKernelRoute(), e.GetCause())
+				}
+			}
+		})
+		return errors.Join(got, err)
 	})
-	return out, err
+	if err != nil {
+		fmt.Fprintln(&b, err)
+	}
+	for _, words := range []string{"address", "route", "-6 route", "nexthop"} {
+		out, _ := n.ns.Run("ip", strings.Fields(words)...)
+		fmt.Fprintf(&b, "ip %s:\n%s", words, out)
+	}
+	return b.String()
 }
 
 // inSync reports which source the daemon has not heard all of. Until it has it deletes nothing, so a rule that asks for deletions begins then.
@@ -261,34 +316,4 @@ func routeOf(ns netns.NS, prefix string) (string, error) {
 		family = "-6"
 	}
 	return ns.Run("ip", family, "route", "show", prefix)
-}
-
-// watchDeletions counts how often routes to a prefix are deleted in a namespace from now on.
-func watchDeletions(t *testing.T, ns netns.NS, prefixes ...string) (count func() int) {
-	t.Helper()
-	cmd := exec.Command("ip", "monitor", "route")
-	out, err := cmd.StdoutPipe()
-	must(t, err)
-	must(t, ns.Start(cmd))
-	var mu sync.Mutex
-	n := 0
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for lines := bufio.NewScanner(out); lines.Scan(); {
-			for _, p := range prefixes {
-				if strings.HasPrefix(lines.Text(), "Deleted "+p+" ") {
-					mu.Lock()
-					n++
-					mu.Unlock()
-				}
-			}
-		}
-	}()
-	t.Cleanup(func() { _ = cmd.Process.Kill(); <-done; _ = cmd.Wait() })
-	return func() int {
-		mu.Lock()
-		defer mu.Unlock()
-		return n
-	}
 }

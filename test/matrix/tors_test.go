@@ -74,7 +74,7 @@ func newPairOfToRs(t *testing.T, kind peers.Kind) *pairOfToRs {
 // hops waits until the node's routes lead over exactly these routers, and these have the node's block by their own link.
 func (p *pairOfToRs) hops(when string, over ...int) {
 	p.t.Helper()
-	eventually(p.t, when, func(ctx context.Context) error {
+	eventually(p.t, when, reminded(func(ctx context.Context) error {
 		for f, prefix := range p.nets {
 			out, err := routeOf(p.ns, prefix.String())
 			if err != nil {
@@ -96,7 +96,7 @@ func (p *pairOfToRs) hops(when string, over ...int) {
 			}
 		}
 		return nil
-	})
+	}, p.tors[0].router, p.tors[1].router))
 }
 
 // change gives a router another configuration.

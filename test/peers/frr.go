@@ -187,6 +187,16 @@ func (frr) reload(ctx context.Context, r *Router) error {
 	return nil
 }
 
+// Resend has an FRR announce everything again. When a link comes back it may find its IPv4 address there before the IPv6 one, announces IPv6 routes with an
+// IPv4-mapped next hop, which nobody can use, and leaves it at that. Other kinds need no such thing.
+func (r *Router) Resend(ctx context.Context) error {
+	if r.Kind != FRR {
+		return nil
+	}
+	_, err := vtysh(ctx, r, "bgpd", "clear bgp ipv6 unicast * soft out")
+	return err
+}
+
 func (frr) sessions(ctx context.Context, r *Router) ([]Session, error) {
 	out, err := vtysh(ctx, r, "bgpd", "show bgp neighbors json")
 	if err != nil {

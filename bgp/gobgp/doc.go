@@ -69,8 +69,8 @@
 // connection's (sockets_linux.go); until then GoBGP keeps what it is to be told.
 //
 // Hold 90 s, keepalive 30 s, unless the peer has a keepalive time of its own. Connections are tried after 1.5 to 2 s and then every 5 s (as in Calico). After a session was lost
-// GoBGP stays idle for 5 s (a constant of its own) and refuses connections meanwhile; so a session returns after 5 to 10 s. A peer that sends an OPEN and
-// then nothing for 8 s has its connections closed: that is how two GoBGP end that dial each other at one moment (confirm.go).
+// GoBGP stays idle for 5 s (a constant of its own) and refuses connections meanwhile; so a session returns after 5 to 10 s. A peer that connects
+// and then says nothing for 8 s, or nothing after its OPEN, has its connections closed (handshake.go).
 //
 // # Standards
 //

@@ -323,7 +323,7 @@ func (f *feed) take() batch {
 	clear(f.dirty)
 	f.dirty = f.dirty[:0]
 	b.over, f.over = f.over, nil
-	b.mute, b.stuck = f.waitedFor(time.Now()), f.unconfirmed(time.Now())
+	b.mute, b.stuck = f.waitedFor(time.Now()), f.unanswered(time.Now())
 	b.up, f.up = f.up, nil
 	b.peers, f.changed = f.changed, false
 	return b

@@ -18,6 +18,7 @@ const (
 	keyPeer     = "peer"
 	keyAddress  = "address"
 	keyError    = "error"
+	keyState    = "state"
 	keyGraceful = "gracefulRestart"
 	keyKept     = "routesKept"
 	keyPrefix   = "prefix"

@@ -123,6 +123,18 @@ func (p *rawPeer) try() (err error) {
 	return err
 }
 
+// accepted connects and waits for the other side's OPEN.
+func (p *rawPeer) accepted() (err error) {
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(p.from)}, Timeout: time.Second}
+	if p.conn, err = d.Dial("tcp4", p.to); err != nil {
+		return err
+	}
+	if _, err = p.expect(msgOpen); err != nil {
+		_ = p.conn.Close()
+	}
+	return err
+}
+
 // half connects and exchanges OPENs.
 func (p *rawPeer) half() (err error) {
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(p.from)}, Timeout: time.Second}

@@ -283,24 +283,32 @@ func TestAwayTriesInVain(t *testing.T) {
 	}
 }
 
-// TestUnconfirmed: a connection on which the peer says OPEN and no more is not waited for until the hold time, which may be that of a connection that was
-// forgotten on either side.
-func TestUnconfirmed(t *testing.T) {
+// TestNoAnswer: a connection on which the peer says nothing, or OPEN and no more, is not waited for until the hold time, which keeps it from coming by another:
+// it may be of a former life of the peer's.
+func TestNoAnswer(t *testing.T) {
 	notUnderRace(t)
 	parallel(t)
-	n, p := rawLab(t, "127.3.42", true)
-	_ = p.conn.Close()
-	eventually(t, "a connection", func() string {
-		if err := p.half(); err != nil {
-			return err.Error()
-		}
-		return ""
-	})
-	_ = p.ended()
-	_ = p.conn.Close()
-	p.dial()
-	p.send(message(msgUpdate, []byte{0, 0, 0, 0}))
-	n.up(t, "127.3.42.3")
+	for i, c := range []struct {
+		name string
+		says func(*rawPeer) error
+	}{{"nothing", (*rawPeer).accepted}, {"OPEN", (*rawPeer).half}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			n, p := rawLab(t, fmt.Sprintf("127.3.%d", 42+i), true)
+			_ = p.conn.Close()
+			eventually(t, "a connection", func() string {
+				if err := c.says(p); err != nil {
+					return err.Error()
+				}
+				return ""
+			})
+			former := p.conn
+			defer func() { _ = former.Close() }()
+			p.dial()
+			p.send(message(msgUpdate, []byte{0, 0, 0, 0}))
+			n.up(t, p.from)
+		})
+	}
 }
 
 // insideEnv marks a test binary that runs in a namespace made for it.

@@ -50,8 +50,8 @@ type session struct {
 	restarting  bool
 	lostAt      time.Time     // when it was last up
 	restartTime time.Duration // what it has asked for
-	confirmBy   time.Time     // when it must have left OpenConfirm
-	unconfirmed int           // how often in a row it was left in OpenConfirm
+	answerBy    time.Time     // when it must have left OpenSent or OpenConfirm
+	unanswered  int           // how often in a row it did not
 	gone        bool          // its restart time has run out since it was last up
 	tooMuch     bool          // has sent more than it may, and is left alone
 	noRestart   bool          // the peer did not offer graceful restart
@@ -126,8 +126,8 @@ func (f *feed) state(gen int, p *apiutil.Peer, at time.Time) {
 		f.cameUp(s, p)
 	case was == stateEstablished:
 		f.wentDown(s, p)
-	case now == stateOpenConfirm:
-		f.awaitConfirm(s)
+	case now == stateOpenSent || now == stateOpenConfirm:
+		f.awaitAnswer(s)
 	default:
 		s.failAs(p)
 	}
@@ -147,7 +147,7 @@ func (f *feed) notBack(s *session) {
 
 func (f *feed) cameUp(s *session, p *apiutil.Peer) {
 	s.eor, s.said, s.ended, s.tooMuch, s.gone = false, false, "", false, false
-	s.unconfirmed = 0
+	s.unanswered = 0
 	s.ups++
 	if f.up == nil {
 		f.up = make(map[netip.Addr]struct{})

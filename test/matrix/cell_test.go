@@ -35,6 +35,17 @@ func families() [2]family {
 	}
 }
 
+// blocksOfRouter are what it announces as a node of the mesh: blocks of the pools.
+func blocksOfRouter() (v4, v6 []netip.Prefix) {
+	for _, text := range [...]string{"10.66.0.0/26", "10.66.0.64/26", "10.66.0.128/26"} {
+		v4 = append(v4, netip.MustParsePrefix(text))
+	}
+	for _, text := range [...]string{"fd00:66::/122", "fd00:66::40/122", "fd00:66::80/122"} {
+		v6 = append(v6, netip.MustParsePrefix(text))
+	}
+	return v4, v6
+}
+
 // cell is one router, one node, one rule.
 type cell struct {
 	*node
@@ -46,22 +57,30 @@ type cell struct {
 	// mesh: the router is a node of the mesh, in our AS.
 	mesh             bool
 	nodeAS, routerAS uint32
-	annotations      string // of the BGPPeers
-	spec             string // more of their spec
+	annotations      string // of the BGPPeers, or of the mesh
+	password         bool   // sessions have the one of the Secret
+	spec             string // more of the BGPPeers' spec
 	bgpConfiguration string // more of the BGPConfiguration's spec
 }
+
+// passwordRef is where the password of the sessions is.
+const passwordRef = "{secretKeyRef: {name: bgp, key: tor}}"
 
 // restartTime is what routers offer (RFC 4724); longer than any restart here.
 const restartTime = 60 * time.Second
 
 // newCell wires the two; nothing runs.
-func newCell(t *testing.T, kind peers.Kind) *cell {
+func newCell(t *testing.T, at side) *cell {
 	t.Helper()
 	need.Root(t)
+	kind := at.kind
 	if what := peers.Missing(kind); what != "" {
 		need.Other(t, what, "make deps")
 	}
-	c := &cell{node: newNode(t, "node-a"), kind: kind, routerNS: need.Namespace(t), fam: families(), nodeAS: 64512, routerAS: 65000}
+	c := &cell{node: newNode(t, "node-a"), kind: kind, routerNS: need.Namespace(t), fam: families(), mesh: at.mesh, nodeAS: 64512, routerAS: 65000}
+	if c.mesh {
+		c.fam[0].nets, c.fam[1].nets = blocksOfRouter()
+	}
 	join(t, c.ns, c.routerNS, "eth0", "eth0", []string{"192.0.2.10/24", "2001:db8::10/64"}, []string{"192.0.2.1/24", "2001:db8::1/64"})
 	c.cfg = peers.Config{RouterID: c.fam[0].router, Kernel: kind.Kernel()}
 	for _, f := range c.fam {
@@ -142,23 +161,10 @@ apiVersion: projectcalico.org/v3
 kind: IPPool
 metadata: {name: v6}
 spec: {cidr: "fd00::/16", ipipMode: Never, vxlanMode: Never}
----
-apiVersion: projectcalico.org/v3
-kind: BGPConfiguration
-metadata: {name: default}
-spec: {asNumber: ` + fmt.Sprint(c.nodeAS) + `, nodeToNodeMeshEnabled: ` + fmt.Sprint(c.mesh) + c.bgpConfiguration + `}
 `
-	if c.mesh {
-		text += `---
-apiVersion: projectcalico.org/v3
-kind: Node
-metadata: {name: router}
-spec: {bgp: {ipv4Address: 192.0.2.1/24, ipv6Address: "2001:db8::1/64"}}
-`
-	}
 	c.write("cluster", text)
 	c.blocks("blocks", func(f family) netip.Prefix { return f.block })
-	c.bgpPeers()
+	c.sessionsAsked()
 }
 
 // blocks gives the node a block of each family, in a file of this name.
@@ -177,17 +183,35 @@ spec: {node: node-a, type: host, cidr: "%s", state: confirmed, deleted: "false"}
 	c.write(name, b.String())
 }
 
-// bgpPeers writes the BGPPeers of the router, none where it is of the mesh.
-func (c *cell) bgpPeers() {
+// sessionsAsked writes what asks for the sessions: the BGPConfiguration, and in a file of their own the BGPPeers of the router, or the router's Node.
+func (c *cell) sessionsAsked() {
 	c.t.Helper()
+	spec, mesh, annotations := c.spec, "", ""
+	if c.mesh {
+		annotations = c.annotations
+	}
+	switch {
+	case c.password && c.mesh:
+		mesh = ", nodeMeshPassword: " + passwordRef
+	case c.password:
+		spec += ", password: " + passwordRef
+	}
+	c.write("bgp", fmt.Sprintf("apiVersion: projectcalico.org/v3\nkind: BGPConfiguration\nmetadata:\n  name: default\n  annotations: {%s}\nspec: {asNumber: %d, nodeToNodeMeshEnabled: %v%s%s}\n",
+		annotations, c.nodeAS, c.mesh, mesh, c.bgpConfiguration))
+	if c.mesh {
+		as := ""
+		if c.routerAS != c.nodeAS {
+			as = fmt.Sprintf(", asNumber: %d", c.routerAS)
+		}
+		c.write("peers", fmt.Sprintf("apiVersion: projectcalico.org/v3\nkind: Node\nmetadata: {name: router}\nspec: {bgp: {ipv4Address: 192.0.2.1/24, ipv6Address: \"2001:db8::1/64\"%s}}\n", as))
+		return
+	}
 	var b strings.Builder
 	for i, f := range c.fam {
 		fmt.Fprintf(&b, "apiVersion: projectcalico.org/v3\nkind: BGPPeer\nmetadata:\n  name: tor%d\n  annotations: {%s}\nspec: {peerIP: \"%s\", asNumber: %d%s}\n---\n",
-			i, c.annotations, f.router, c.routerAS, c.spec)
+			i, c.annotations, f.router, c.routerAS, spec)
 	}
-	if !c.mesh {
-		c.write("peers", b.String())
-	}
+	c.write("peers", b.String())
 }
 
 // run starts both and waits for sessions and routes.
@@ -280,7 +304,7 @@ func (c *cell) exchanged() {
 // nodeHas waits until the node's kernel has, or has not, a route of ours to a prefix of the router's.
 func (c *cell) nodeHas(p netip.Prefix, want bool) {
 	c.t.Helper()
-	eventually(c.t, fmt.Sprintf("route to %s at the node: %v", p, want), reminded(func(context.Context) error {
+	eventually(c.t, fmt.Sprintf("route to %s at the node: %v", p, want), func(context.Context) error {
 		out, err := routeOf(c.ns, p.String())
 		if err != nil {
 			return err
@@ -293,7 +317,7 @@ func (c *cell) nodeHas(p netip.Prefix, want bool) {
 			return fmt.Errorf("the kernel has %q", out)
 		}
 		return nil
-	}, c.router))
+	})
 }
 
 // routerHas waits until the router has, or has not, exactly the node's path to a prefix.

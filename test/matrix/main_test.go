@@ -31,7 +31,7 @@ var build = sync.OnceValues(func() (string, error) {
 })
 
 // atOnce is how many cells run at a time. They wait most of theirs.
-const atOnce = "16"
+const atOnce = "24"
 
 func TestMain(m *testing.M) {
 	flag.Parse()

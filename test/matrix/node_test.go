@@ -19,7 +19,6 @@ import (
 	"github.com/caracal-net/caracal/internal/netns"
 	caracalv1 "github.com/caracal-net/caracal/proto/caracal/v1"
 	"github.com/caracal-net/caracal/test/need"
-	"github.com/caracal-net/caracal/test/peers"
 )
 
 // askEvery is between two looks at what is waited for; looking costs a process, and many cells look at once.
@@ -51,24 +50,6 @@ func eventually(t *testing.T, what string, f func(context.Context) error) {
 		}
 	}
 }
-
-// reminded is f, with the routers asked to announce all again where that takes long (peers.Router.Resend).
-func reminded(f func(context.Context) error, routers ...*peers.Router) func(context.Context) error {
-	due := time.Now().Add(remindEvery)
-	return func(ctx context.Context) error {
-		err := f(ctx)
-		if err != nil && time.Now().After(due) {
-			due = time.Now().Add(remindEvery)
-			for _, r := range routers {
-				err = errors.Join(err, r.Resend(ctx))
-			}
-		}
-		return err
-	}
-}
-
-// remindEvery is longer than an announcement takes that nothing is wrong with.
-const remindEvery = 3 * time.Second
 
 func must(t *testing.T, err error) {
 	t.Helper()

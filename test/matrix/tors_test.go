@@ -74,7 +74,7 @@ func newPairOfToRs(t *testing.T, kind peers.Kind) *pairOfToRs {
 // hops waits until the node's routes lead over exactly these routers, and these have the node's block by their own link.
 func (p *pairOfToRs) hops(when string, over ...int) {
 	p.t.Helper()
-	eventually(p.t, when, reminded(func(ctx context.Context) error {
+	eventually(p.t, when, func(ctx context.Context) error {
 		for f, prefix := range p.nets {
 			out, err := routeOf(p.ns, prefix.String())
 			if err != nil {
@@ -96,7 +96,7 @@ func (p *pairOfToRs) hops(when string, over ...int) {
 			}
 		}
 		return nil
-	}, p.tors[0].router, p.tors[1].router))
+	})
 }
 
 // change gives a router another configuration.
@@ -108,36 +108,31 @@ func (p *pairOfToRs) change(i int, f func(*peers.Config)) {
 	must(p.t, r.router.Reconfigure(p.t.Context(), r.cfg))
 }
 
-// TestTwoToRs: equal paths of two routers, each on a link of its own, are one route with two next hops in either family; one that withdraws,
+// twoToRs: equal paths of two routers, each on a link of its own, are one route with two next hops in either family; one that withdraws,
 // shuts its sessions or loses its link leaves the other, and is used again when it is back.
-func TestTwoToRs(t *testing.T) {
-	for _, kind := range peers.Kinds() {
-		t.Run(string(kind), func(t *testing.T) {
-			t.Parallel()
-			need.Root(t)
-			p := newPairOfToRs(t, kind)
-			p.hops("both", 0, 1)
-			p.change(0, func(c *peers.Config) { c.Originate = nil })
-			eventually(t, "one withdraws", func(context.Context) error { return p.only(1) })
-			p.change(0, func(c *peers.Config) { c.Originate = p.nets[:] })
-			p.hops("both again", 0, 1)
-			shut := func(yes bool) {
-				p.change(1, func(c *peers.Config) {
-					for i := range c.Neighbours {
-						c.Neighbours[i].Shut = yes
-					}
-				})
+func twoToRs(t *testing.T, kind peers.Kind) {
+	need.Root(t)
+	p := newPairOfToRs(t, kind)
+	p.hops("both", 0, 1)
+	p.change(0, func(c *peers.Config) { c.Originate = nil })
+	eventually(t, "one withdraws", func(context.Context) error { return p.only(1) })
+	p.change(0, func(c *peers.Config) { c.Originate = p.nets[:] })
+	p.hops("both again", 0, 1)
+	shut := func(yes bool) {
+		p.change(1, func(c *peers.Config) {
+			for i := range c.Neighbours {
+				c.Neighbours[i].Shut = yes
 			}
-			shut(true)
-			p.hops("one is shut", 0)
-			shut(false)
-			p.hops("both after it was shut", 0, 1)
-			ip(t, p.ns, "link set eth0 down")
-			p.hops("a link is down", 1)
-			ip(t, p.ns, "link set eth0 up")
-			p.hops("both after the link was down", 0, 1)
 		})
 	}
+	shut(true)
+	p.hops("one is shut", 0)
+	shut(false)
+	p.hops("both after it was shut", 0, 1)
+	ip(t, p.ns, "link set eth0 down")
+	p.hops("a link is down", 1)
+	ip(t, p.ns, "link set eth0 up")
+	p.hops("both after the link was down", 0, 1)
 }
 
 // only reports whether a router alone is used, whatever the other one has heard.

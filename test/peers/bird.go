@@ -118,6 +118,9 @@ func birdSession(b *strings.Builder, c *Config, i, version int) {
 	} else {
 		b.WriteString("\tgraceful restart off;\n")
 	}
+	if n.HoldTime > 0 {
+		fmt.Fprintf(b, "\thold time %d;\n\tkeepalive time %d;\n", int(n.HoldTime.Seconds()), int(n.HoldTime.Seconds())/3)
+	}
 	b.WriteString("\tconnect delay time 1;\n\tconnect retry time 2;\n\terror wait time 1, 2;\n\terror forget time 5;\n")
 	indent := "\t"
 	if version == 2 {

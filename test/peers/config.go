@@ -56,6 +56,8 @@ type Neighbour struct {
 	TTLSecurity bool
 	// GracefulRestart is the Restart Time we offer (RFC 4724); 0 = not offered.
 	GracefulRestart time.Duration
+	// HoldTime is what we offer (RFC 4271 section 4.2), keepalives come at a third of it; 0 = the kind's own.
+	HoldTime time.Duration
 	// BFD is the interval of BFD packets, both ways, with multiplier 3; 0 = no BFD. Unless BFDMultihop is set, the neighbour must be on
 	// a network of the router's. Together with GracefulRestart a neighbour whose C bit is clear may restart without losing its routes (RFC
 	// 5882 section 4.3.2).

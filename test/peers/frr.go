@@ -65,6 +65,9 @@ func (frr) files(r *Router) map[string]string {
 				continue
 			}
 			fmt.Fprintf(&b, "  neighbor %s activate\n  neighbor %s next-hop-self\n", n.Addr, n.Addr)
+			if f.v6 && n.Local.IsValid() {
+				fmt.Fprintf(&b, "  neighbor %s route-map via-%s out\n", n.Addr, n.Local)
+			}
 			if n.MaxPrefixes > 0 {
 				fmt.Fprintf(&b, "  neighbor %s maximum-prefix %d\n", n.Addr, n.MaxPrefixes)
 			}
@@ -73,11 +76,22 @@ func (frr) files(r *Router) map[string]string {
 	}
 	b.WriteString("exit\n")
 	frrCommunities(&b, c)
+	frrNextHops(&b, c)
 	files := map[string]string{"zebra.conf": zebra, "bgpd.conf": b.String(), "vtysh.conf": "no service integrated-vtysh-config\n"}
 	if every := c.bfd().Milliseconds(); every > 0 {
 		files["bfdd.conf"] = head + fmt.Sprintf("bfd\n profile fast\n  detect-multiplier 3\n  receive-interval %d\n  transmit-interval %d\n exit\nexit\n", every, every)
 	}
 	return files
+}
+
+// frrNextHops writes the route maps by which a session's IPv6 next hop is the router's address at all times. By itself FRR announces an IPv4-mapped one, which
+// nobody can use, where a link comes back and the IPv6 address is seen later than the IPv4 one; and it leaves it at that until the session is reset.
+func frrNextHops(b *strings.Builder, c *Config) {
+	for _, n := range c.Neighbours {
+		if n.Local.Is6() {
+			fmt.Fprintf(b, "route-map via-%s permit 10\n set ipv6 next-hop global %s\nexit\n", n.Local, n.Local)
+		}
+	}
 }
 
 // frrCommunities writes the route map of what the router originates.
@@ -110,6 +124,9 @@ func (n *Neighbour) frr(b *strings.Builder, c *Config) {
 		line("port %d", n.Port)
 	}
 	line("timers connect 2")
+	if n.HoldTime > 0 {
+		line("timers %d %d", int(n.HoldTime.Seconds())/3, int(n.HoldTime.Seconds()))
+	}
 	if n.Passive {
 		line("passive")
 	}
@@ -185,16 +202,6 @@ func (frr) reload(ctx context.Context, r *Router) error {
 		}
 	}
 	return nil
-}
-
-// Resend has an FRR announce everything again. When a link comes back it may find its IPv4 address there before the IPv6 one, announces IPv6 routes with an
-// IPv4-mapped next hop, which nobody can use, and leaves it at that. Other kinds need no such thing.
-func (r *Router) Resend(ctx context.Context) error {
-	if r.Kind != FRR {
-		return nil
-	}
-	_, err := vtysh(ctx, r, "bgpd", "clear bgp ipv6 unicast * soft out")
-	return err
 }
 
 func (frr) sessions(ctx context.Context, r *Router) ([]Session, error) {

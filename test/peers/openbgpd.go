@@ -80,6 +80,9 @@ func (n *Neighbour) openbgpd(b *strings.Builder) {
 	if n.Password != "" {
 		fmt.Fprintf(b, "\ttcp md5sig password %q\n", n.Password)
 	}
+	if n.HoldTime > 0 {
+		fmt.Fprintf(b, "\tholdtime %d\n", int(n.HoldTime.Seconds()))
+	}
 	if n.MaxPrefixes > 0 {
 		fmt.Fprintf(b, "\tmax-prefix %d\n", n.MaxPrefixes)
 	}

@@ -218,6 +218,9 @@ func (r *router) peer(n *peers.Neighbour) *api.Peer {
 		p.GracefulRestart = &api.GracefulRestart{Enabled: true, RestartTime: uint32(n.GracefulRestart.Seconds()), DeferralTime: 1, LocalRestarting: r.restarted}
 		p.AfiSafis[0].MpGracefulRestart = &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: true}}
 	}
+	if n.HoldTime > 0 {
+		p.Timers.Config.HoldTime, p.Timers.Config.KeepaliveInterval = uint64(n.HoldTime.Seconds()), uint64(n.HoldTime.Seconds())/3
+	}
 	if n.MaxPrefixes > 0 {
 		p.AfiSafis[0].PrefixLimits = &api.PrefixLimit{Family: fam, MaxPrefixes: uint32(n.MaxPrefixes)}
 	}

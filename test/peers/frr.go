@@ -45,6 +45,8 @@ func (frr) files(r *Router) map[string]string {
 		zebra += "route-map nothing deny 10\nip protocol bgp route-map nothing\nipv6 protocol bgp route-map nothing\n"
 	}
 	b.WriteString(head)
+	frrCommunities(&b, c) // before what uses them: a map that is not there yet lets nothing out, until some seconds after it is
+	frrNextHops(&b, c)
 	fmt.Fprintf(&b, "router bgp %d\n bgp router-id %s\n no bgp ebgp-requires-policy\n no bgp network import-check\n no bgp default ipv4-unicast\n", c.ASN, c.RouterID)
 	b.WriteString(" bgp log-neighbor-changes\n")
 	for i := range c.Neighbours {
@@ -75,8 +77,6 @@ func (frr) files(r *Router) map[string]string {
 		b.WriteString(" exit-address-family\n")
 	}
 	b.WriteString("exit\n")
-	frrCommunities(&b, c)
-	frrNextHops(&b, c)
 	files := map[string]string{"zebra.conf": zebra, "bgpd.conf": b.String(), "vtysh.conf": "no service integrated-vtysh-config\n"}
 	if every := c.bfd().Milliseconds(); every > 0 {
 		files["bfdd.conf"] = head + fmt.Sprintf("bfd\n profile fast\n  detect-multiplier 3\n  receive-interval %d\n  transmit-interval %d\n exit\nexit\n", every, every)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/caracal-net/caracal/internal/daemon"
 	"github.com/caracal-net/caracal/internal/health"
+	"github.com/caracal-net/caracal/internal/inspect"
 	"github.com/caracal-net/caracal/internal/proxyhealth"
 	"github.com/caracal-net/caracal/internal/startup"
 )
@@ -149,7 +150,7 @@ func versionCommand() *cobra.Command {
 		Use:   "version",
 		Short: "Print the version",
 		Args:  cobra.NoArgs,
-		Run:   func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), daemon.Version()) },
+		Run:   func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), inspect.Version()) },
 	}
 }
 

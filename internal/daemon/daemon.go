@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -74,7 +73,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 		return err
 	}
 	server := inspect.NewServer(d.sources())
-	d.log.Info("caracald starts", logVersion, Version(), logBackend, cfg.Backend, logDatastore, cfg.Datastore, logSocket, cfg.Socket)
+	d.log.Info("caracald starts", logVersion, inspect.Version(), logBackend, cfg.Backend, logDatastore, cfg.Datastore, logSocket, cfg.Socket)
 	sources := stage{task{"datastore watcher", d.watch}, d.controller}
 	if d.start != nil {
 		sources = append(sources, d.start)
@@ -268,20 +267,6 @@ func Cleanup(ctx context.Context, besideFelix bool, log *slog.Logger) (err error
 	}
 	defer func() { err = errors.Join(err, k.Close()) }()
 	return routes.Cleanup(ctx, k, besideFelix, log)
-}
-
-// Version returns the version that was built: the module's, or the revision's of a build inside a checkout.
-func Version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			return info.Main.Version + " " + s.Value
-		}
-	}
-	return info.Main.Version
 }
 
 // task is a Task made of a name and a function.

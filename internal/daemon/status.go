@@ -72,7 +72,7 @@ func (d *daemon) vteps() []inspect.VTEP {
 // status is how the daemon is doing, in words for a person and for the health service.
 func (d *daemon) status() inspect.StatusInfo {
 	v := d.controller.View()
-	info := inspect.StatusInfo{Version: Version(), Started: d.started, Problems: v.problems}
+	info := inspect.StatusInfo{Version: inspect.Version(), Started: d.started, Problems: v.problems}
 	store := inspect.SourceStatus{Name: "datastore", InSync: v.inSync}
 	if v.storeErr != nil {
 		store.Detail = v.storeErr.Error()

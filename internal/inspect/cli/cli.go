@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -175,24 +174,6 @@ func (c *command) explained(err error) error {
 		return fmt.Errorf("the daemon at %s is another version and does not know this: %s; caracal version shows both", c.socket, st.Message())
 	}
 	return errors.New(st.Message())
-}
-
-// Version is what this program was built from: the module's version, or the commit.
-func Version() string {
-	info, has := debug.ReadBuildInfo()
-	if !has {
-		return "unknown"
-	}
-	version := info.Main.Version
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && (version == "" || version == "(devel)") && len(s.Value) >= 12 {
-			version = s.Value[:12]
-		}
-	}
-	if version == "" {
-		version = "unknown"
-	}
-	return version
 }
 
 // platform is what it was built for.

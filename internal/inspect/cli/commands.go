@@ -163,7 +163,7 @@ func (c *command) version() *cobra.Command {
 		Short: "The versions of this command and of the daemon",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if _, err := fmt.Fprintf(c.env.Out, "caracal   %s (%s)\n", Version(), platform()); err != nil {
+			if _, err := fmt.Fprintf(c.env.Out, "caracal   %s (%s)\n", inspect.Version(), platform()); err != nil {
 				return err
 			}
 			err := c.with(cmd.Context(), func(ctx context.Context, conn *grpc.ClientConn) error {

@@ -25,6 +25,7 @@ func Effective(c *Config) []Line {
 	} else {
 		w.add(0, valAddrs, "[] # all", c.Sources[valAddrs])
 	}
+	w.election(c.Election)
 	w.list(0, "peers", len(c.Peers))
 	for i := range c.Peers {
 		w.peer(c, &c.Peers[i])
@@ -63,6 +64,19 @@ func WriteEffective(to io.Writer, list []Line) error {
 		}
 	}
 	return nil
+}
+
+// election writes who reflects, where the mesh elects.
+func (w *lines) election(e *Election) {
+	if e == nil {
+		return
+	}
+	const source = "BGPConfiguration default metadata.annotations[caracal.net/route-reflectors]"
+	w.list(0, "routeReflectors", len(e.Elected))
+	w.out[len(w.out)-1].Source = source + ": " + e.Why
+	for _, r := range e.Elected {
+		w.add(1, "- node", r.Node, r.Why)
+	}
 }
 
 type lines struct{ out []Line }

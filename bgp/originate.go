@@ -72,7 +72,7 @@ func (m *maker) announce() *Announce {
 		}
 	}
 	a.Services = slices.Concat(m.bgp.ServiceClusterIPs, m.bgp.ServiceExternalIPs, m.bgp.ServiceLoadBalancerIPs)
-	if m.self.RouteReflectorClusterID.IsValid() {
+	if m.self.RouteReflectorClusterID.IsValid() || m.election.elected(m.self.Name) {
 		a.Reflected = slices.Clone(a.Services)
 	}
 	for _, list := range []*[]netip.Prefix{&a.Hidden, &a.Own, &a.Services, &a.Reflected, &a.Pools} {

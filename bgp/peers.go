@@ -17,7 +17,7 @@ func (m *maker) mesh() {
 		return
 	}
 	for _, n := range m.st.Nodes() {
-		if n.Name == m.self.Name || n.RouteReflectorClusterID.IsValid() {
+		if n.Name == m.self.Name || n.RouteReflectorClusterID.IsValid() || m.apart(n) {
 			continue
 		}
 		for _, f := range families {
@@ -42,6 +42,7 @@ func (m *maker) mesh() {
 				BFD:         m.bfd(m.bgp.MeshBFD, remote.Addr(), false),
 				MaxPrefixes: m.bgp.MeshMaxPrefixes,
 			}
+			m.reflectMesh(&p, n)
 			if m.explain {
 				p.Sources = m.meshSources(n, f)
 			}

@@ -58,9 +58,12 @@ func (p *Planner) Plan(st *cluster.State, node string, h *routes.Host) (Config, 
 	if m.match == nil {
 		m.match = matchAll
 	}
+	m.routerID = p.routerID(self)
+	m.election = m.elect()
 	cfg := Config{
 		ASN:         m.asnOf(self),
-		RouterID:    p.routerID(self),
+		RouterID:    m.routerID,
+		Election:    m.election,
 		ListenAddrs: m.listenAddrs(),
 		ListenPort:  m.listenPort(node),
 		Announce:    m.announce(),
@@ -74,7 +77,6 @@ func (p *Planner) Plan(st *cluster.State, node string, h *routes.Host) (Config, 
 	var services []Origination
 	services, cfg.Held = Services(st, node, p.DataPlane)
 	cfg.Originate = left(p.Leaving, m.originate(cfg.Peers, services, h), services, cfg.Announce.Own, h)
-	cfg.Nowhere = m.nowhere(h, &cfg)
 	if asksForInterfaces(cfg.Peers) {
 		cfg.Ways = ways(h)
 		for i := range cfg.Originate {
@@ -130,6 +132,8 @@ type maker struct {
 	bgp      cluster.BGPConfig
 	match    func(string, map[string]string) (bool, error)
 	explain  bool
+	routerID netip.Addr
+	election *Election // nil where none is asked for
 	wanted   []*candidate
 	reach    []Reach
 	rules    map[rulesKey][]Rule

@@ -85,7 +85,7 @@ func (m *maker) meshSources(n *cluster.Node, f cluster.Family) map[string]string
 		valLocalAddr: "Node " + m.self.Name + " " + addressField(f), valPassive: ruleOfStrings,
 		valRestart:   m.global("spec.nodeMeshMaxRestartTime", m.bgp.MeshMaxRestartTime == cluster.DefaultBGP().MeshMaxRestartTime),
 		valKeepalive: mesh, valTTL: mesh, valNextHop: mesh, valPassword: "BGPConfiguration default spec.nodeMeshPassword",
-		valBFD: "BGPConfiguration default metadata.annotations", valLimit: "BGPConfiguration default metadata.annotations",
+		valClient: "elected, BGPConfiguration default metadata.annotations", valBFD: "BGPConfiguration default metadata.annotations", valLimit: "BGPConfiguration default metadata.annotations",
 	}
 }
 

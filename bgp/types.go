@@ -18,6 +18,8 @@ type Config struct {
 	// Nodes are the addresses of the cluster's other nodes, sorted: a session with one of them that is wanted no more may go on until what
 	// replaces it has come (make before break). One with anybody else ends at once.
 	Nodes []netip.Addr
+	// Election says who reflects in a large mesh, and why; nil where none is asked for. The Speaker does not look at it.
+	Election *Election
 	// Originate is the set of prefixes this node announces, sorted, each once. What of it goes to which peer is for the peer's
 	// rules and Announce to say.
 	Originate []Origination
@@ -29,8 +31,6 @@ type Config struct {
 	Leaving Leaving
 	// Ways are the host's own routes, for rules that ask for an interface; empty where no rule does.
 	Ways []Way
-	// Nowhere are the next hops that lead nowhere; nil where that is not known.
-	Nowhere *Nowhere
 	// Reach are host routes to peers (BGPPeer reachableBy), for Routes.
 	Reach []Reach
 	// Sources names where each value comes from, by its name in Effective; made only where a Planner is to explain.

@@ -46,7 +46,8 @@
 // clients of reflectors and a mesh again without a route being lost. Then its connection is shut down as in a crash, without a NOTIFICATION: the other node,
 // which may not have come so far, keeps our routes for the restart time. A session with a node that must begin anew ends in the same way, and what
 // it had brought stays in use, marked stale (hold.go), unless AS or password change. Anybody else's session ends at once, with Cease. A client that is to be
-// none any more stays one for some seconds (Options.Reflecting): to begin its session anew is to withdraw from all others what it had sent. Limits: that is
+// none any more stays one for some seconds (Options.Reflecting): to begin its session anew is to withdraw from all others what it had sent. For as long does
+// a session go on that the peer has ended already; then what it brought is held for our own use and told to nobody. Limits: that is
 // what happens when a client's session changes in another way; and a BIRD ends its sessions with Cease.
 //
 // # Rules
@@ -89,11 +90,6 @@
 //   - Our own AS is put before a path before rules run. AS numbers prepended towards eBGP peers come first all the same, but
 //     unless the list ends with our own AS that is in the path once more (bgp.ExactPrepend; the plan reports it).
 //   - A route whose path holds the peer's AS is not sent to it, whatever the peer would allow; BIRD sends it.
-//   - Next hops are not resolved by GoBGP. Paths whose next hop leads nowhere (bgp.Nowhere) are marked on import with LLGR_STALE, and MED 4294967295, which
-//     puts them behind all others and has nobody get them; what is told of a path shows it without. A path that a peer marks with LLGR_STALE
-//     is sent on to nobody either (RFC 9494 section 4.3: no session here has the capability).
-//   - IPv4 prefixes with IPv6 next hops (RFC 8950): the capability is not offered, and one that comes all the same is refused as a next hop of the other
-//     family. Of the two next hops of RFC 2545 (global and link-local) the global one is used.
 //   - A community that a path already carries is added a second time; receivers keep one.
 //   - ORIGINATOR_ID and CLUSTER_LIST are not sent to peers that are no clients (RFC 4456 section 8 wants them there too), and a path
 //     with our own cluster id is refused when it is sent on, not when it comes.

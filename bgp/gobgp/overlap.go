@@ -22,7 +22,10 @@ const outgoing = ", replaced: goes on until its routes have come another way"
 
 // reflecting is how long a node goes on reflecting to, and for, another that is to be its client no more: to begin that session anew is to withdraw from
 // all other clients what had come over it, so they are given time to hear it another way. They cannot tell us that they have.
-const reflecting = 20 * time.Second
+const (
+	reflecting     = 10 * time.Second
+	reflectingEach = 50 * time.Millisecond // more for every other node
+)
 
 // clientYet says of a session that it is still a client's.
 const clientYet = ", a client of ours for some seconds more"
@@ -31,6 +34,7 @@ const clientYet = ", a client of ours for some seconds more"
 type overlaps struct {
 	asked    bgp.Config               // by the last Apply
 	outgoing map[netip.Addr]time.Time // sessions that are in it no more, until when at most
+	left     map[netip.Addr]time.Time // those of them that the peer has ended and that are about to end here, until when what they brought is kept
 	clients  map[netip.Addr]time.Time // sessions with clients that are none in it, until when at least
 	count    atomic.Int32             // of both
 }
@@ -47,6 +51,7 @@ func (o *overlaps) asking(cfg *bgp.Config) {
 // none forgets all of them; a new server begins with what is asked for.
 func (o *overlaps) none() {
 	o.outgoing, o.clients = make(map[netip.Addr]time.Time), make(map[netip.Addr]time.Time)
+	o.left = make(map[netip.Addr]time.Time)
 	o.count.Store(0)
 }
 
@@ -56,11 +61,23 @@ func (o *overlaps) isNode(a netip.Addr) bool {
 	return found
 }
 
+// reflectingTime grows with the cluster: in a mesh of a thousand nodes each has as many sessions to begin. It is never longer than the overlap.
+func (s *Speaker) reflectingTime() time.Duration {
+	if s.opts.Reflecting != 0 {
+		return min(s.opts.Reflecting, s.opts.Overlap)
+	}
+	return min(reflecting+time.Duration(len(s.overlaps.asked.Nodes))*reflectingEach, s.opts.Overlap)
+}
+
 // overlapped returns what is asked for with the sessions that go on for a while (make before break).
 //
 // That is those with nodes that are still in the cluster, until every session that is new has brought its End-of-RIB and every prefix that is in use because of
 // them is known from another peer. The reflector's End-of-RIB alone would not do: it may have been sent before the other clients had told the
 // reflector theirs.
+//
+// A session that the peer has ended goes on only for the time in which others may need what is reflected. Then what it brought is kept for our own use
+// but told to nobody: another reflector may prefer it to what it hears itself (GoBGP does not compare the lengths of CLUSTER_LISTs, RFC 4456 section 9),
+// and would then not send us the prefix, for which we would wait in vain.
 func (s *Speaker) overlapped() bgp.Config {
 	cfg, o, now := s.overlaps.asked, &s.overlaps, time.Now()
 	cfg.Peers = slices.Clone(cfg.Peers)
@@ -80,11 +97,18 @@ func (s *Speaker) overlapped() bgp.Config {
 		case o.outgoing[a].IsZero():
 			o.outgoing[a] = now.Add(s.opts.Overlap)
 			time.AfterFunc(s.opts.Overlap, s.feed.kick)
+			time.AfterFunc(s.reflectingTime(), s.feed.kick)
 		}
 	}
+	clear(o.left)
 	needed := s.feed.needed(o.outgoing, wanted)
 	for a, until := range o.outgoing {
 		if !needed[a] || !now.Before(until) {
+			delete(o.outgoing, a)
+			continue
+		}
+		if s.feed.isRestarting(a) && !now.Before(until.Add(s.reflectingTime()-s.opts.Overlap)) {
+			o.left[a] = until
 			delete(o.outgoing, a)
 			continue
 		}
@@ -109,8 +133,8 @@ func (s *Speaker) clientsYet(peers []bgp.Peer, now time.Time) {
 			continue
 		}
 		if o.clients[p.Addr].IsZero() {
-			o.clients[p.Addr] = now.Add(s.opts.Reflecting)
-			time.AfterFunc(s.opts.Reflecting, s.feed.kick)
+			o.clients[p.Addr] = now.Add(s.reflectingTime())
+			time.AfterFunc(s.reflectingTime(), s.feed.kick)
 		}
 		if len(o.outgoing) == 0 && !now.Before(o.clients[p.Addr]) {
 			delete(o.clients, p.Addr)
@@ -202,31 +226,34 @@ func index(a netip.Addr) int {
 
 // parting returns the sessions that end when only the wanted ones are left and that end as a crash would end them: those with nodes of the cluster.
 // The other side may hear of the change later than we do, and keeps our routes for the restart time. Those that return with other settings keep
-// theirs here, too, until their End-of-RIB; not those that may lead to somebody else.
-func (s *Speaker) parting(wanted map[netip.Addr]bgp.Peer) (ending, returning map[netip.Addr]struct{}) {
-	ending, returning = make(map[netip.Addr]struct{}), make(map[netip.Addr]struct{})
+// theirs here, too, until their End-of-RIB, and those that the peer has ended, until another way is known; not those that may lead to somebody else.
+func (s *Speaker) parting(wanted map[netip.Addr]bgp.Peer) (ending map[netip.Addr]struct{}, kept map[netip.Addr]time.Duration) {
+	ending, kept = make(map[netip.Addr]struct{}), make(map[netip.Addr]time.Duration)
 	for a, was := range s.peers {
 		now, ok := wanted[a]
 		switch {
 		case s.absent(&was) || !s.overlaps.isNode(a) || ok && len(bgp.Resets(&was, &now)) == 0:
 		case !ok:
 			ending[a] = struct{}{}
+			if until := s.overlaps.left[a]; !until.IsZero() {
+				kept[a] = time.Until(until)
+			}
 		case returns(&was, &now):
-			ending[a], returning[a] = struct{}{}, struct{}{}
+			ending[a], kept[a] = struct{}{}, s.opts.Overlap
 		}
 	}
-	return ending, returning
+	return ending, kept
 }
 
-// part ends sessions that way, as far as that is done before the server is told, and says which return.
-func (s *Speaker) part(wanted map[netip.Addr]bgp.Peer) (returning map[netip.Addr]struct{}) {
-	ending, returning := s.parting(wanted)
+// part ends sessions that way, as far as that is done before the server is told, and says of which is kept what they brought, and for how long at most.
+func (s *Speaker) part(wanted map[netip.Addr]bgp.Peer) (kept map[netip.Addr]time.Duration) {
+	ending, kept := s.parting(wanted)
 	if len(ending) == 0 {
-		return returning
+		return kept
 	}
-	for a := range returning {
-		s.feed.hold(a, s.opts.Overlap)
+	for a, most := range kept {
+		s.feed.hold(a, most)
 	}
 	s.sockets(ending, func(fd int) { _ = unix.Shutdown(fd, unix.SHUT_RDWR) })
-	return returning
+	return kept
 }

@@ -36,21 +36,31 @@ func reflected(rr, client *bgp.Config) {
 // matters, and none loses a route for a moment.
 func TestMeshToReflector(t *testing.T) {
 	notUnderRace(t)
-	for _, last := range []int{0, 3} { // the reflector hears of it before everybody else, or after
-		t.Run(fmt.Sprint(last), func(t *testing.T) {
+	for _, tc := range []struct {
+		name          string
+		centre, after int // the reflectors; after: the next one, -1 = a mesh again
+		order         []int
+	}{
+		{"mesh, reflector first", 3, -1, []int{3, 0, 1, 2}},
+		{"another reflector of a lower address", 3, 0, []int{0, 1, 2, 3}},
+		{"another reflector of a higher address", 0, 3, []int{0, 1, 2, 3}}, // which prefers what comes through the former one
+	} {
+		t.Run(tc.name, func(t *testing.T) {
 			parallel(t)
 			port := testPort()
-			names := []string{"127.1.20.1", "127.1.20.2", "127.1.20.3", "127.1.20.4"}
 			var mesh, star, moved [4]bgp.Config
-			for i, n := range names {
-				n = n[:8] + fmt.Sprint(2+last) + n[8:]
-				mesh[i] = config(n, port, fmt.Sprintf("10.1.%d.0/26", i))
+			for i := range mesh {
+				mesh[i] = config(fmt.Sprintf("127.1.%d.%d", 220+4*tc.centre+tc.after+1, i+1), port, fmt.Sprintf("10.1.%d.0/26", i))
 				star[i], moved[i] = mesh[i], mesh[i]
 			}
 			fullMesh(&mesh[0], &mesh[1], &mesh[2], &mesh[3])
-			for i := range 3 {
-				reflected(&star[3], &star[i])
-				reflected(&moved[0], &moved[i+1])
+			for i := range 4 {
+				if i != tc.centre {
+					reflected(&star[tc.centre], &star[i])
+				}
+				if tc.after >= 0 && i != tc.after {
+					reflected(&moved[tc.after], &moved[i])
+				}
 			}
 			inCluster(&mesh[0], &mesh[1], &mesh[2], &mesh[3])
 			inCluster(&star[0], &star[1], &star[2], &star[3])
@@ -59,6 +69,17 @@ func TestMeshToReflector(t *testing.T) {
 			for _, c := range mesh {
 				nodes = append(nodes, start(t, c, gobgp.Options{Reflecting: 8 * time.Second}))
 			}
+			t.Cleanup(func() {
+				if !t.Failed() {
+					return
+				}
+				for _, n := range nodes {
+					for _, p := range n.Peers() {
+						t.Logf("%s: %s %s %s restarting %t eor %t client %t since %v ups %d rcv %d adv %d loop %d lasterr %s", n.addr, p.Name, p.State, p.Source, p.Restarting, p.EndOfRIB, p.Client, time.Since(p.Since), p.Ups, p.Received, p.Advertised, p.Looped, p.LastError)
+					}
+					t.Logf("%q", n.table())
+				}
+			})
 			sessions := func(of [4]bgp.Config) {
 				t.Helper()
 				for i, n := range nodes {
@@ -83,13 +104,13 @@ func TestMeshToReflector(t *testing.T) {
 				}
 			}
 			sessions(mesh)
-			order, then := []int{3, 0, 1, 2}, mesh
-			if last == 3 {
-				order, then = []int{0, 1, 2, 3}, moved
+			then := moved
+			if tc.after < 0 {
+				then = mesh
 			}
 			for _, to := range [][4]bgp.Config{star, then} {
 				began := time.Now()
-				for _, i := range order {
+				for _, i := range tc.order {
 					nodes[i].cfg = to[i]
 					nodes[i].apply(t)
 				}

@@ -33,7 +33,8 @@ type Options struct {
 	LimitPause time.Duration
 	// Overlap is how long a session with a node of the cluster goes on at most for what replaces it to come; 0 = 120 s, the restart time.
 	Overlap time.Duration
-	// Reflecting is how long such a session goes on as a client's that is to be none any more; 0 = 20 s.
+	// Reflecting is how long such a session goes on as a client's that is to be none any more; 0 = 10 s and 50 ms for each
+	// other node.
 	Reflecting time.Duration
 }
 
@@ -76,9 +77,6 @@ func New(opts Options) (*Speaker, error) {
 	}
 	if opts.Overlap == 0 {
 		opts.Overlap = overlap
-	}
-	if opts.Reflecting == 0 {
-		opts.Reflecting = reflecting
 	}
 	if opts.LimitPause == 0 {
 		opts.LimitPause = limitPause
@@ -318,7 +316,7 @@ func (s *Speaker) syncPeers(ctx context.Context, want []bgp.Peer) error {
 	for _, p := range want {
 		wanted[p.Addr] = p
 	}
-	returning := s.part(wanted)
+	kept := s.part(wanted)
 	for addr, was := range s.peers {
 		if now, ok := wanted[addr]; ok && len(bgp.Resets(&was, &now)) == 0 {
 			continue
@@ -329,7 +327,7 @@ func (s *Speaker) syncPeers(ctx context.Context, want []bgp.Peer) error {
 		}
 		delete(s.peers, addr)
 		s.feed.remove(addr)
-		if _, back := returning[addr]; !back {
+		if _, still := kept[addr]; !still {
 			s.feed.drop(addr)
 		}
 	}

@@ -55,6 +55,7 @@ func (o *BGPConfiguration) Config() (*cluster.BGPConfig, []cluster.Problem) {
 	c.onlyChecked(s)
 	conf.MeshBFD = c.bfd(o.Annotations)
 	conf.MeshMaxPrefixes = c.maxPrefixes(o.Annotations)
+	conf.Reflection = c.reflectors(o.Annotations)
 	return &conf, c.problems
 }
 

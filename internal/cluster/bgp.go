@@ -35,10 +35,20 @@ type BGPConfig struct {
 	MeshBFD BFD
 	// MeshMaxPrefixes bounds what each of them may bring; 0 = no bound.
 	MeshMaxPrefixes uint32
+	// Reflection has the mesh elect route reflectors.
+	Reflection Reflection
 	// Programs is what BIRD, in whose place we are, programs beside a Felix (programClusterRoutes).
 	Programs ClusterRoutes
 	// NoServiceAggregation: serviceLoadBalancerAggregation is Disabled, so single addresses are announced.
 	NoServiceAggregation bool
+}
+
+// Reflection says when and among whom a mesh elects route reflectors; with Count 0 it does not.
+type Reflection struct {
+	Above    int    // a mesh of more nodes elects
+	Count    int    // how many
+	Zone     string // label of the failure domain, over which they are spread
+	Selector string // who may be elected; "" = all()
 }
 
 // Advertisement says which communities prefixes inside CIDR carry when they are announced (prefixAdvertisements).
@@ -226,5 +236,5 @@ func equalBGP(a, b *BGPConfig) bool {
 		EqualAdvertisements(a.Advertisements, b.Advertisements) && maps.EqualFunc(a.NodeAdvertisements, b.NodeAdvertisements, EqualAdvertisements) &&
 		slices.Equal(a.IgnoredInterfaces, b.IgnoredInterfaces) && slices.Equal(a.ServiceClusterIPs, b.ServiceClusterIPs) &&
 		slices.Equal(a.ServiceExternalIPs, b.ServiceExternalIPs) && slices.Equal(a.ServiceLoadBalancerIPs, b.ServiceLoadBalancerIPs) &&
-		a.NoServiceAggregation == b.NoServiceAggregation && a.Programs == b.Programs
+		a.NoServiceAggregation == b.NoServiceAggregation && a.Programs == b.Programs && a.Reflection == b.Reflection
 }

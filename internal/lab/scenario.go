@@ -33,7 +33,7 @@ func Scenarios() []Scenario {
 		{"tampering", "a foreign program deletes our route, FDB entry, neighbour, device; time until each is repaired", severalNodes, tampering},
 		{"kills", "daemons are killed at random moments while blocks come and go: no packet lost, no route missing, kernels as wanted", severalNodes, kills},
 		{"takeover", "a daemon starts where calico-node (BIRD and Felix) has left its routes, addresses and devices: no packet lost", severalNodes, takeover},
-		{"reflectors", "the mesh becomes clients of a route reflector and a mesh again: no packet lost, no route deleted in any kernel for a moment", learning, reflectors},
+		{"reflectors", "the mesh becomes clients of a route reflector and a mesh again, then elects one, another and none: no packet lost, no route deleted in any kernel for a moment", learning, reflectors},
 		{"pool-mode", "pools change from Always to CrossSubnet and back", encapsulated, poolMode},
 		{"backend", "the backend is switched in all six directions while running", encapsulated, backends},
 		{"garbage", "a configured peer and a stranger speak garbage to the BGP port", anywhere, garbage},

@@ -28,25 +28,37 @@ func learning(s Spec) (bool, string) {
 }
 
 // reflectors makes a mesh into clients of a reflector as an administrator would, object after object, and a mesh again, in the order of haste: the
-// sessions of the one are taken away in the same moment in which those of the other are asked for. No kernel may lose a route.
+// sessions of the one are taken away in the same moment in which those of the other are asked for. Then it has the mesh elect a reflector, another one,
+// and none. No kernel may lose a route.
 func reflectors(ctx context.Context, r *run) error {
 	store, err := r.Store()
 	if err != nil {
 		return err
 	}
-	rr := r.Plan.Nodes[1].Name
+	rr, next := r.Plan.Nodes[1].Name, r.Plan.Nodes[0].Name
+	others := len(r.Plan.Members()) - 1
+	all := func(string) int { return others }
+	star := func(centre string) func(string) int {
+		return func(node string) int {
+			if node == centre {
+				return others
+			}
+			return 1
+		}
+	}
 	for _, step := range []struct {
 		what string
 		do   func() error
 		want func(node string) (sessions int)
 	}{
-		{"mesh to reflector", func() error { return r.toReflector(ctx, store, rr) }, func(node string) int {
-			if node == rr {
-				return len(r.Plan.Members()) - 1
-			}
-			return 1
-		}},
-		{"reflector to mesh", func() error { return r.toMesh(ctx, store, rr) }, func(string) int { return len(r.Plan.Members()) - 1 }},
+		{"mesh to reflector", func() error { return r.toReflector(ctx, store, rr) }, star(rr)},
+		{"reflector to mesh", func() error { return r.toMesh(ctx, store, rr) }, all},
+		{"mesh to elected reflector", func() error { return r.toElected(ctx, store, rr) }, star(rr)},
+		{"another is elected", func() error { return r.moveLabel(ctx, store, rr, next) }, star(next)},
+		{"elected reflector to mesh", func() error {
+			err := remove(ctx, store, &calico.BGPConfiguration{ObjectMeta: calico.ObjectMeta{Name: calico.DefaultName}})
+			return errors.Join(err, r.moveLabel(ctx, store, next, ""))
+		}, all},
 	} {
 		_, err := r.probed(ctx, "of all pairs, "+step.what, r.Endpoints(nil), lossless, func() error {
 			return r.guarded(ctx, func() error {
@@ -54,8 +66,10 @@ func reflectors(ctx context.Context, r *run) error {
 				if err := step.do(); err != nil {
 					return err
 				}
-				if err := r.eachMember(func(node string) error { return r.waitSessions(ctx, node, step.want(node)) }); err != nil {
-					return errors.Join(err, r.why(ctx))
+				for range 2 { // a reflector has as many sessions as before, and may not have heard of the change the first time
+					if err := r.eachMember(func(node string) error { return r.waitSessions(ctx, node, step.want(node)) }); err != nil {
+						return errors.Join(err, r.why(ctx))
+					}
 				}
 				r.note(step.what+" was done everywhere after", "%s", ms(time.Since(began)))
 				return nil
@@ -103,6 +117,30 @@ func (r *run) toMesh(ctx context.Context, store datastore.Store, rr string) erro
 		delete(n.Labels, reflectorLabel)
 		n.Spec.BGP.RouteReflectorClusterID = ""
 	})
+}
+
+// toElected has the mesh elect whoever has the label.
+func (r *run) toElected(ctx context.Context, store datastore.Store, rr string) error {
+	if err := r.moveLabel(ctx, store, "", rr); err != nil {
+		return err
+	}
+	conf := &calico.BGPConfiguration{ObjectMeta: calico.ObjectMeta{Name: calico.DefaultName}}
+	conf.Annotations = map[string]string{calico.AnnotationReflectors: "above=0,count=1,selector=has(" + reflectorLabel + ")"}
+	_, err := store.Create(ctx, conf)
+	return err
+}
+
+// moveLabel gives the reflector's label to another node, before it is taken from the first; "" is none.
+func (r *run) moveLabel(ctx context.Context, store datastore.Store, from, to string) error {
+	if to != "" {
+		if err := change(ctx, store, calico.KindNode, to, func(n *calico.Node) { n.Labels[reflectorLabel] = "true" }); err != nil {
+			return err
+		}
+	}
+	if from == "" {
+		return nil
+	}
+	return change(ctx, store, calico.KindNode, from, func(n *calico.Node) { delete(n.Labels, reflectorLabel) })
 }
 
 // waitSessions waits until a node has so many sessions of each family, no more, and all are up and as they are to stay.

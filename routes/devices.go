@@ -347,11 +347,9 @@ func (p *Programmer) removeLeftovers(ctx context.Context) {
 			p.leftoversDue = d.due
 		case l == nil || d != nil && (l.Kind != d.link.Kind || d.made != 0 && d.made != l.Index):
 		case d == nil && p.policy.removable(l):
-			p.log.Info("device is removed: nobody wants it", logDevice, name)
 			p.removed(thing{device: name, kind: deviceThing}, p.kernel.DeleteLink(ctx, l.Index))
 		default:
 			for _, a := range p.extraAddresses(l, d) {
-				p.log.Info("address is removed from a device of ours: nobody wants it", logDevice, name, logAddress, a.Prefix.String())
 				p.removed(thing{device: name, kind: addressThing, addr: a.Prefix}, p.kernel.DeleteAddress(ctx, a))
 			}
 		}
@@ -364,13 +362,19 @@ func (p *Programmer) removed(t thing, err error) {
 	if d := p.devices[t.device]; d != nil {
 		cause = d.cause
 	}
-	if err != nil && !errors.Is(err, kernel.ErrNoDevice) && !errors.Is(err, kernel.ErrNotThere) {
+	switch {
+	case errors.Is(err, kernel.ErrNoDevice), errors.Is(err, kernel.ErrNotThere): // another program was first, or our own deletion is not told yet
+	case err != nil:
 		p.noteThing(t, 0, cause, refused, describe(err))
 		p.log.Warn("removing a leftover failed; it is tried again", logDevice, t.device, logError, err)
 		p.leftoversDue = p.now.Add(time.Second)
-		return
+	case t.kind == deviceThing:
+		p.log.Info("device is removed: nobody wants it", logDevice, t.device)
+		p.noteThing(t, 0, cause, deleted, "")
+	default:
+		p.log.Info("address is removed from a device of ours: nobody wants it", logDevice, t.device, logAddress, t.addr.String())
+		p.noteThing(t, 0, cause, deleted, "")
 	}
-	p.noteThing(t, 0, cause, deleted, "")
 }
 
 // extraAddresses are the addresses of one of our devices that no owner wants. IPv6 link-local ones are the kernel's. On

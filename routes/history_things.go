@@ -124,6 +124,9 @@ func (p *Programmer) deviceChanged(old, l *kernel.Link) {
 	if d == nil || d.made != 0 && d.made != l.Index || old == nil || old.Name != l.Name || !d.as(old) || d.as(l) {
 		return
 	}
+	if p.now.Sub(d.madeAt) < settleTime { // of what we made just now a read may have been ahead of the events
+		return
+	}
 	state := "down"
 	if l.Up {
 		state = "up"

@@ -37,7 +37,8 @@ func TestHistoryOfThings(t *testing.T) {
 			f()
 			r.wait()
 			slices.Sort(want)
-			if got := toldOf(r.p.HistoryOf(DeviceVXLAN), from); !slices.Equal(got, want) {
+			// A device whose events come late may be set up twice.
+			if got := slices.Compact(toldOf(r.p.HistoryOf(DeviceVXLAN), from)); !slices.Equal(got, want) {
 				t.Errorf("%s is told as\n  %s\nwant\n  %s", what, strings.Join(got, "\n  "), strings.Join(want, "\n  "))
 			}
 		}

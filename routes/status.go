@@ -356,16 +356,30 @@ type NeighbourStatus struct {
 	Since     time.Time
 }
 
-// Neighbours returns the wanted entries and those kept though unwanted, by device, FDB entries after the others, by address.
+// Compare orders entries by device, FDB entries after the others, by address.
+func (s *NeighbourStatus) Compare(o *NeighbourStatus) int {
+	x, y := &s.Neighbour, &o.Neighbour
+	return cmp.Or(cmp.Compare(x.Device, y.Device), cmp.Compare(flag(x.FDB), flag(y.FDB)), x.Addr.Compare(y.Addr), slices.Compare(x.MAC[:], y.MAC[:]))
+}
+
+// Neighbours returns the wanted entries and those kept though unwanted, in order.
 func (p *Programmer) Neighbours() []NeighbourStatus {
+	var all []NeighbourStatus
+	p.EachNeighbour(func(s *NeighbourStatus) { all = append(all, *s) })
+	slices.SortFunc(all, func(a, b NeighbourStatus) int { return a.Compare(&b) })
+	return all
+}
+
+// EachNeighbour calls f with each of them, in no order. The status is f's until it returns; the Programmer waits for f.
+func (p *Programmer) EachNeighbour(f func(*NeighbourStatus)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	t := &p.neighbours
-	all := make([]NeighbourStatus, 0, t.tracker.Len())
+	var s NeighbourStatus
 	for i := range t.tracker.Len() {
 		e := t.tracker.At(i)
 		v, none := e.Desired(), neighbourValue{}
-		s := NeighbourStatus{Detail: e.Note.detail, Attempts: e.Note.attempts, Since: e.Note.since}
+		s = NeighbourStatus{Detail: e.Note.detail, Attempts: e.Note.attempts, Since: e.Note.since}
 		switch d := t.devices[e.Key().device]; {
 		case v == none:
 			v, s.Outcome = e.Actual(), Kept
@@ -379,11 +393,6 @@ func (p *Programmer) Neighbours() []NeighbourStatus {
 			s.Outcome = Waiting
 		}
 		s.Neighbour = Neighbour{Device: e.Key().device, FDB: e.Key().fdb, Addr: v.addr, MAC: v.mac}
-		all = append(all, s)
+		f(&s)
 	}
-	slices.SortFunc(all, func(a, b NeighbourStatus) int {
-		x, y := &a.Neighbour, &b.Neighbour
-		return cmp.Or(cmp.Compare(x.Device, y.Device), cmp.Compare(flag(x.FDB), flag(y.FDB)), x.Addr.Compare(y.Addr), slices.Compare(x.MAC[:], y.MAC[:]))
-	})
-	return all
 }

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/caracal-net/caracal/bgp"
@@ -201,12 +200,6 @@ func (d *daemon) openStart(kubernetes *kube.Store) {
 			Backend: func() cluster.Backend { return d.controller.View().backend }}
 	}
 	d.start = newNodeStart(opts)
-}
-
-// ready is the answer for the Node's condition: routes, not BGP sessions, decide whether the network can be used.
-func (d *daemon) ready() (bool, string) {
-	info := d.status()
-	return info.Ready, strings.Join(info.WaitingFor, "; ")
 }
 
 // watch feeds the controller and the tunnel address task from the datastore.

@@ -81,9 +81,29 @@ func (d *daemon) status() inspect.StatusInfo {
 		store.Detail = strings.TrimPrefix(store.Detail+"; "+v.held.String(), "; ")
 	}
 	info.Sources = append(info.Sources, store)
-	wait := func(format string, args ...any) {
-		info.WaitingFor = append(info.WaitingFor, fmt.Sprintf(format, args...))
+	if v.backend == cluster.BackendBird {
+		info.Sources = append(info.Sources, d.bgpStatus(v))
+		if s := v.services; s.announced+len(s.held) > 0 {
+			info.Sources = append(info.Sources, inspect.SourceStatus{Name: "services", InSync: len(s.held) == 0, Detail: s.String()})
+		}
 	}
+	info.WaitingFor = d.waitingFor(v)
+	info.Ready = len(info.WaitingFor) == 0
+	info.Leaving = d.departure.Status()
+	info.Devices = d.devices()
+	return info
+}
+
+// ready is the answer for the Node's condition: routes, not BGP sessions, decide whether the network can be used. It is asked for every
+// second, so it looks at nothing that is as large as the cluster.
+func (d *daemon) ready() (bool, string) {
+	waiting := d.waitingFor(d.controller.View())
+	return len(waiting) == 0, strings.Join(waiting, "; ")
+}
+
+// waitingFor says what keeps the node from being ready, nothing when it is.
+func (d *daemon) waitingFor(v view) (all []string) {
+	wait := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
 	switch {
 	case !v.inSync && !v.stale.IsZero():
 		wait("the datastore %s cannot be read; routes are made from what was kept at %s", d.cfg.Datastore, v.stale.Format(time.RFC3339))
@@ -91,12 +111,6 @@ func (d *daemon) status() inspect.StatusInfo {
 		wait("the datastore %s has not been read yet", d.cfg.Datastore)
 	case !v.planned:
 		wait("a first plan: the host's interfaces and our own Node")
-	}
-	if v.backend == cluster.BackendBird {
-		info.Sources = append(info.Sources, d.bgpStatus(v))
-		if s := v.services; s.announced+len(s.held) > 0 {
-			info.Sources = append(info.Sources, inspect.SourceStatus{Name: "services", InSync: len(s.held) == 0, Detail: s.String()})
-		}
 	}
 	if err := d.start.Err(); err != nil {
 		wait("the node's start: %v", err)
@@ -107,10 +121,7 @@ func (d *daemon) status() inspect.StatusInfo {
 	if _, err := d.engine.Status(); err != nil && v.backend == cluster.BackendBird {
 		wait("BGP: %v", err)
 	}
-	info.Leaving = d.departure.Status()
-	info.Devices = d.devices()
-	info.Ready = len(info.WaitingFor) == 0
-	return info
+	return all
 }
 
 func (d *daemon) bgpStatus(v view) inspect.SourceStatus {
@@ -135,31 +146,39 @@ func appendWord(list, word string) string {
 
 // devices is every wanted tunnel device.
 func (d *daemon) devices() []inspect.DeviceStatus {
-	return deviceRows(d.programmer.Devices(), d.programmer.Neighbours())
+	return deviceRows(d.programmer.Devices(), d.programmer.EachNeighbour)
 }
 
-// deviceRows are devices with how many of their permanent neighbour and FDB entries stand, and what is wrong with the first that does not.
-func deviceRows(devices []routes.DeviceStatus, neighbours []routes.NeighbourStatus) []inspect.DeviceStatus {
+// deviceRows are devices with how many of their permanent neighbour and FDB entries stand, and what is wrong with the first that does not. Entries
+// may come in any order.
+func deviceRows(devices []routes.DeviceStatus, each func(func(*routes.NeighbourStatus))) []inspect.DeviceStatus {
 	var out []inspect.DeviceStatus
-	index := map[string]int{}
+	index, first := map[string]int{}, make([]*routes.NeighbourStatus, len(devices))
 	for _, s := range devices {
 		index[s.Link.Name] = len(out)
 		out = append(out, inspect.DeviceStatus{Name: s.Link.Name, Kind: s.Link.Kind, Owner: s.Owner, Outcome: s.Outcome, Detail: s.Detail,
 			MTU: s.MTU, Addresses: s.Addresses})
 	}
-	for _, n := range neighbours {
+	each(func(n *routes.NeighbourStatus) {
 		i, ok := index[n.Neighbour.Device]
 		if !ok {
-			continue
+			return
 		}
 		out[i].NeighboursWanted++
 		if n.Outcome == routes.Installed {
 			out[i].NeighboursInstalled++
-		} else if n.Detail != "" && out[i].Detail == "" {
-			out[i].Detail = fmt.Sprintf("neighbour %s: %s", n.Neighbour.Addr, n.Detail)
-			if n.Neighbour.FDB {
-				out[i].Detail = fmt.Sprintf("FDB entry of %s: %s", n.Neighbour.Addr, n.Detail)
-			}
+		} else if n.Detail != "" && (first[i] == nil || n.Compare(first[i]) < 0) {
+			kept := *n
+			first[i] = &kept
+		}
+	})
+	for i, n := range first {
+		if n == nil || out[i].Detail != "" {
+			continue
+		}
+		out[i].Detail = fmt.Sprintf("neighbour %s: %s", n.Neighbour.Addr, n.Detail)
+		if n.Neighbour.FDB {
+			out[i].Detail = fmt.Sprintf("FDB entry of %s: %s", n.Neighbour.Addr, n.Detail)
 		}
 	}
 	return out

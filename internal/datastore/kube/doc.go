@@ -26,9 +26,16 @@
 // Each kind has a feed: a Reflector of client-go, with streaming lists where the server offers them (Kubernetes 1.34 and
 // later; else lists in pages), bookmarks, and a new list when the version to go on from is too old (410). Objects become
 // words of package cluster where they come in, and the objects themselves are garbage. Custom resources come as lines of JSON,
-// which are read as they come; blocks, which are rewritten with every pod of the cluster, in one pass that makes nothing of what is not
-// routed on (raw.go, block.go). Of Nodes only the metadata is asked
-// for (PartialObjectMetadata, in protobuf), so a heartbeat costs a fifth of the bytes. What changes nothing that is routed on
+// which are read as they come. Of Nodes only the metadata is asked for (PartialObjectMetadata, in protobuf), so a heartbeat costs a fifth of the bytes.
+//
+// Nodes report every few minutes or more often, and blocks are rewritten with every pod of the cluster. Of such an event a stream reads in one pass
+// as much as tells whether anything that is routed on has changed: a hash of it is compared with that of the version that was
+// passed on last (skim.go, skimnode.go, sieve.go). If nothing has, the event ends there, before it is decoded and in the goroutine that has
+// read it; of its object nothing but the name and the new version goes on, with others, once a second. A list makes the sieve forget what it
+// knows. These two watches have a connection of their own each, which speaks HTTP/1.1: no frames, no windows, no second goroutine. The
+// kernel's keepalive finds a dead peer there in 45 s, as pings of HTTP/2 do elsewhere, and a watch that the server does not end in time is ended here.
+//
+// What else changes nothing that is routed on
 // ends in the Intake and wakes nobody. A Secret has a feed of its own while a session asks for its password; that it
 // cannot be read is a problem in the State, not an error of the datastore. Our own Node is watched whole besides, for whether it is
 // cordoned (WatchCordon), which is no part of the State.
@@ -68,7 +75,7 @@
 //
 // Watch runs in its caller's goroutine, which alone owns the Intake and calls the sink. It starts one goroutine for each
 // feed, which hands notes to it over a channel, and waits for them when its context ends; client-go starts more below
-// them. Stores may be used from any goroutine; none are started for them.
+// them, and each watch has a goroutine that reads it and owns the feed's sieve for as long. Stores may be used from any goroutine; none are started for them.
 //
 // # Deviations from Calico
 //

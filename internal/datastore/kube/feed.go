@@ -45,6 +45,9 @@ type feed struct {
 	notes chan<- note
 	wake  *wakeup
 
+	stream *stream // the last one that was opened
+	sieve  *sieve  // of that stream; nil once there was a list
+
 	mu      sync.Mutex
 	fails   int    // in a row
 	failure string // as it was told
@@ -55,6 +58,7 @@ type note struct {
 	feed    int
 	what    what
 	items   []*item
+	passed  []passing
 	version string
 	err     error // of a failed request; nil: requests go through
 }
@@ -66,6 +70,7 @@ const (
 	changed              // items have changed
 	deleted              // items are gone
 	reached              // nothing has changed up to version
+	passed               // items have other versions and are otherwise as they were
 	status               // err has changed
 )
 
@@ -117,6 +122,7 @@ func (f *feed) selectOf(opts *metav1.ListOptions) {
 // list reads one page.
 func (f *feed) list(ctx context.Context, opts metav1.ListOptions) (out runtime.Object, err error) {
 	f.selectOf(&opts)
+	f.sieve = nil // it knows nothing of what a list says
 	err = f.try(ctx, func() error {
 		page, err := f.page(ctx, opts)
 		if err == nil {
@@ -147,14 +153,7 @@ func (f *feed) watch(ctx context.Context, opts metav1.ListOptions) (out watch.In
 			}
 		}
 		var err error
-		if f.kind != calico.KindNode {
-			out, err = f.watchRaw(ctx, opts)
-			return err
-		}
-		from, err := f.s.metas.Resource(nodeResource).Watch(ctx, opts)
-		if err == nil {
-			out = newStream(from, func(obj runtime.Object) (*item, error) { return f.form.toItem(f.kind, obj) })
-		}
+		out, err = f.watchRaw(ctx, opts)
 		return err
 	})
 	return out, err
@@ -253,12 +252,14 @@ func (f *feed) rest(ctx context.Context, pause time.Duration) {
 }
 
 // send hands a note to the loop. While the loop is busy the stream waits, and the API server may cut it off; it is
-// then taken up where it ended.
-func (f *feed) send(ctx context.Context, n note) {
+// then taken up where it ended. It reports whether the loop has it.
+func (f *feed) send(ctx context.Context, n note) bool {
 	n.feed = f.index
 	select {
 	case f.notes <- n:
+		return true
 	case <-ctx.Done():
+		return false
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/caracal-net/caracal/internal/calico"
 	"github.com/caracal-net/caracal/internal/cluster"
@@ -43,9 +42,7 @@ func (l *itemList) DeepCopyObject() runtime.Object { c := *l; return &c }
 func (f form) toItem(kind calico.Kind, obj runtime.Object) (*item, error) {
 	switch o := obj.(type) {
 	case *metav1.PartialObjectMetadata:
-		i := &item{ObjectMeta: brief(&o.ObjectMeta)}
-		i.word, i.problems = nodeWord(&o.ObjectMeta)
-		return i, nil
+		return nodeItem(o)
 	case *unstructured.Unstructured:
 		i := &item{ObjectMeta: metav1.ObjectMeta{Name: fullName(o, kind), UID: o.GetUID(), ResourceVersion: o.GetResourceVersion()}}
 		r := calico.Resource{Kind: kind, Name: i.Name}
@@ -90,71 +87,6 @@ func (f form) toList(kind calico.Kind, page runtime.Object) (*itemList, error) {
 	}
 	return out, nil
 }
-
-// stream is a watch whose objects are made into items where they come in.
-type stream struct {
-	from watch.Interface
-	out  chan watch.Event
-	stop chan struct{}
-}
-
-// newStream starts a goroutine that ends when either side does.
-func newStream(from watch.Interface, convert func(runtime.Object) (*item, error)) *stream {
-	s := &stream{from: from, out: make(chan watch.Event), stop: make(chan struct{}, 1)}
-	go s.run(convert)
-	return s
-}
-
-func (s *stream) run(convert func(runtime.Object) (*item, error)) {
-	defer close(s.out)
-	defer s.from.Stop()
-	for {
-		select {
-		case <-s.stop:
-			return
-		case ev, ok := <-s.from.ResultChan():
-			if !ok {
-				return
-			}
-			ev = translate(ev, convert)
-			select {
-			case s.out <- ev:
-			case <-s.stop:
-				return
-			}
-		}
-	}
-}
-
-func translate(ev watch.Event, convert func(runtime.Object) (*item, error)) watch.Event {
-	switch ev.Type {
-	case watch.Error:
-	case watch.Bookmark:
-		i := &item{}
-		if m, ok := ev.Object.(metav1.Object); ok {
-			i.ResourceVersion, i.Annotations = m.GetResourceVersion(), m.GetAnnotations()
-		}
-		ev.Object = i
-	default:
-		i, err := convert(ev.Object)
-		if err != nil {
-			return watch.Event{Type: watch.Error, Object: &metav1.Status{Status: metav1.StatusFailure, Code: 500, Reason: metav1.StatusReasonInternalError, Message: err.Error()}}
-		}
-		ev.Object = i
-	}
-	return ev
-}
-
-// Stop implements watch.Interface.
-func (s *stream) Stop() {
-	select {
-	case s.stop <- struct{}{}:
-	default:
-	}
-}
-
-// ResultChan implements watch.Interface.
-func (s *stream) ResultChan() <-chan watch.Event { return s.out }
 
 // mark is what is remembered of an object: enough to see that it is the same one and no older.
 type mark struct {

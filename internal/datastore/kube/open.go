@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -66,7 +67,8 @@ type Store struct {
 	opts    Options
 	objects dynamic.Interface  // whole objects, as JSON
 	metas   metadata.Interface // metadata only, as protobuf where it can be
-	plain   rest.Interface     // for discovery
+	plain   rest.Interface     // for discovery, and what is read as it comes
+	single  rest.Interface     // the same, each request on a connection of its own
 	host    string
 
 	mu    sync.Mutex
@@ -130,7 +132,7 @@ func (o *Options) config() (*rest.Config, error) {
 	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
 }
 
-// connect makes the clients. They share one connection.
+// connect makes the clients. They share one connection, but for watches that never rest.
 func (s *Store) connect(config *rest.Config) error {
 	s.host = config.Host
 	rest.AddUserAgent(config, "caracald")
@@ -156,7 +158,36 @@ func (s *Store) connect(config *rest.Config) error {
 		return err
 	}
 	s.plain = d.RESTClient()
-	return nil
+	s.single, err = singly(config)
+	return err
+}
+
+// The kernel asks a peer that says nothing whether it is there, as HTTP/2 does with pings: it is given up after idle + count × interval, 45 s.
+const (
+	aliveIdle     = 15 * time.Second
+	aliveInterval = 10 * time.Second
+	aliveCount    = 3
+	dialTimeout   = 30 * time.Second // as in client-go
+)
+
+// singly makes a client that speaks HTTP/1.1. HTTP/2 answers every few kilobytes with two frames that open its windows, and hands everything
+// from one goroutine to another: of a watch on which something comes all the time that is a good part of the cost, on both sides.
+func singly(config *rest.Config) (rest.Interface, error) {
+	config = rest.CopyConfig(config)
+	config.NextProtos = []string{"http/1.1"}
+	if config.Dial == nil {
+		config.Dial = (&net.Dialer{Timeout: dialTimeout, KeepAliveConfig: net.KeepAliveConfig{
+			Enable: true, Idle: aliveIdle, Interval: aliveInterval, Count: aliveCount}}).DialContext
+	}
+	client, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return nil, err
+	}
+	d, err := discovery.NewDiscoveryClientForConfigAndClient(config, client)
+	if err != nil {
+		return nil, err
+	}
+	return d.RESTClient(), nil
 }
 
 // errNoCalico: the cluster has no definitions of Calico's resources.

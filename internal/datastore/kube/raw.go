@@ -1,11 +1,10 @@
 package kube
 
 import (
-	"bufio"
 	"context"
-	"errors"
-	"io"
+	"hash/maphash"
 	"strings"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -15,77 +14,96 @@ import (
 	"github.com/caracal-net/caracal/internal/calico"
 )
 
-// rawBuffer is the size of a stream's buffer in bytes: several blocks in use, of 6 kB each.
-const rawBuffer = 64 << 10
-
-// watchRaw opens a watch of a custom resource, whose events arrive as lines of JSON. client-go's own way reads each of them
-// four times and makes a tree of maps of it, which for blocks, rewritten with every pod that comes or goes anywhere in the cluster, is most
-// of what an idle daemon does.
+// watchRaw opens a watch that is read by a stream. client-go's own way reads each event of a custom resource four times and makes a tree of
+// maps of it, which for blocks, rewritten with every pod that comes or goes anywhere in the cluster, is most of what an idle daemon does.
 func (f *feed) watchRaw(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
 	opts.Watch = true
-	r := f.form.resource(f.kind)
-	path := []string{"/apis", r.Group, r.Version, r.Resource}
-	if r.Group == "" {
-		path = []string{"/api", r.Version}
-		if namespaced(f.kind) {
-			path = append(path, "namespaces", f.s.opts.Namespace)
-		}
-		path = append(path, r.Resource)
+	list := opts.SendInitialEvents != nil && *opts.SendInitialEvents
+	if f.stream != nil { // there is one at a time: the sieve is the goroutine's that reads
+		f.stream.Stop()
+		<-f.stream.done
 	}
-	body, err := f.s.plain.Get().AbsPath(path...).SetHeader("Accept", "application/json").
-		SpecificallyVersionedParams(&opts, metav1.ParameterCodec, metav1.SchemeGroupVersion).Stream(ctx)
+	client, accept := f.s.plain, "application/json"
+	if busy(f.kind) {
+		client = f.s.single
+	}
+	if f.kind == calico.KindNode {
+		accept = acceptMetadata
+	}
+	request, cancel := bounded(ctx, opts.TimeoutSeconds)
+	body, err := client.Get().AbsPath(f.path()...).SetHeader("Accept", accept).
+		SpecificallyVersionedParams(&opts, metav1.ParameterCodec, metav1.SchemeGroupVersion).Stream(request)
 	if err != nil {
+		cancel()
 		return nil, err
 	}
-	s := &rawStream{body: body, out: make(chan watch.Event), stop: make(chan struct{}, 1)}
-	go s.run(func(object []byte) (*item, error) { return f.form.readItem(f.kind, object) })
+	if f.sieve == nil || list {
+		f.sieve = newSieve()
+	}
+	s := newStream(body, cancel, f.form.reader(f.kind, f.sieve.seed))
+	if busy(f.kind) {
+		s.sieve, s.settled = f.sieve, !list
+		s.pass = func(held []passing) bool { return f.send(ctx, note{what: passed, passed: held}) }
+	}
+	f.stream = s
+	go s.run()
 	return s, nil
 }
 
-// rawStream is a watch. Its goroutine ends when the server ends the stream or Stop is called.
-type rawStream struct {
-	body io.ReadCloser
-	out  chan watch.Event
-	stop chan struct{}
+// overdue is how much longer than it was asked for a watch may last.
+const overdue = 30 * time.Second
+
+// bounded ends a watch that the server does not end when it should: one that hangs with its connections open is found out at last.
+func bounded(ctx context.Context, seconds *int64) (context.Context, context.CancelFunc) {
+	if seconds == nil {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, time.Duration(*seconds)*time.Second+overdue)
 }
 
-func (s *rawStream) run(convert func([]byte) (*item, error)) {
-	defer close(s.out)
-	defer s.body.Close() // a second time where Stop was first, which is no harm
-	lines := bufio.NewReaderSize(s.body, rawBuffer)
-	var long []byte
-	for {
-		line, err := lines.ReadSlice('\n')
-		if errors.Is(err, bufio.ErrBufferFull) || len(long) > 0 {
-			long = append(long, line...)
-			line = long
+// acceptMetadata asks for the metadata of objects, in protobuf where the server can.
+const acceptMetadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1," +
+	"application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+
+// busy reports whether objects of a kind change all the time in things that nobody routes on.
+func busy(kind calico.Kind) bool { return kind == calico.KindNode || kind == calico.KindIPAMBlock }
+
+// path is where the objects of the kind are.
+func (f *feed) path() []string {
+	r := f.form.resource(f.kind)
+	if r.Group != "" {
+		return []string{"/apis", r.Group, r.Version, r.Resource}
+	}
+	path := []string{"/api", r.Version}
+	if namespaced(f.kind) {
+		path = append(path, "namespaces", f.s.opts.Namespace)
+	}
+	return append(path, r.Resource)
+}
+
+// reader returns what reads the messages of a watch of a kind. It belongs to one goroutine.
+func (f form) reader(kind calico.Kind, seed maphash.Seed) func(message []byte) arrival {
+	whole := func(line []byte) watch.Event {
+		return readEvent(line, func(object []byte) (*item, error) { return f.readItem(kind, object) })
+	}
+	switch kind {
+	case calico.KindNode:
+		n := &nodeSkimmer{}
+		n.sum.SetSeed(seed)
+		return n.read
+	case calico.KindIPAMBlock:
+		b := &blockSkimmer{}
+		b.sum.SetSeed(seed)
+		return func(line []byte) arrival {
+			e := b.skim(line)
+			e.whole = func() watch.Event { return whole(line) }
+			return e
 		}
-		if errors.Is(err, bufio.ErrBufferFull) {
-			continue
-		}
-		if err != nil {
-			return // the end; half an event is none, the Reflector goes on from the last whole one
-		}
-		select {
-		case s.out <- readEvent(line, convert):
-		case <-s.stop:
-			return
-		}
-		long = long[:0]
+	}
+	return func(line []byte) arrival {
+		return arrival{whole: func() watch.Event { return whole(line) }}
 	}
 }
-
-// Stop implements watch.Interface.
-func (s *rawStream) Stop() {
-	select {
-	case s.stop <- struct{}{}:
-		s.body.Close()
-	default:
-	}
-}
-
-// ResultChan implements watch.Interface.
-func (s *rawStream) ResultChan() <-chan watch.Event { return s.out }
 
 // readEvent reads a line of a watch. What cannot be read is an error of the stream, which makes the Reflector list again.
 func readEvent(line []byte, convert func([]byte) (*item, error)) watch.Event {

@@ -190,15 +190,19 @@ func (s *scanner) skip() {
 	}
 }
 
+// skipString goes past a string, from one quote to the next: strings are most of what is skipped, and seldom have escapes.
 func (s *scanner) skipString() {
 	for s.at++; s.at < len(s.text); s.at++ {
-		switch s.text[s.at] {
-		case '\\':
-			s.at++
-		case '"':
-			s.at++
+		n := bytes.IndexByte(s.text[s.at:], '"')
+		if n < 0 {
+			break
+		}
+		escape := bytes.IndexByte(s.text[s.at:s.at+n], '\\')
+		if escape < 0 {
+			s.at += n + 1
 			return
 		}
+		s.at += escape + 1 // on what is escaped
 	}
 	s.bad = true
 }

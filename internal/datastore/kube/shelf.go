@@ -62,6 +62,17 @@ func (s *shelf) change(in *datastore.Intake, w what, i *item) bool {
 	return true
 }
 
+// pass takes the new versions of objects that are otherwise as they were.
+func (s *shelf) pass(objects []passing) {
+	for _, p := range objects {
+		s.reach(p.version)
+		if m, ok := s.marks[p.name]; ok {
+			m.version = p.version
+			s.marks[p.name] = m
+		}
+	}
+}
+
 // reach notes how far the server has come.
 func (s *shelf) reach(version uint64) {
 	s.newest = max(s.newest, version)

@@ -143,6 +143,11 @@ func (w *watching) take(n note, now time.Time) {
 		if !s.change(w.intake, n.what, n.items[0]) {
 			return
 		}
+	case passed:
+		s.pass(n.passed)
+		if s.doubt.text == "" {
+			return
+		}
 	case reached:
 		s.reach(number(n.version))
 		if s.doubt.text == "" {

@@ -2,6 +2,7 @@ package routes
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -294,4 +295,19 @@ func (t *foreignTable) isFelix(k kernel.RouteKey, nameOf func(int) string) bool 
 		}
 	}
 	return false
+}
+
+// inFront says which route of another program the kernel takes before one of ours that is installed, because its metric is lower: the host's own default
+// route before one from a router. "" for none.
+func (t *foreignTable) inFront(k kernel.RouteKey) string {
+	same, ok := t.table.Get(k.Dst)
+	if !ok || len(same) == 0 || same[0].Metric >= k.Metric {
+		return ""
+	}
+	first := k
+	first.Metric = same[0].Metric
+	if f := t.byKey[first]; f != nil {
+		return fmt.Sprintf("behind a route of protocol %v with metric %d, which goes first", f.protocol, first.Metric)
+	}
+	return ""
 }

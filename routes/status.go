@@ -114,6 +114,10 @@ func (p *Programmer) rowOf(e *routeEntry, w, winner *wish) row {
 		}
 	case foreign:
 		r.detail = p.describeForeign(e)
+	case installed:
+		if r.detail == "" {
+			r.detail = p.foreign.inFront(e.Key())
+		}
 	case kept:
 		if left := e.Actual().protocol; left != kernel.ProtoCaracal && r.detail == "" {
 			r.detail = "left behind by protocol " + left.String()

@@ -233,3 +233,32 @@ func TestManyGoroutines(t *testing.T) {
 	}
 	r.countsAgree()
 }
+
+// A route of ours that another program's to the same destination goes before, as the host's default route before one from a router, is
+// installed all the same, and its status says which one the kernel takes. Neither touches the other.
+func TestBehindAnothersRoute(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.ready()
+		ours := via("0.0.0.0/0", "192.0.2.7")
+		ours.Metric = 2147483547
+		theirs := func(metric uint32) kernel.Route {
+			k := r.their("0.0.0.0/0", "192.0.2.254")
+			k.Metric = metric
+			return k
+		}
+		r.write(kernel.Add, theirs(4278198272))
+		r.apply(whole(ours))
+		time.Sleep(publishMost)
+		r.wantStatuses("0.0.0.0/0 vxlan installed")
+		r.write(kernel.Add, theirs(100))
+		time.Sleep(publishMost)
+		r.wantStatuses("0.0.0.0/0 vxlan installed: behind a route of protocol static with metric 100, which goes first")
+		r.write(kernel.Delete, theirs(100))
+		time.Sleep(publishMost)
+		r.wantStatuses("0.0.0.0/0 vxlan installed")
+		r.apply(whole())
+		time.Sleep(publishMost)
+		r.wantStatuses()
+		r.wantForeign(4278198272, map[string]string{"0.0.0.0/0": "192.0.2.254"})
+	})
+}

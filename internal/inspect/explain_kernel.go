@@ -38,10 +38,24 @@ type finding struct {
 // askKernel adds the kernel's own answer as the last step.
 func (e *explainer) askKernel(ctx context.Context) finding {
 	answer, err := e.src.Lookup(ctx, e.addr)
-	f := judge(e.addr, e.believed(), answer, err)
+	f, behind := e.behind(&answer, err)
+	if !behind {
+		f = judge(e.addr, e.believed(), answer, err)
+	}
 	e.expect(&f, &answer)
 	e.add(stepKernel, f.level, "%s", f.text).Remedy = f.remedy
 	return f
+}
+
+// behind judges an answer of another program's route to the destination of ours, whose metric is lower. Of the world, as a default route from a
+// router, the host's own is meant to go first; the way to a workload is ours to make.
+func (e *explainer) behind(a *kernel.Answer, err error) (f finding, yes bool) {
+	s := e.believed()
+	if err != nil || s == nil || e.pool != nil || a.Match.Dst != s.Route.Dst || a.Match.Protocol == kernel.ProtoCaracal || a.Match.Metric >= s.Route.Key().Metric {
+		return f, false
+	}
+	text := fmt.Sprintf("%s, by %s, whose metric %d goes before our %d", answerText(a), routeName(a), a.Match.Metric, s.Route.Key().Metric)
+	return finding{level: ok, text: text, device: device(a), foreign: true, dropped: drops(a.Match.Type)}, true
 }
 
 // expect judges an answer without a route of ours by what the address is: the default route is right for an address of

@@ -113,6 +113,18 @@ var explainCases = []struct {
 		w.lookup = match("10.10.1.10/32", kernel.ProtoBoot, 0, hop{"", "cali34cd"}).always
 	}},
 	{"learned-outside-pools", "203.0.113.9", warn, nil},
+	{"learned-behind-another", "203.0.113.9", warn, func(w *world) {
+		w.edit("203.0.113.0/24", func(s *routes.Status) {
+			s.Route.Metric, s.Kernel = 2147483547, "203.0.113.0/24 via 192.0.2.1 dev eth0 proto 202 metric 2147483547"
+		})
+		w.lookup = match("203.0.113.0/24", kernel.ProtoStatic, 100, hop{"192.0.2.254", "eth0"}).always
+	}},
+	{"learned-before-another", "203.0.113.9", missing, func(w *world) {
+		w.edit("203.0.113.0/24", func(s *routes.Status) {
+			s.Route.Metric, s.Kernel = 50, "203.0.113.0/24 via 192.0.2.1 dev eth0 proto 202 metric 50"
+		})
+		w.lookup = match("203.0.113.0/24", kernel.ProtoStatic, 100, hop{"192.0.2.254", "eth0"}).always
+	}},
 
 	// Addresses of nodes and tunnels.
 	{"node-own-address", "192.0.2.5", ok, func(w *world) { w.lookup = local }},

@@ -6,6 +6,8 @@
 // Beside it: two top-of-rack routers with equal paths, one for each link of the node, and a mesh of two of our nodes and two of BIRD 1.6,
 // the latter configured as Calico's templates would.
 //
+// One more is about next hops: what a router names as such, and what the host makes of it (hops_test.go).
+//
 // Cells wait for timers, not for the processor, and run many at once; every wait has a deadline, none is a pause.
 //
 // What a router cannot do is in the table with the reason, and that it cannot is asserted too where it shows.

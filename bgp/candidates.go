@@ -3,6 +3,7 @@ package bgp
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -43,6 +44,9 @@ type Candidate struct {
 	Refused bool
 }
 
+// Stalest reports whether the path is to be used only where there is no other (RFC 9494 section 4.3).
+func (c *Candidate) Stalest() bool { return slices.Contains(c.Communities, LLGRStale()) }
+
 // Direction is one of the two ways routes go between us and a peer.
 type Direction uint8
 
@@ -66,6 +70,8 @@ type Exchanged struct {
 // of RFC 4271 section 9.1.2.2 without the IGP cost, which no node has. Paths that are equal up to there are used together.
 func WhyLost(best, c *Candidate) string {
 	switch {
+	case c.Stalest() && !best.Stalest():
+		return "community LLGR_STALE goes behind everything (RFC 9494)"
 	case c.LocalPref < best.LocalPref:
 		return fmt.Sprintf("LOCAL_PREF %d is lower than %d", c.LocalPref, best.LocalPref)
 	case best.Local && !c.Local:

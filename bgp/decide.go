@@ -298,9 +298,7 @@ func (r *Routes) findWay(st *cluster.State, self *cluster.Node, h *routes.Host, 
 	if w.hops, w.refused = r.overHost(h, k); w.refused != "" {
 		return w
 	}
-	ignored := func(hop routes.NextHop) bool {
-		return slices.ContainsFunc(st.BGP().IgnoredInterfaces, func(p string) bool { return Matches(p, hop.Device) })
-	}
+	ignored := func(hop routes.NextHop) bool { return ignores(st.BGP().IgnoredInterfaces, hop.Device) }
 	device := w.hops[0].Device
 	if w.hops = slices.DeleteFunc(w.hops, ignored); len(w.hops) == 0 {
 		w.refused = fmt.Sprintf(refusedIgnored, gw, device)

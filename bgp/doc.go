@@ -61,6 +61,9 @@
 // ignored interface. A workload's own route is left to the host unless its address is learned with an elevated LOCAL_PREF: then it
 // has moved. Peers with reachableBy get a route through their gateway.
 //
+// A path whose next hop leads nowhere, or is refused, takes no part in the choice where there is another, and is passed on to nobody (RFC 4271 section
+// 9.1.2; Nowhere, decision 019). Where it is the only one the prefix is listed as unroutable, with the reason.
+//
 // Own blocks outside VXLAN pools become blackholes, so that packets to unused addresses end here and do not circle between
 // this node and its default gateway. Blocks of other nodes that no path leads to are listed as unroutable.
 //
@@ -80,6 +83,10 @@
 //   - A rule's interface is that of the host's own route to the next hop, so never tunl0; in BIRD it is the same, the tunnel being
 //     chosen later. Of a block of ours it is none.
 //   - prefixLength with Equal or NotEqual is read as with In or NotIn; in BIRD such a rule never or always holds.
+//   - BIRD makes unreachable routes of prefixes whose next hop leads nowhere, and passes them on; here there is no route and nobody gets them. Its default
+//     route from a ToR hides the kernel's when it looks up next hops, and BGP routes being no answer, all behind it are then lost; here the kernel's serves.
+//   - Third-party next hops (RFC 4271 section 5.1.3): what is learned is sent with our own address to eBGP peers (all are multihop, where the
+//     RFC wants that), with the next hop as learned to iBGP peers; nextHopMode Keep and Self, and keepOriginalNextHop, say otherwise.
 //   - Local workload peers (localWorkloadSelector) are not supported.
 //   - Services: cluster addresses outside serviceClusterIPs are not announced. An endpoint of one family does not make the other one's
 //     addresses announced, and a single address needs an endpoint at all. Aggregation decides about load balancers' addresses only. The label

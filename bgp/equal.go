@@ -11,7 +11,7 @@ import (
 func (c *Config) Equal(d *Config) bool {
 	return c.ASN == d.ASN && c.RouterID == d.RouterID && c.ListenPort == d.ListenPort && slices.Equal(c.ListenAddrs, d.ListenAddrs) &&
 		slices.EqualFunc(c.Peers, d.Peers, func(a, b Peer) bool { return a.Equal(&b) }) && slices.Equal(c.Originate, d.Originate) && slices.Equal(c.Nodes, d.Nodes) &&
-		c.Leaving == d.Leaving && c.Announce.Equal(d.Announce) && slices.Equal(c.Ways, d.Ways) && slices.Equal(c.Reach, d.Reach)
+		c.Leaving == d.Leaving && c.Announce.Equal(d.Announce) && slices.Equal(c.Ways, d.Ways) && c.Nowhere.Equal(d.Nowhere) && slices.Equal(c.Reach, d.Reach)
 }
 
 // Equal reports whether two peers are the same, descriptions included.

@@ -98,8 +98,11 @@ func (c *Config) External(p *Peer) bool { return c.LocalAS(p) != p.ASN }
 
 // Accept decides about a route received from a peer. It is the plain form of what the Speaker has its engine do.
 // A route with the community GRACEFUL_SHUTDOWN from an eBGP peer becomes the last choice first (RFC 8326 section 4.2); a rule that sets a priority goes
-// further.
+// further. A route whose next hop leads nowhere gets the community LLGR_STALE, which makes it the very last choice.
 func (c *Config) Accept(p *Peer, r Route) (Route, Verdict) {
+	if c.Nowhere.Why(r.Prefix, r.NextHop) != "" {
+		r.Communities = with(r.Communities, []Community{LLGRStale()})
+	}
 	if c.External(p) && slices.Contains(r.Communities, GracefulShutdown()) {
 		r.LocalPref = ShutdownPref
 	}
@@ -122,6 +125,9 @@ func (c *Config) Send(p *Peer, r Route) (Route, Verdict) {
 		v = Verdict{Accept: true, By: "nothing is kept back"}
 	default:
 		out, v = c.Announce.decide(r)
+	}
+	if v.Accept && slices.Contains(out.Communities, LLGRStale()) {
+		return r, Verdict{By: "community LLGR_STALE (RFC 9494)"}
 	}
 	if v.Accept {
 		out = c.leave(out)

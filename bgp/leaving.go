@@ -57,9 +57,13 @@ func (c *Config) keptBack(p *Peer, r *Route) string {
 	carries := func(list []Community) bool {
 		return slices.ContainsFunc(list, func(x Community) bool { return slices.Contains(r.Communities, x) })
 	}
-	switch {
-	case !r.Learned:
+	if !r.Learned {
 		return ""
+	}
+	if why := c.Nowhere.Why(r.Prefix, r.NextHop); why != "" {
+		return why
+	}
+	switch {
 	case c.Leaving >= Withdrawn:
 		return "this node is leaving: it passes nothing on"
 	case carries(KeptHere()):

@@ -77,6 +77,7 @@ func (p *Planner) Plan(st *cluster.State, node string, h *routes.Host) (Config, 
 	var services []Origination
 	services, cfg.Held = Services(st, node, p.DataPlane)
 	cfg.Originate = left(p.Leaving, m.originate(cfg.Peers, services, h), services, cfg.Announce.Own, h)
+	cfg.Nowhere = m.nowhere(h, &cfg)
 	if asksForInterfaces(cfg.Peers) {
 		cfg.Ways = ways(h)
 		for i := range cfg.Originate {

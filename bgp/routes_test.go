@@ -413,7 +413,7 @@ func (w *world) prefix() netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(1 + w.IntN(6)), 0, byte(64 * w.IntN(3))}), bits)
 }
 
-var nextHops = []string{"198.51.100.200", "198.18.1.1", "192.0.2.10", "192.0.2.12", "198.51.100.7", "203.0.113.1", "10.3.0.5", "192.0.2.9"}
+var nextHops = []string{"198.51.100.200", "198.18.1.1", "192.0.2.10", "192.0.2.12", "198.51.100.7", "203.0.113.1", "10.3.0.5", "192.0.2.9", "198.18.2.1"}
 
 // change does one random thing and returns what was learned by it.
 func (w *world) change() (ls []bgp.Learned) {
@@ -487,9 +487,36 @@ func (w *world) change() (ls []bgp.Learned) {
 	return ls
 }
 
+// nowhere checks that the Speaker is told of exactly those next hops that Routes refuses, and returns how many paths have one.
+func (w *world) nowhere(t *testing.T, st *cluster.State, r *bgp.Routes) (refused int) {
+	t.Helper()
+	if len(w.reach) > 0 {
+		return 0 // Plan finds these by BGPPeers
+	}
+	cfg, _ := bgp.Plan(st, "a", w.host)
+	for p, l := range w.learned {
+		pool := st.PoolFor(p)
+		if pool != nil {
+			if _, mode := pool.Encapsulation(); mode == cluster.CrossSubnet {
+				continue // asks for a route where it is direct, but has another way without
+			}
+		}
+		for i := range l.Paths {
+			why, want := cfg.Nowhere.Why(p, l.Paths[i].NextHop), bgp.Refused(r, p, &l.Paths[i])
+			if (why == "") != (want == "") {
+				t.Fatalf("%s via %s: the Speaker is told %q, Routes says %q", p, l.Paths[i].NextHop, why, want)
+			}
+			if why != "" {
+				refused++
+			}
+		}
+	}
+	return refused
+}
+
 // TestRoutesStepByStep: many small steps add up to what one look at the end says. Every step is checked.
 func TestRoutesStepByStep(t *testing.T) {
-	programmed := 0
+	programmed, refused := 0, 0
 	for seed := range uint64(60) {
 		w := &world{Rand: rand.New(rand.NewPCG(seed, 7)), b: cluster.NewBuilder(), learned: make(map[netip.Prefix]bgp.Learned), host: testHost()}
 		w.b.SetNode(node("a", "192.0.2.9/24", ""))
@@ -530,11 +557,12 @@ func TestRoutesStepByStep(t *testing.T) {
 			if d := cmp.Diff(want, have, values); d != "" {
 				t.Fatalf("seed %d step %d: %s", seed, step, d)
 			}
+			refused += w.nowhere(t, st, fresh)
 			programmed += len(have)
 		}
 	}
-	if programmed < 10000 {
-		t.Errorf("only %d routes in all: the test tests nothing", programmed)
+	if programmed < 10000 || refused < 1000 {
+		t.Errorf("only %d routes in all, %d paths that lead nowhere: the test tests nothing", programmed, refused)
 	}
 }
 

@@ -31,6 +31,8 @@ type Config struct {
 	Leaving Leaving
 	// Ways are the host's own routes, for rules that ask for an interface; empty where no rule does.
 	Ways []Way
+	// Nowhere are the next hops that lead nowhere; nil where that is not known.
+	Nowhere *Nowhere
 	// Reach are host routes to peers (BGPPeer reachableBy), for Routes.
 	Reach []Reach
 	// Sources names where each value comes from, by its name in Effective; made only where a Planner is to explain.

@@ -56,6 +56,9 @@ func (p *picture) list(table api.TableType, peer string, fam gobgp.Family, only 
 		list := make([]bgp.Candidate, len(paths))
 		for i, path := range paths {
 			list[i] = p.candidate(path, prefix)
+			if why := p.cfg.Nowhere.Why(prefix, list[i].NextHop); why != "" && !list[i].Local && table != advertised {
+				list[i].Lost, list[i].Best = why, false
+			}
 		}
 		do(prefix, list)
 	})
@@ -119,13 +122,23 @@ func (s *Speaker) Candidates(prefix netip.Prefix) []bgp.Candidate {
 func (p *picture) refused(peer *bgp.Peer, sent, known []bgp.Candidate) []bgp.Candidate {
 	var out []bgp.Candidate
 	for _, c := range sent {
-		if slices.ContainsFunc(known, func(k bgp.Candidate) bool { return k.PeerAddr == c.PeerAddr && k.ID == c.ID }) {
+		at := slices.IndexFunc(known, func(k bgp.Candidate) bool { return k.PeerAddr == c.PeerAddr && k.ID == c.ID })
+		if at >= 0 {
+			unmark(&known[at], &c)
 			continue
 		}
 		c.Lost, c.Refused = p.whyRefused(peer, &c), true
 		out = append(out, c)
 	}
 	return out
+}
+
+// unmark takes off a path what has it be the last choice (program.nowhere), which is no word of the peer's.
+func unmark(c, sent *bgp.Candidate) {
+	if c.Stalest() && !sent.Stalest() {
+		c.MED = sent.MED
+		c.Communities = slices.DeleteFunc(slices.Clone(c.Communities), func(x bgp.Community) bool { return x == bgp.LLGRStale() })
+	}
 }
 
 // whyRefused says why a path that a peer has sent is not in the table.
@@ -224,6 +237,7 @@ func (p *picture) fromPeer(peer *bgp.Peer, within netip.Prefix) ([]bgp.Exchanged
 			} else {
 				_, v := p.cfg.Accept(peer, bgp.RouteOf(&c.Path))
 				x.By = v.By
+				unmark(x.After, &c)
 			}
 			out = append(out, x)
 		}

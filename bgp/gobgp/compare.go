@@ -4,6 +4,9 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/osrg/gobgp/v4/pkg/apiutil"
+	gobgp "github.com/osrg/gobgp/v4/pkg/packet/bgp"
+
 	"github.com/caracal-net/caracal/bgp"
 )
 
@@ -122,6 +125,24 @@ func (c *comparison) ask(old, now *bgp.Peer, everything bool) bool {
 func (c *comparison) passedOn(path *bgp.Path, to *bgp.Peer) bool {
 	from := c.sources[path.PeerAddr]
 	return from == nil || c.is.External(to) || to.Client || from.Client || c.is.External(from)
+}
+
+// movesNowhere reports whether a peer has sent a path whose next hop leads nowhere by one Config only.
+func (s *Speaker) movesNowhere(was, is *bgp.Config, p *bgp.Peer) bool {
+	if was.Nowhere.Equal(is.Nowhere) {
+		return false
+	}
+	moves := false
+	req := apiutil.ListPathRequest{TableType: received, Name: p.Addr.String(), Family: family(p.Addr)}
+	err := s.srv.ListPath(req, func(nlri gobgp.NLRI, paths []*apiutil.Path) {
+		for _, path := range paths {
+			if prefix := prefixOf(nlri); !moves && prefix.IsValid() {
+				gw := nextHopOf(path.Attrs)
+				moves = (was.Nowhere.Why(prefix, gw) == "") != (is.Nowhere.Why(prefix, gw) == "")
+			}
+		}
+	})
+	return moves || err != nil
 }
 
 // otherwise reports whether a route meets another fate than before.

@@ -2,6 +2,7 @@ package gobgp
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 
@@ -40,6 +41,7 @@ type program struct {
 func compile(cfg *bgp.Config, name, mark string, elevated []netip.Prefix) *program {
 	g := &program{name: name, mark: mark}
 	g.nextHops(cfg)
+	g.nowhere(cfg.Nowhere)
 	g.wellKnown(cfg)
 	for _, group := range grouped(cfg, func(p *bgp.Peer) []bgp.Rule { return p.Import }) {
 		r := ruleSet{g: g, cfg: cfg, peers: g.neighbours(group), first: &group[0], to: &g.imports}
@@ -75,6 +77,61 @@ func leave(cfg *bgp.Config, a *api.Actions) {
 		a.LocalPref = &api.LocalPrefAction{Value: bgp.ShutdownPref}
 	}
 }
+
+// nowhere has paths whose next hop leads nowhere be the last choice (RFC 4271 section 9.1.2, first paragraph). GoBGP cannot be told that a next hop
+// is out of reach, nor leave a path out and still tell us of it where it is the only one; but it puts paths with the community LLGR_STALE behind all
+// others, and sends them to nobody. The MED keeps them from being equal to better ones, which are used together.
+func (g *program) nowhere(n *bgp.Nowhere) {
+	if n == nil {
+		return
+	}
+	last := func(c *api.Conditions) {
+		a := &api.Actions{Med: &api.MedAction{Type: api.MedAction_TYPE_REPLACE, Value: math.MaxUint32}}
+		addCommunities(a, []bgp.Community{bgp.LLGRStale()})
+		g.imports = append(g.imports, &api.Statement{Name: g.next(), Conditions: c, Actions: a})
+	}
+	always := []string{nobodyAtAll4, nobodyAtAll6}
+	for _, a := range n.Own {
+		always = append(always, netip.PrefixFrom(a, a.BitLen()).String())
+	}
+	for _, p := range n.Pools {
+		always = append(always, p.String())
+	}
+	last(&api.Conditions{NextHopInList: always})
+	for _, f := range [...]struct {
+		is4    bool
+		family *api.Family
+		others []string
+	}{{true, apiFamily(netip.IPv4Unspecified()), []string{"::/0"}}, {false, apiFamily(netip.IPv6Unspecified()), []string{"0.0.0.0/0", "::ffff:0:0/96"}}} {
+		last(&api.Conditions{AfiSafiIn: []*api.Family{f.family}, NextHopInList: f.others})
+		var ranges []string
+		for _, p := range n.Unresolved {
+			if p.Addr().Is4() == f.is4 {
+				ranges = append(ranges, p.String())
+			}
+		}
+		if len(ranges) == 0 {
+			continue
+		}
+		c := &api.Conditions{AfiSafiIn: []*api.Family{f.family}, NextHopInList: ranges}
+		var tunnelled []*api.Prefix
+		for _, p := range n.Tunnelled {
+			if p.Addr().Is4() == f.is4 {
+				tunnelled = append(tunnelled, within(p))
+			}
+		}
+		if len(tunnelled) > 0 {
+			c.PrefixSet = &api.MatchSet{Type: api.MatchSet_TYPE_INVERT, Name: g.prefixes(tunnelled...)}
+		}
+		last(c)
+	}
+}
+
+// The unspecified addresses, which are nobody's next hop.
+const (
+	nobodyAtAll4 = "0.0.0.0/32"
+	nobodyAtAll6 = "::/128"
+)
 
 // wellKnown adds what well-known communities ask for, before any rule: what eBGP peers send that is about to go becomes the last choice (RFC
 // 8326), and what was learned with NO_EXPORT and the like stays here (RFC 1997), of which GoBGP itself knows nothing.

@@ -37,7 +37,7 @@ func newMark() string {
 
 // policyNeeded reports whether anything that programs are made of differs.
 func policyNeeded(a, b *bgp.Config) bool {
-	if !a.Announce.Equal(b.Announce) || a.Leaving != b.Leaving || len(a.Peers) != len(b.Peers) || !slices.Equal(a.Ways, b.Ways) {
+	if !a.Announce.Equal(b.Announce) || a.Leaving != b.Leaving || len(a.Peers) != len(b.Peers) || !slices.Equal(a.Ways, b.Ways) || !a.Nowhere.Equal(b.Nowhere) {
 		return true
 	}
 	for i := range a.Peers {
@@ -54,7 +54,7 @@ func policyNeeded(a, b *bgp.Config) bool {
 
 // plain reports whether a Config asks for no policy at all.
 func plain(cfg *bgp.Config) bool {
-	return cfg.Announce == nil && cfg.Leaving == bgp.Stays && !slices.ContainsFunc(cfg.Peers, func(p bgp.Peer) bool {
+	return cfg.Announce == nil && cfg.Nowhere == nil && cfg.Leaving == bgp.Stays && !slices.ContainsFunc(cfg.Peers, func(p bgp.Peer) bool {
 		return p.KeepNextHop || p.SelfNextHop || p.Client || cfg.External(&p) || len(p.Import)+len(p.Export) > 0
 	})
 }
@@ -163,7 +163,7 @@ func (s *Speaker) refresh(ctx context.Context, was, is *bgp.Config) error {
 		if old == nil || s.absent(p) || len(bgp.Resets(old, p)) > 0 {
 			continue // a new session begins with the new rules
 		}
-		if !bgp.EqualRules(old.Import, p.Import) || c.ways && asks(p.Import) {
+		if !bgp.EqualRules(old.Import, p.Import) || c.ways && asks(p.Import) || s.movesNowhere(was, is, p) {
 			reset(p, api.ResetPeerRequest_DIRECTION_IN)
 		}
 		if c.differs(old, p) {

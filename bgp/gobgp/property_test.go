@@ -225,6 +225,9 @@ func (d dice) rules(last uint32) []bgp.Rule {
 func (d dice) operations(r *bgp.Rule, last uint32) {
 	if d.IntN(3) == 0 {
 		r.AddCommunities = []bgp.Community{pick(d, someCommunities...), {A: 65000, B: uint32(90 + d.IntN(2))}}
+		if d.IntN(6) == 0 {
+			r.AddCommunities = append(r.AddCommunities, bgp.LLGRStale())
+		}
 	}
 	if d.IntN(3) == 0 {
 		r.Prepend = pick(d, []uint32{65005}, []uint32{65005, 65005}, []uint32{65005, 65006}, []uint32{65006, 65005, 65005, 65001})
@@ -278,6 +281,32 @@ func (d dice) announceAfter(a *bgp.Announce) *bgp.Announce {
 		b.Normal4, b.Normal6 = pick(d, uint32(1024), 600, 100), pick(d, uint32(1024), 600, 100)
 	}
 	return &b
+}
+
+// nowhere returns random next hops that lead nowhere, or none.
+func (d dice) nowhere() *bgp.Nowhere {
+	if d.IntN(4) == 0 {
+		return nil
+	}
+	n := &bgp.Nowhere{}
+	hops, inside := []string{"198.18.0.0/25", "198.18.1.0/24", "198.18.2.64/26", "0.0.0.0/1", "198.18.3.0/24"}, 16
+	if d.v6 {
+		hops, inside = []string{"2001:db8:0::/121", "2001:db8:1::/48", "2001:db8:2::40/122", "::/3", "2001:db8:3::/48"}, 12
+	}
+	for _, s := range hops {
+		switch p := netip.MustParsePrefix(s); d.IntN(6) {
+		case 0:
+			n.Pools = append(n.Pools, p)
+		case 1, 2:
+			n.Unresolved = append(n.Unresolved, p)
+		case 3:
+			n.Own = append(n.Own, p.Addr().Next())
+		}
+	}
+	if d.IntN(2) == 0 {
+		n.Tunnelled = append(n.Tunnelled, d.prefix(inside))
+	}
+	return n
 }
 
 // say writes what a peer is told of a route, as far as rules can change it.
@@ -358,13 +387,14 @@ func importProperty(t *testing.T, d dice, own, remote string, asn uint32) {
 	n := startAll(t, cfg)[0]
 	eventually(t, "the session", func() string { return map[bool]string{false: "is not up"}[n.status(remote).State == bgp.Established] })
 	since := n.status(remote).Since
-	accepted, refused := 0, 0
+	accepted, refused, last := 0, 0, 0
 	for round := range propertyRounds {
 		n.cfg.Peers = slices.Clone(n.cfg.Peers)
 		if round%2 == 0 { // otherwise nothing but the host's own routes changes
 			n.cfg.Peers[0].Import = d.rules(0)
 		}
 		n.cfg.Ways = d.ways()
+		n.cfg.Nowhere = d.nowhere()
 		n.apply(t)
 		var want []string
 		for _, r := range routes {
@@ -376,7 +406,9 @@ func importProperty(t *testing.T, d dice, own, remote string, asn uint32) {
 				refused++
 				continue
 			}
-			accepted++
+			if accepted++; slices.Contains(r.Communities, bgp.LLGRStale()) {
+				last++
+			}
 			want = append(want, say(r.Prefix, r.LocalPref, r.ASPath, r.Communities))
 		}
 		n.hears(t, fmt.Sprint("round ", round), want, func() string { return printed(n.cfg.Peers[0].Import) + fmt.Sprint(n.cfg.Ways) })
@@ -384,8 +416,8 @@ func importProperty(t *testing.T, d dice, own, remote string, asn uint32) {
 	if !n.status(remote).Since.Equal(since) {
 		t.Error("the session flapped")
 	}
-	t.Logf("%d routes accepted, %d refused", accepted, refused)
-	if accepted < 100 || refused < 100 {
+	t.Logf("%d routes accepted, of them %d with a next hop that leads nowhere, %d refused", accepted, last, refused)
+	if accepted < 100 || refused < 100 || last < 100 {
 		t.Error("the dice are loaded")
 	}
 }
@@ -424,11 +456,8 @@ func exportProperty(t *testing.T, d dice, net string, each, rounds int) {
 	fromInner, fromOuter, ours := d.routes(each, taken, true), d.routes(each, taken, true), d.routes(each, taken, false)
 	inner.send(t, fromInner)
 	outer.send(t, fromOuter)
-	all := slices.Concat(fromInner, ours)
-	for _, r := range fromOuter {
-		r.LocalPref, r.ASPath = 100, append([]uint32{65010}, r.ASPath...)
-		r, _ = cfg.Accept(&cfg.Peers[3], r)
-		all = append(all, r)
+	for i := range fromOuter {
+		fromOuter[i].LocalPref, fromOuter[i].ASPath = 100, append([]uint32{65010}, fromOuter[i].ASPath...)
 	}
 	for _, r := range ours {
 		cfg.Originate = append(cfg.Originate, bgp.Origination{Prefix: r.Prefix, LocalPref: r.LocalPref, Interface: r.Interface})
@@ -443,6 +472,9 @@ func exportProperty(t *testing.T, d dice, net string, each, rounds int) {
 		if round%4 == 1 {
 			n.cfg.Ways = d.ways()
 		}
+		if round%5 == 2 {
+			n.cfg.Nowhere = d.nowhere()
+		}
 		if round%6 == 5 {
 			n.cfg.Leaving = pick(d, bgp.Stays, bgp.Stays, bgp.Shutdown, bgp.Withdrawn)
 		}
@@ -450,6 +482,13 @@ func exportProperty(t *testing.T, d dice, net string, each, rounds int) {
 			n.cfg.Announce = d.announceAfter(n.cfg.Announce)
 		}
 		n.apply(t)
+		all := slices.Clone(ours)
+		for i, list := range [][]bgp.Route{fromInner, fromOuter} {
+			for _, r := range list {
+				r, _ = n.cfg.Accept(&n.cfg.Peers[2+i], r)
+				all = append(all, r)
+			}
+		}
 		var toTor, toClient []string
 		for _, r := range all {
 			if r, v := n.cfg.Send(&n.cfg.Peers[0], r); v.Accept {
@@ -466,7 +505,7 @@ func exportProperty(t *testing.T, d dice, net string, each, rounds int) {
 		what := fmt.Sprintf("round %d of %d to tor, %d to client", round, len(toTor), len(toClient))
 		hint := func(p int) func() string {
 			return func() string {
-				return printed(n.cfg.Peers[p].Export) + fmt.Sprintf("%v %+v", n.cfg.Ways, n.cfg.Announce)
+				return printed(n.cfg.Peers[p].Export) + fmt.Sprintf("%v %+v %+v", n.cfg.Ways, n.cfg.Announce, n.cfg.Nowhere)
 			}
 		}
 		ntor.hears(t, what+", tor", toTor, hint(0))

@@ -110,6 +110,19 @@ func readAttributes(attrs []gobgp.PathAttributeInterface) bgp.Path {
 	return out
 }
 
+// nextHopOf returns the next hop among attributes.
+func nextHopOf(attrs []gobgp.PathAttributeInterface) (gw netip.Addr) {
+	for _, a := range attrs {
+		switch a := a.(type) {
+		case *gobgp.PathAttributeNextHop:
+			gw = a.Value.Unmap()
+		case *gobgp.PathAttributeMpReachNLRI:
+			return a.Nexthop.Unmap()
+		}
+	}
+	return gw
+}
+
 // addOnce adds a member to a set.
 func addOnce(set []bgp.Community, c bgp.Community) []bgp.Community {
 	if slices.Contains(set, c) {

@@ -1,0 +1,48 @@
+package bgp_test
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/caracal-net/caracal/bgp"
+	"github.com/caracal-net/caracal/internal/cluster"
+)
+
+// A peer with reachableBy is a next hop where its gateway is one, and only then: the route to the peer is ours, of which the host knows nothing.
+func TestNowhereAndReachableBy(t *testing.T) {
+	a := netip.MustParseAddr
+	o := testObjects()
+	o.BGP = cluster.DefaultBGP()
+	for _, p := range []struct{ name, peer, by string }{{"near", "203.0.113.9", "192.0.2.1"}, {"far", "203.0.113.8", "203.0.113.1"}, {"lost", "192.0.2.200", "203.0.113.1"}} {
+		o.Peers = append(o.Peers, &cluster.BGPPeer{Name: p.name, PeerIP: a(p.peer), ASN: 65000, ReachableBy: a(p.by)})
+	}
+	cfg, problems := bgp.Plan(cluster.Build(o), "a", testHost())
+	if len(cfg.Reach) != 3 {
+		t.Fatalf("the plan has the routes %v, problems %v", cfg.Reach, problems)
+	}
+	for gw, want := range map[string]string{"203.0.113.9": "", "203.0.113.8": "no usable route", "192.0.2.200": "no usable route", "192.0.2.201": "", "203.0.113.10": "no usable route"} {
+		if why := cfg.Nowhere.Why(netip.MustParsePrefix("10.3.1.0/26"), a(gw)); (why == "") != (want == "") || !strings.Contains(why, want) {
+			t.Errorf("next hop %s: %q, want %q", gw, why, want)
+		}
+	}
+	if cfg, _ := bgp.Plan(cluster.Build(o), "a", nil); cfg.Nowhere != nil {
+		t.Error("nothing is known of the host, but some next hops are")
+	}
+}
+
+// What Nowhere says of paths of no use is what Routes says of them.
+func TestNowhereSaysWhy(t *testing.T) {
+	n := &bgp.Nowhere{Pools: []netip.Prefix{netip.MustParsePrefix("10.3.0.0/16")}, Own: []netip.Addr{netip.MustParseAddr("192.0.2.9")}}
+	for gw, want := range map[string]string{
+		"10.3.0.5": "next hop 10.3.0.5 lies inside IPPool 10.3.0.0/16: refused, the overlay cannot be reached through itself", "192.0.2.9": "next hop 192.0.2.9 is an address of this node: refused",
+		"2001:db8::b": "next hop 2001:db8::b is of another address family than 10.1.0.0/26: refused", "0.0.0.0": "the path has no next hop: refused", "192.0.2.10": "",
+	} {
+		if why := n.Why(netip.MustParsePrefix("10.1.0.0/26"), netip.MustParseAddr(gw)); why != want {
+			t.Errorf("%s: %q, want %q", gw, why, want)
+		}
+	}
+	if why := (*bgp.Nowhere)(nil).Why(netip.Prefix{}, netip.Addr{}); why != "" {
+		t.Errorf("nothing is known, but %q", why)
+	}
+}

@@ -259,6 +259,9 @@ func TestBehindAnothersRoute(t *testing.T) {
 		r.apply(whole())
 		time.Sleep(publishMost)
 		r.wantStatuses()
-		r.wantForeign(4278198272, map[string]string{"0.0.0.0/0": "192.0.2.254"})
+		theirOwn := r.routes(func(k *kernel.Route) bool { return k.Protocol == kernel.ProtoStatic })
+		if want := []string{"default via 192.0.2.254 dev eth0 proto static metric 4278198272 onlink"}; !slices.Equal(theirOwn, want) {
+			t.Errorf("the other program's routes are %q, want %q", theirOwn, want)
+		}
 	})
 }

@@ -86,6 +86,31 @@ func Diff(old, now *State) Changes {
 	return c
 }
 
+// Real leaves out what is listed although it is equal: objects that were set to something else and back, or were read anew.
+func (c Changes) Real() Changes {
+	c.Nodes = changed(c.Nodes, equalNodes)
+	c.Pools = changed(c.Pools, func(a, b *Pool) bool { return *a == *b })
+	c.Blocks = changed(c.Blocks, equalBlocks)
+	c.Affinities = changed(c.Affinities, func(a, b *Affinity) bool { return *a == *b })
+	c.Peers = changed(c.Peers, equalPeers)
+	c.Filters = changed(c.Filters, equalFilters)
+	c.Secrets = changed(c.Secrets, equalSecrets)
+	c.Services = changed(c.Services, equalServices)
+	c.Slices = changed(c.Slices, equalSlices)
+	c.Pods = changed(c.Pods, equalPods)
+	return c
+}
+
+// changed does not write to the list, which a State may have recorded.
+func changed[T any](all []Change[T], equal func(a, b *T) bool) (out []Change[T]) {
+	for _, c := range all {
+		if c.Old == nil || c.New == nil || !equal(c.Old, c.New) {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
 func sameProblems(a, b []Problem) bool {
 	if len(a) != len(b) {
 		return false

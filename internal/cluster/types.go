@@ -93,6 +93,9 @@ type Node struct {
 	RouteReflectorClusterID netip.Addr // spec.bgp.routeReflectorClusterID, invalid = not a reflector
 }
 
+// SameAs reports whether two nodes are equal in everything that is routed on.
+func (n *Node) SameAs(o *Node) bool { return equalNodes(n, o) }
+
 // Addr returns the node's address of a family with its prefix length, or the zero Prefix.
 func (n *Node) Addr(f Family) netip.Prefix {
 	if f == IPv4 {

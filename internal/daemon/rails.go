@@ -92,6 +92,10 @@ func (r *rails) judge(u datastore.Update, now time.Time, losses func(from, to *c
 		r.last = u // judged already; what is said of it may differ
 		return u, r.end(u)
 	}
+	if few(r.base, u.State, r.Least) {
+		r.accept(u)
+		return u, r.end(u)
+	}
 	if wait := r.judged.Add(judgePause); now.Before(wait) && !r.released {
 		return r.before(u), wait
 	}

@@ -92,7 +92,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 	err = runStages(ctx, []stage{
 		sources,
 		{task{"route programmer", d.programmer.Run}},
-		{d.engine, d.liveness, d.tunnels, d.departure, task{"memory", keepHeap}},
+		{d.engine, d.liveness, d.tunnels, d.departure, task{"memory", func(ctx context.Context) error { return keepHeap(ctx, d.bursts) }}},
 		{task{"gRPC server", func(ctx context.Context) error { return server.Serve(ctx, listener) }}},
 	})
 	d.log.Info("caracald has stopped; routes, devices and addresses stay")
@@ -132,6 +132,7 @@ func (d *daemon) open(ctx context.Context) error {
 	d.liveness.avoid = d.programmer.Avoid
 	client := &ipam.Client{Store: d.store, Node: d.cfg.Node, Log: d.log}
 	d.tunnels = newTunnels(d.cfg.Node, d.log, client.EnsureTunnelAddresses)
+	client.Known = d.tunnels.known
 	d.controller = newController(d.cfg.Node, d.cfg.Backend, d.log, d.programmer, d.liveness)
 	if d.cfg.Rails != (Rails{}) {
 		d.controller.rails.Rails = d.cfg.Rails
@@ -200,6 +201,12 @@ func (d *daemon) openStart(kubernetes *kube.Store) {
 			Backend: func() cluster.Backend { return d.controller.View().backend }}
 	}
 	d.start = newNodeStart(opts)
+}
+
+// bursts reports whether peers may bring tables.
+func (d *daemon) bursts() bool {
+	v := d.controller.View()
+	return v.planned && v.backend == cluster.BackendBird
 }
 
 // watch feeds the controller and the tunnel address task from the datastore.

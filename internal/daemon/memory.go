@@ -15,7 +15,7 @@ import (
 // A burst, such as a peer's first table or a large datastore, is paid for with memory while it lasts: with little room for garbage the collector
 // takes half of the processor time that 100,000 learned prefixes cost. Afterwards memory on every node of a cluster counts for more,
 // and what is not in use is given back. Where garbage comes all the time, as from the noise of a large datastore, little room is
-// enough. GOGC and GOMEMLIMIT, where they are set, have the last word.
+// enough; and so it is where no peer can bring a table: before the first plan, while the datastore is read, and under the other backends. GOGC and GOMEMLIMIT, where they are set, have the last word.
 const (
 	// ballast is address space that the collector counts as in use and nobody ever touches: it is what the room for garbage is
 	// measured by while little is in use. It costs no memory.
@@ -73,8 +73,9 @@ type heapKeeper struct {
 	quiet, noise int    // looks in a row
 }
 
-// look returns the percentage for the collector, and whether spare memory is to be given back now.
-func (k *heapKeeper) look(h heap) (percent int, giveBack bool) {
+// look returns the percentage for the collector, and whether spare memory is to be given back now. bursts says whether there may be some that
+// room is worth while for.
+func (k *heapKeeper) look(h heap, bursts bool) (percent int, giveBack bool) {
 	switch rate := h.allocated - k.allocated; {
 	case rate < quietRate:
 		k.quiet, k.noise = k.quiet+1, 0
@@ -85,7 +86,7 @@ func (k *heapKeeper) look(h heap) (percent int, giveBack bool) {
 	}
 	k.allocated = h.allocated
 	room := min(gcPercent*(h.live+ballast)/100, mostGarbage)
-	if k.noise >= noiseLooks {
+	if !bursts || k.noise >= noiseLooks {
 		room = 0
 	}
 	room = max(room, tightPercent*h.live/100, spareLeast)
@@ -94,7 +95,7 @@ func (k *heapKeeper) look(h heap) (percent int, giveBack bool) {
 }
 
 // keepHeap is the task that follows the heap.
-func keepHeap(ctx context.Context) error {
+func keepHeap(ctx context.Context, bursts func() bool) error {
 	weight := make([]byte, ballast)
 	defer runtime.KeepAlive(&weight)
 	text, _ := os.ReadFile(limitFile)
@@ -109,8 +110,9 @@ func keepHeap(ctx context.Context) error {
 			was = percent
 		}
 	}
-	set(gcPercent)
 	reader, keeper := newHeapReader(), heapKeeper{}
+	percent, _ := keeper.look(reader.read(), bursts())
+	set(percent)
 	tick := time.NewTicker(heapInterval)
 	defer tick.Stop()
 	for {
@@ -119,7 +121,7 @@ func keepHeap(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		percent, giveBack := keeper.look(reader.read())
+		percent, giveBack := keeper.look(reader.read(), bursts())
 		set(percent)
 		if giveBack {
 			debug.FreeOSMemory()

@@ -10,10 +10,10 @@ import (
 func TestHeapKeeper(t *testing.T) {
 	const mib = 1 << 20
 	var k heapKeeper
-	allocated := uint64(0)
+	allocated, bursts := uint64(0), true
 	look := func(live, spare, rate uint64) (room uint64, gaveBack bool) {
 		allocated += rate
-		percent, back := k.look(heap{live: live, spare: spare, allocated: allocated})
+		percent, back := k.look(heap{live: live, spare: spare, allocated: allocated}, bursts)
 		return uint64(percent) * (live + ballast) / 100, back
 	}
 	within := func(what string, got, from, to uint64) {
@@ -24,6 +24,12 @@ func TestHeapKeeper(t *testing.T) {
 	}
 	room, _ := look(10*mib, 0, 100*mib)
 	within("a small heap", room, 100*mib, 150*mib)
+	bursts = false
+	room, _ = look(10*mib, 0, 100*mib)
+	within("a small heap without peers", room, 7*mib, 10*mib)
+	room, _ = look(80*mib, 0, 100*mib)
+	within("a larger one", room, 35*mib, 40*mib)
+	bursts = true
 	room, _ = look(400*mib, 0, 100*mib)
 	within("a heap of 400 MiB", room, 190*mib, 257*mib)
 	room, _ = look(4000*mib, 0, 100*mib)

@@ -2,7 +2,9 @@ package daemon
 
 import (
 	"context"
+	"iter"
 	"log/slog"
+	"net/netip"
 	"reflect"
 	"slices"
 	"sync"
@@ -28,6 +30,7 @@ type tunnels struct {
 	mu    sync.Mutex // guards what follows
 	pools []*cluster.Pool
 	self  *cluster.Node
+	state *cluster.State
 	err   error
 }
 
@@ -46,7 +49,7 @@ func (t *tunnels) setState(st *cluster.State, backend cluster.Backend) {
 	}
 	t.mu.Lock()
 	same := slices.Equal(t.pools, st.Pools()) && sameTunnels(t.self, self)
-	t.pools, t.self = st.Pools(), self
+	t.pools, t.self, t.state = st.Pools(), self, st
 	t.mu.Unlock()
 	if same {
 		return
@@ -61,6 +64,23 @@ func (t *tunnels) setState(st *cluster.State, backend cluster.Backend) {
 func sameTunnels(a, b *cluster.Node) bool {
 	return a != nil && a.IPIPAddr == b.IPIPAddr && a.VXLANAddr4 == b.VXLANAddr4 && a.VXLANAddr6 == b.VXLANAddr6 &&
 		reflect.DeepEqual(a.Labels, b.Labels)
+}
+
+// known returns the blocks of other nodes in the State that was set last, nil before the first.
+func (t *tunnels) known() iter.Seq[netip.Prefix] {
+	t.mu.Lock()
+	st := t.state
+	t.mu.Unlock()
+	if st == nil {
+		return nil
+	}
+	return func(yield func(netip.Prefix) bool) {
+		for _, b := range st.Blocks() {
+			if b.Node != t.node && !yield(b.CIDR) {
+				return
+			}
+		}
+	}
 }
 
 // Err returns why the last allocation failed, nil when it did not.

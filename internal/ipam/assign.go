@@ -162,7 +162,7 @@ func (a *assignment) fromNew(ctx context.Context) error {
 // fromOthers borrows from blocks of other nodes and of none, in random order so that not all borrow from the first. It
 // goes by the list that the search for a free block has read.
 func (a *assignment) fromOthers(ctx context.Context) error {
-	if err := a.free.load(ctx); err != nil {
+	if err := a.free.list(ctx); err != nil {
 		return err
 	}
 	var lenders []netip.Prefix

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"math/rand/v2"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -66,6 +68,9 @@ type Client struct {
 	Store datastore.Store
 	Node  string
 	Log   *slog.Logger // nil = silent
+	// Known, if it is set, returns the blocks of other nodes as they were last seen, by whoever watches the datastore; nil where nobody has yet.
+	// With it a free block is found without reading all blocks of the cluster.
+	Known func() iter.Seq[netip.Prefix]
 
 	tunnels sync.Mutex // held by EnsureTunnelAddresses
 	sound   bool       // nothing has gone wrong since the last Repair; guarded by tunnels

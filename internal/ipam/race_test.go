@@ -1,8 +1,10 @@
 package ipam
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -100,6 +102,7 @@ func (c *crowd) work(t *testing.T, w int, rnd *rand.Rand, store datastore.Store,
 	for i := range c.ops {
 		n := rnd.IntN(c.nodes)
 		cl := &Client{Store: store, Node: fmt.Sprint("node-", n)}
+		cl.Known = hearsay(ctx, cl, rnd)
 		var err error
 		switch op := rnd.IntN(10); {
 		case op < 4:
@@ -139,6 +142,24 @@ func (c *crowd) work(t *testing.T, w int, rnd *rand.Rand, store datastore.Store,
 			t.Errorf("worker %d, operation %d: %v", w, i, err)
 		}
 	}
+}
+
+// hearsay is what somebody may have seen of the blocks: nothing, or some of what there was a moment ago.
+func hearsay(ctx context.Context, c *Client, rnd *rand.Rand) func() iter.Seq[netip.Prefix] {
+	if rnd.IntN(3) == 0 {
+		return nil
+	}
+	objects, err := c.Store.List(ctx, calico.KindIPAMBlock)
+	if err != nil {
+		return nil
+	}
+	var known []netip.Prefix
+	for _, obj := range objects {
+		if b, err := parseBlock(obj.(*calico.IPAMBlock)); err == nil && !b.ownedBy(c.Node) && rnd.IntN(4) > 0 {
+			known = append(known, b.cidr)
+		}
+	}
+	return func() iter.Seq[netip.Prefix] { return slices.Values(known) }
 }
 
 func sortedKeys[V any](m map[string]V) (keys []string) {

@@ -17,17 +17,24 @@ import (
 // blocks than can be walked, but then a free one is found long before.
 const maxCandidates = 1 << 24
 
-// search finds free blocks in pools and claims them. It lists the blocks once; which of them it loses to others on the
-// way it remembers, so that it needs no second list.
+// search finds free blocks in pools and claims them. It goes by what the Client's owner knows of the blocks, and lists them where that is not
+// enough, once; which of them it loses to others on the way it remembers, so that it needs no second list.
 type search struct {
 	*operation
 	pools []*cluster.Pool
-	// seen are the blocks that exist; nil for one that was tried.
+	// seen are the blocks that exist; nil for one that was tried, or of which no more is known.
 	seen map[netip.Prefix]*block
+	// listed: seen is from a list. Else it is what was known.
+	listed bool
+	tried  map[netip.Prefix]bool
+	misses int // blocks that exist and were not known
 	// lost is set once a claim was lost: the list is old then, and a block that it does not have is looked up before it
 	// is claimed. That is one read against the four writes of a claim that is lost and taken back.
 	lost bool
 }
+
+// mostMisses is how many unknown blocks are looked at before what is known counts as too old, and the blocks are listed.
+const mostMisses = 16
 
 // next claims a block: one that does not exist or is ours with space, else an empty one that nobody used for a while.
 // It reports whether the block was not ours before. Without any, the error is ErrFull.
@@ -35,16 +42,34 @@ func (s *search) next(ctx context.Context) (b *block, isNew bool, err error) {
 	if err := s.load(ctx); err != nil {
 		return nil, false, err
 	}
-	var spare []*block
+	b, isNew, spare, err := s.walk(ctx)
+	if b == nil && err == nil && !s.listed {
+		if err := s.list(ctx); err != nil {
+			return nil, false, err
+		}
+		b, isNew, spare, err = s.walk(ctx)
+	}
+	if b != nil || err != nil {
+		return b, isNew, err
+	}
+	b, err = s.reclaim(ctx, spare)
+	return b, true, err
+}
+
+// walk goes through the pools for a block that can be claimed. It returns nil if there is none, and those that somebody has for nothing.
+func (s *search) walk(ctx context.Context) (b *block, isNew bool, spare []*block, err error) {
 	for _, pool := range s.pools {
 		obstacles, walked := s.obstacles(pool), 0
 		for cidr := range candidates(pool, s.Node) {
 			if walked++; walked > maxCandidates || walked%4096 == 0 && ctx.Err() != nil {
 				break
 			}
+			if !s.listed && s.misses > mostMisses {
+				return nil, false, nil, nil
+			}
 			b, exists, err := s.look(ctx, cidr)
 			if err != nil {
-				return nil, false, err
+				return nil, false, nil, err
 			}
 			switch {
 			case exists && b == nil:
@@ -62,25 +87,58 @@ func (s *search) next(ctx context.Context) (b *block, isNew bool, err error) {
 				continue
 			}
 			if b, err := s.try(ctx, cidr); err == nil || !errors.Is(err, ErrClaimed) {
-				return b, !exists, err
+				return b, !exists, nil, err
 			}
 		}
 	}
-	b, err = s.reclaim(ctx, spare)
-	return b, true, err
+	return nil, false, spare, nil
 }
 
-// load reads the list of blocks, once.
-func (s *search) load(ctx context.Context) (err error) {
-	if s.seen == nil {
-		s.seen, err = s.listBlocks(ctx)
+// load takes what is known of the blocks, or lists them, once.
+func (s *search) load(ctx context.Context) error {
+	if s.seen != nil {
+		return nil
 	}
-	return err
+	if s.Known != nil {
+		if known := s.Known(); known != nil {
+			s.seen = map[netip.Prefix]*block{}
+			for cidr := range known {
+				s.seen[cidr] = nil
+			}
+			return nil
+		}
+	}
+	return s.list(ctx)
 }
 
-// look returns a block as far as it is known; nil for one that was tried.
+// list reads the list of blocks, once.
+func (s *search) list(ctx context.Context) error {
+	if s.listed {
+		return nil
+	}
+	seen, err := s.listBlocks(ctx)
+	if err != nil {
+		return err
+	}
+	for cidr := range s.tried {
+		seen[cidr] = nil
+	}
+	s.seen, s.listed = seen, true
+	return nil
+}
+
+// pass leaves a block out from here on.
+func (s *search) pass(cidr netip.Prefix) {
+	s.seen[cidr] = nil
+	if s.tried == nil {
+		s.tried = map[netip.Prefix]bool{}
+	}
+	s.tried[cidr] = true
+}
+
+// look returns a block as far as it is known; nil for one that was tried. One that nobody knows of is looked up where it may exist all the same.
 func (s *search) look(ctx context.Context, cidr netip.Prefix) (b *block, exists bool, err error) {
-	if b, exists = s.seen[cidr]; exists || !s.lost {
+	if b, exists = s.seen[cidr]; exists || s.listed && !s.lost {
 		return b, exists, nil
 	}
 	b, err = s.readBlock(ctx, cidr)
@@ -91,12 +149,13 @@ func (s *search) look(ctx context.Context, cidr netip.Prefix) (b *block, exists 
 		s.log().Warn("skipping a block", keyBlock, cidr, keyErr, err)
 		b, err = nil, ctx.Err()
 	}
+	s.misses++
 	s.seen[cidr] = b
 	return b, true, err
 }
 
 func (s *search) try(ctx context.Context, cidr netip.Prefix) (*block, error) {
-	s.seen[cidr] = nil
+	s.pass(cidr)
 	b, err := s.claim(ctx, cidr)
 	s.lost = s.lost || errors.Is(err, ErrClaimed)
 	return b, err
@@ -199,7 +258,7 @@ func (o *operation) claimOne(ctx context.Context, pool netip.Prefix) (*block, er
 	for _, aff := range claims {
 		if cidr, err := netip.ParsePrefix(aff.Spec.CIDR); err == nil && within(chosen, cidr) != nil {
 			owned++
-			s.seen[cidr] = nil // one more was asked for, not one of these
+			s.pass(cidr) // one more was asked for, not one of these
 		}
 	}
 	if owned >= o.limit {

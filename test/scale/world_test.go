@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 
+	"github.com/caracal-net/caracal/internal/calico"
 	"github.com/caracal-net/caracal/test/kubetest"
 )
 
@@ -124,7 +125,9 @@ func (w *world) claim(i, owner int) error {
 	cidr := block(i)
 	dashed := fmt.Sprintf("%s-26", dashes(cidr.Addr()))
 	affinity := map[string]any{
-		"apiVersion": string(kubetest.Classic), "kind": "BlockAffinity", "metadata": map[string]any{"name": name(owner) + "-" + dashed},
+		"apiVersion": string(kubetest.Classic), "kind": "BlockAffinity", "metadata": map[string]any{
+			"name": name(owner) + "-" + dashed, "labels": map[string]any{calico.LabelHostnameHash: calico.HostnameHash(name(owner)),
+				calico.LabelAffinityType: "host", calico.LabelIPVersion: "4"}},
 		"spec": map[string]any{"state": "confirmed", "node": name(owner), "type": "host", "cidr": cidr.String(), "deleted": "false"},
 	}
 	if err := w.put(kubetest.Classic.Resource("blockaffinities"), affinity); err != nil {

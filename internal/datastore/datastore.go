@@ -79,6 +79,29 @@ func ListAffinities(ctx context.Context, s Store, host string) ([]calico.Object,
 	return s.List(ctx, calico.KindBlockAffinity)
 }
 
+// Visitor is a Store that need not hold all objects of a kind at once to hand them over.
+type Visitor interface {
+	// Visit calls f with every object of a kind, in no order, until f returns an error, which it returns.
+	Visit(ctx context.Context, kind calico.Kind, f func(calico.Object) error) error
+}
+
+// Visit calls f with every object of a kind.
+func Visit(ctx context.Context, s Store, kind calico.Kind, f func(calico.Object) error) error {
+	if v, ok := s.(Visitor); ok {
+		return v.Visit(ctx, kind, f)
+	}
+	objects, err := s.List(ctx, kind)
+	if err != nil {
+		return err
+	}
+	for _, obj := range objects {
+		if err := f(obj); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // NodePatch names the fields of a Node to change: nil leaves a field, a pointer to the zero value clears it.
 //
 // Where they are kept: in a Calico Node as given below; in a Kubernetes Node as the annotation of the same meaning below

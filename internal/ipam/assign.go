@@ -177,7 +177,11 @@ func (a *assignment) fromOthers(ctx context.Context) error {
 		if a.missing() == 0 {
 			return nil
 		}
-		if err := a.pass(ctx, a.take(ctx, cidr, a.free.seen[cidr], false)); err != nil {
+		b := a.free.seen[cidr]
+		if b != nil && b.husk {
+			b = nil // is read as it is now
+		}
+		if err := a.pass(ctx, a.take(ctx, cidr, b, false)); err != nil {
 			return err
 		}
 	}

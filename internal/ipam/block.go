@@ -26,6 +26,15 @@ const maxBlockBits = 12
 type block struct {
 	*calico.IPAMBlock
 	cidr netip.Prefix
+	// husk: of a block that is in use there is no more than the owner and what is free. It can be counted, not written.
+	husk bool
+}
+
+// asHusk returns the block without what its addresses are used for.
+func (b *block) asHusk() *block {
+	h := &block{IPAMBlock: &calico.IPAMBlock{}, cidr: b.cidr, husk: true}
+	h.Spec.Affinity, h.Spec.Unallocated = b.Spec.Affinity, b.Spec.Unallocated
+	return h
 }
 
 // newBlock returns an empty block owned by a host, as it is before its creation.
@@ -33,7 +42,7 @@ func newBlock(cidr netip.Prefix, host string, now time.Time) *block {
 	owner := ownerOf(host)
 	claimed := now.UTC().Truncate(time.Second) // metav1.Time has whole seconds
 	size := 1 << (cidr.Addr().BitLen() - cidr.Bits())
-	b := &block{&calico.IPAMBlock{}, cidr}
+	b := &block{IPAMBlock: &calico.IPAMBlock{}, cidr: cidr}
 	b.Name = calico.BlockName(cidr)
 	b.Spec = calico.IPAMBlockSpec{
 		CIDR:              cidr.String(),
@@ -85,7 +94,7 @@ func parseBlock(obj *calico.IPAMBlock) (*block, error) {
 	if obj.Spec.Attributes == nil {
 		obj.Spec.Attributes = []calico.AllocationAttrs{}
 	}
-	return &block{obj, cidr}, nil
+	return &block{IPAMBlock: obj, cidr: cidr}, nil
 }
 
 // addr returns the address of an ordinal.
@@ -114,6 +123,9 @@ func (b *block) free() int { return len(b.Spec.Unallocated) }
 
 // empty reports whether nobody holds an address. An address in its cooldown is held by the clock.
 func (b *block) empty() bool {
+	if b.husk {
+		return false
+	}
 	for _, index := range b.Spec.Allocations {
 		if index == nil {
 			continue

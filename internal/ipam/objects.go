@@ -124,24 +124,29 @@ func (o *operation) readBlock(ctx context.Context, cidr netip.Prefix) (*block, e
 }
 
 // listBlocks returns every usable block by CIDR. A malformed one is reported and left alone. One that is marked deleted
-// is gone: an address written into it would be deleted with it. Whoever claims its CIDR finishes the deletion.
+// is gone: an address written into it would be deleted with it. Whoever claims its CIDR finishes the deletion. Of other nodes' blocks that are in
+// use there are only husks: all of a large cluster as they are would be some hundred megabytes.
 func (o *operation) listBlocks(ctx context.Context) (map[netip.Prefix]*block, error) {
-	objects, err := list[*calico.IPAMBlock](ctx, o.Client, calico.KindIPAMBlock)
-	if err != nil {
-		return nil, err
-	}
-	blocks := make(map[netip.Prefix]*block, len(objects))
-	for _, obj := range objects {
-		if obj.Spec.Deleted {
-			continue
+	blocks := map[netip.Prefix]*block{}
+	err := datastore.Visit(ctx, o.Store, calico.KindIPAMBlock, func(listed calico.Object) error {
+		obj, err := typed[*calico.IPAMBlock](listed)
+		if err != nil || obj.Spec.Deleted {
+			return err
 		}
 		b, err := parseBlock(obj)
 		if err != nil {
 			o.log().Warn("skipping a block", keyErr, err)
-			continue
+			return nil
 		}
 		b.collect(time.Now(), o.cooldown)
+		if !b.ownedBy(o.Node) && !b.empty() {
+			b = b.asHusk()
+		}
 		blocks[b.cidr] = b
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", calico.KindIPAMBlock, err)
 	}
 	return blocks, nil
 }

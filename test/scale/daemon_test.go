@@ -57,7 +57,7 @@ func startDaemon(t *testing.T, ns netns.NS, server *kubetest.Server) *process {
 	}
 	defer log.Close()
 	p.cmd = exec.Command(program(t), "run", "--node", self, "--backend", "vxlan", "--datastore", "kubernetes",
-		"--socket", filepath.Join(dir, "s"), "--log-level", "warn")
+		"--socket", filepath.Join(dir, "s"), "--snapshot", filepath.Join(dir, "snapshot"), "--log-level", "warn")
 	p.cmd.Env = append(os.Environ(), "KUBECONFIG="+server.Kubeconfig(t, kubetest.Admin), "CALICO_NODENAME_FILE="+filepath.Join(dir, "nodename"),
 		"WAIT_FOR_DATASTORE=true", "NO_DEFAULT_POOLS=true", "IP="+address(0).String()+"/24")
 	p.cmd.Stdout, p.cmd.Stderr = log, log

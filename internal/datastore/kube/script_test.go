@@ -2,6 +2,7 @@ package kube
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +15,7 @@ import (
 
 	"k8s.io/client-go/rest"
 
+	"github.com/caracal-net/caracal/internal/calico"
 	"github.com/caracal-net/caracal/internal/cluster"
 	"github.com/caracal-net/caracal/internal/datastore"
 )
@@ -231,6 +233,38 @@ func TestServerThatWentBack(t *testing.T) {
 	u := o.until("the old list", func(u datastore.Update) bool { return u.Suspect != "" })
 	if !hasPools("a")(u) || !strings.Contains(u.Suspect, "resourceVersion 30 after 51") {
 		t.Error(show(u))
+	}
+}
+
+// TestVisitHoldsAPage: the objects of a page are handed over before the next one is asked for, and an error ends it.
+func TestVisitHoldsAPage(t *testing.T) {
+	first := step{what: "list", query: map[string]string{"limit": "500", "continue": "-"}, answer: page("10", "more", pool("a", "3", "10.1.0.0/16"))}
+	second := step{what: "list", query: map[string]string{"limit": "500", "continue": "more"}, answer: page("10", "", pool("b", "4", "10.2.0.0/16"))}
+	s := &scripted{steps: []step{first, second, first}, done: make(chan struct{})}
+	server := httptest.NewServer(s)
+	defer server.Close()
+	store, err := Open(t.Context(), Options{Config: &rest.Config{Host: server.URL}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	visit := func(end error) error {
+		return store.Visit(t.Context(), calico.KindIPPool, func(obj calico.Object) error {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			got = append(got, fmt.Sprintf("%s before %d more", obj.Meta().Name, len(s.steps)))
+			return end
+		})
+	}
+	if err := visit(nil); err != nil {
+		t.Fatal(err)
+	}
+	end := errors.New("enough")
+	if err := visit(end); !errors.Is(err, end) {
+		t.Errorf("%v, want what f returned", err)
+	}
+	if want := []string{"a before 2 more", "b before 1 more", "a before 0 more"}; !slices.Equal(got, want) || len(s.failed) > 0 {
+		t.Errorf("%q, want %q; %q", got, want, s.failed)
 	}
 }
 

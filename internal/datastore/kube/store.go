@@ -52,8 +52,6 @@ func (s *Store) get(ctx context.Context, k datastore.Key) (calico.Object, error)
 // List returns every object of a kind, sorted by name. Objects that Get could not return are left out: the Watcher reports
 // them.
 func (s *Store) List(ctx context.Context, kind calico.Kind) ([]calico.Object, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
-	defer cancel()
 	objects, err := s.list(ctx, kind, selection(kind))
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", kind, err)
@@ -61,11 +59,17 @@ func (s *Store) List(ctx context.Context, kind calico.Kind) ([]calico.Object, er
 	return sorted(objects), nil
 }
 
+// Visit implements datastore.Visitor: no more than a page is held at a time.
+func (s *Store) Visit(ctx context.Context, kind calico.Kind, f func(calico.Object) error) error {
+	if err := s.each(ctx, kind, selection(kind), f); err != nil {
+		return fmt.Errorf("list %s: %w", kind, err)
+	}
+	return nil
+}
+
 // ListAffinities implements datastore.AffinityLister. The API server selects, so that a node that starts is not sent
 // the claims of five thousand others.
 func (s *Store) ListAffinities(ctx context.Context, host string) ([]calico.Object, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
-	defer cancel()
 	var objects []calico.Object
 	for _, selector := range []string{calico.LabelHostnameHash + "=" + calico.HostnameHash(host), "!" + calico.LabelHostnameHash} {
 		some, err := s.list(ctx, calico.KindBlockAffinity, metav1.ListOptions{LabelSelector: selector})
@@ -83,35 +87,60 @@ func sorted(objects []calico.Object) []calico.Object {
 }
 
 func (s *Store) list(ctx context.Context, kind calico.Kind, opts metav1.ListOptions) (objects []calico.Object, err error) {
+	err = s.each(ctx, kind, opts, func(obj calico.Object) error {
+		objects = append(objects, obj)
+		return nil
+	})
+	return objects, err
+}
+
+// each reads page by page, each within Options.Timeout.
+func (s *Store) each(ctx context.Context, kind calico.Kind, opts metav1.ListOptions, f func(calico.Object) error) error {
+	for opts.Limit = pageSize; ; {
+		objects, more, err := s.pageOf(ctx, kind, opts)
+		if err != nil {
+			return err
+		}
+		for _, obj := range objects {
+			if err := f(obj); err != nil {
+				return err
+			}
+		}
+		if opts.Continue = more; more == "" {
+			return nil
+		}
+	}
+}
+
+func (s *Store) pageOf(ctx context.Context, kind calico.Kind, opts metav1.ListOptions) (objects []calico.Object, more string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
+	defer cancel()
 	if kind == calico.KindNode {
 		l, err := s.metas.Resource(nodeResource).List(ctx, opts)
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
 		for i := range l.Items {
 			n, _ := readNode(&l.Items[i].ObjectMeta)
 			objects = append(objects, n)
 		}
-		return objects, nil
+		return objects, l.GetContinue(), nil
 	}
 	c, f, err := s.client(ctx, kind)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	for opts.Limit = pageSize; ; {
-		l, err := c.List(ctx, opts)
-		if err != nil {
-			return nil, err
-		}
-		for i := range l.Items {
-			if obj, err := f.usable(&l.Items[i], kind); err == nil {
-				objects = append(objects, obj)
-			}
-		}
-		if opts.Continue = l.GetContinue(); opts.Continue == "" {
-			return objects, nil
-		}
+	l, err := c.List(ctx, opts)
+	if err != nil {
+		return nil, "", err
 	}
+	for i := range l.Items {
+		if obj, err := f.usable(&l.Items[i], kind); err == nil {
+			objects = append(objects, obj)
+		}
+		l.Items[i].Object = nil // is garbage before the next one is decoded
+	}
+	return objects, l.GetContinue(), nil
 }
 
 // pageSize is how many objects are read at a time. All blocks of a large cluster in one answer would be a hundred megabytes of

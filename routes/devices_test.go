@@ -2,6 +2,7 @@ package routes
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -52,6 +53,17 @@ func ipipLife(r *rig) {
 	if l := r.device(DeviceIPIP); l.MTU != 1480 || !l.Up || l.Index != index {
 		r.t.Fatalf("tunl0 is %+v", l)
 	}
+	// Equal paths, one to a node of another subnet and one to a neighbour (CrossSubnet).
+	mixed := tunnelled("10.2.0.0/26", "198.51.100.7")
+	mixed.NextHops = append(mixed.NextHops, NextHop{Gateway: addr("192.0.2.8"), Device: "eth0"})
+	r.apply(Change{Routes: []Route{mixed}})
+	hops := []string{" nexthop via 192.0.2.8 dev eth0 weight 1", " nexthop via 198.51.100.7 dev tunl0 weight 1 onlink"}
+	if index < r.device("eth0").Index {
+		slices.Reverse(hops) // the kernel has them as they are written, by interface
+	}
+	r.wantOurs("10.1.0.0/26 via 192.0.2.7 dev tunl0 proto 202 metric 1024 onlink mtu 1480", "10.2.0.0/26 proto 202 metric 1024 mtu 1480"+hops[0]+hops[1])
+	r.apply(Change{Routes: []Route{tunnelled("10.2.0.0/26", "198.51.100.7")}})
+	r.wantOurs("10.1.0.0/26 via 192.0.2.7 dev tunl0 proto 202 metric 1024 onlink mtu 1480", "10.2.0.0/26 via 198.51.100.7 dev tunl0 proto 202 metric 1024 onlink mtu 1480")
 	r.apply(Change{Whole: true, Links: []Link{}})
 	r.wantOurs()
 	addresses()

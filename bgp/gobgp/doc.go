@@ -90,11 +90,14 @@
 //   - Our own AS is put before a path before rules run. AS numbers prepended towards eBGP peers come first all the same, but
 //     unless the list ends with our own AS that is in the path once more (bgp.ExactPrepend; the plan reports it).
 //   - A route whose path holds the peer's AS is not sent to it, whatever the peer would allow; BIRD sends it.
+//   - Two paths of one prefix that are the best ones right after one another may leave in one batch, and then in either order, so that a peer goes on with
+//     the former one (GoBGP tells them apart by a number of its own, also where the session has no add-path). What we have it decide again is
+//     ordered so that this does not happen.
 //   - Next hops are not resolved by GoBGP. Paths whose next hop leads nowhere (bgp.Nowhere) are marked on import with LLGR_STALE, and MED 4294967295, which
 //     puts them behind all others and has nobody get them; what is told of a path shows it without. A path that a peer marks with LLGR_STALE
 //     is sent on to nobody either (RFC 9494 section 4.3: no session here has the capability).
-//   - IPv4 prefixes with IPv6 next hops (RFC 8950): the capability is not offered, and one that comes all the same is refused as a next hop of the other
-//     family. Of the two next hops of RFC 2545 (global and link-local) the global one is used.
+//   - IPv4 prefixes with IPv6 next hops (RFC 8950): GoBGP offers the capability whatever it is told, and one that comes is refused as a next hop of the
+//     other family. Of the two next hops of RFC 2545 (global and link-local) the global one is used.
 //   - A community that a path already carries is added a second time; receivers keep one.
 //   - ORIGINATOR_ID and CLUSTER_LIST are not sent to peers that are no clients (RFC 4456 section 8 wants them there too), and a path
 //     with our own cluster id is refused when it is sent on, not when it comes.

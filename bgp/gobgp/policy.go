@@ -157,16 +157,20 @@ func (s *Speaker) refresh(ctx context.Context, was, is *bgp.Config) error {
 			errs = append(errs, fmt.Errorf("decide again about routes of BGP peer %s: %w", p.Name, err))
 		}
 	}
+	stays := func(p *bgp.Peer) (old *bgp.Peer, yes bool) {
+		old = before[p.Addr]
+		return old, old != nil && !s.absent(p) && len(bgp.Resets(old, p)) == 0 // a new session begins with the new rules
+	}
+	// First what is received, of all peers: GoBGP may put two paths of one prefix that it sends right after one another in either order.
 	for i := range is.Peers {
 		p := &is.Peers[i]
-		old := before[p.Addr]
-		if old == nil || s.absent(p) || len(bgp.Resets(old, p)) > 0 {
-			continue // a new session begins with the new rules
-		}
-		if !bgp.EqualRules(old.Import, p.Import) || c.ways && asks(p.Import) || s.movesNowhere(was, is, p) {
+		if old, yes := stays(p); yes && (!bgp.EqualRules(old.Import, p.Import) || c.ways && asks(p.Import) || s.movesNowhere(was, is, p)) {
 			reset(p, api.ResetPeerRequest_DIRECTION_IN)
 		}
-		if c.differs(old, p) {
+	}
+	for i := range is.Peers {
+		p := &is.Peers[i]
+		if old, yes := stays(p); yes && c.differs(old, p) {
 			reset(p, api.ResetPeerRequest_DIRECTION_OUT)
 		}
 	}

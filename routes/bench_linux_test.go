@@ -19,6 +19,9 @@ import (
 // benchRoutes is the scale that the project promises (issue 2): 100,000 routes.
 const benchRoutes = 100_000
 
+// benchGateways is by how many gateways they go.
+const benchGateways = 250
+
 // bench is a namespace with a veth pair, w0 holding 192.0.2.1/24, and the kernel opened in it.
 type bench struct {
 	testing.TB
@@ -69,7 +72,7 @@ func block(i int) netip.Prefix {
 // wishes are n routes by way of 250 gateways on w0, one reason a block, as plans make them.
 func wishes(n int) []routes.Route {
 	all := make([]routes.Route, n)
-	hops := make([][]routes.NextHop, 250)
+	hops := make([][]routes.NextHop, benchGateways)
 	for i := range hops {
 		hops[i] = []routes.NextHop{{Gateway: netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 2)}), Device: "w0", Onlink: true}}
 	}
@@ -121,6 +124,29 @@ func (r *bench) ops(v kernel.Verb, wanted []routes.Route) []kernel.RouteOp {
 	return ops
 }
 
+// opsByID are additions of the same routes that lead to the objects of makeNexthops.
+func (r *bench) opsByID(wanted []routes.Route) []kernel.RouteOp {
+	ops := r.ops(kernel.Add, wanted)
+	for i := range ops {
+		ops[i].Route.NextHops, ops[i].Route.NexthopID = nil, uint32(1+i%benchGateways)
+	}
+	return ops
+}
+
+// makeNexthops makes or deletes the objects of another program, one for each gateway.
+func (r *bench) makeNexthops(v kernel.Verb) {
+	ops := make([]kernel.NexthopOp, benchGateways)
+	for i := range ops {
+		ops[i] = kernel.NexthopOp{Verb: v, Nexthop: &kernel.Nexthop{
+			ID: uint32(1 + i), Protocol: kernel.ProtoStatic, Link: r.link, Onlink: true, Gateway: netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 2)}),
+		}}
+	}
+	err := r.other.WriteNexthops(context.Background(), ops, func(i int, err error) { r.Errorf("nexthop %d: %v", i, err) })
+	if err != nil {
+		r.Fatal(err)
+	}
+}
+
 func (r *bench) write(ops []kernel.RouteOp) time.Duration {
 	start := time.Now()
 	err := r.other.WriteRoutes(context.Background(), ops, func(i int, err error) { r.Errorf("op %d: %v", i, err) })
@@ -132,13 +158,21 @@ func (r *bench) write(ops []kernel.RouteOp) time.Duration {
 
 // BenchmarkColdProgramming gives 100,000 routes to a Programmer over an empty table, from Apply until the last is in the kernel
 // and known to be, against the same routes as ready-made operations given to the batched writer (whose own distance from
-// the kernel's limit internal/kernel prints): alone, and while somebody in the namespace listens to all route events.
+// the kernel's limit internal/kernel prints): alone, and while somebody in the namespace listens to all route events; with next hops in each
+// route, and with nexthop objects, which are there before in the one case and are the Programmer's to make in the other.
 func BenchmarkColdProgramming(b *testing.B) {
 	r := newBench(b)
 	wanted := wishes(benchRoutes)
 	add, del := r.ops(kernel.Add, wanted), r.ops(kernel.Delete, wanted)
-	var batched, heard, ours, led time.Duration
+	byID := r.opsByID(wanted)
+	var batched, heard, ours, led, batchedByID, heardByID time.Duration
 	for b.Loop() {
+		r.makeNexthops(kernel.Add)
+		batchedByID += r.write(byID)
+		r.makeNexthops(kernel.Delete) // and the routes with them
+		r.makeNexthops(kernel.Add)
+		heardByID += r.heard(byID)
+		r.makeNexthops(kernel.Delete)
 		batched += r.write(add)
 		r.write(del)
 		heard += r.heard(add)
@@ -151,6 +185,9 @@ func BenchmarkColdProgramming(b *testing.B) {
 	rate := func(d time.Duration) float64 { return benchRoutes * float64(b.N) / d.Seconds() }
 	b.ReportMetric(rate(ours), "routes/s")
 	b.ReportMetric(rate(led), "by-object-routes/s")
+	b.ReportMetric(rate(batchedByID), "batched-by-object-routes/s")
+	b.ReportMetric(batchedByID.Seconds()/led.Seconds(), "by-object-of-batched-by-object")
+	b.ReportMetric(heardByID.Seconds()/led.Seconds(), "by-object-of-batched-by-object-heard")
 	b.ReportMetric(batched.Seconds()/led.Seconds(), "by-object-of-batched")
 	b.ReportMetric(rate(batched), "batched-routes/s")
 	b.ReportMetric(batched.Seconds()/ours.Seconds(), "of-batched")

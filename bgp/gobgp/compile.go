@@ -90,6 +90,9 @@ func (g *program) nowhere(n *bgp.Nowhere) {
 		addCommunities(a, []bgp.Community{bgp.LLGRStale()})
 		g.imports = append(g.imports, &api.Statement{Name: g.next(), Conditions: c, Actions: a})
 	}
+	// What we originate has no next hop, and GoBGP has it go through here too.
+	g.imports = append(g.imports, &api.Statement{Name: g.next(), Conditions: &api.Conditions{RouteType: api.Conditions_ROUTE_TYPE_LOCAL},
+		Actions: &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_ACCEPT}})
 	always := []string{nobodyAtAll4, nobodyAtAll6}
 	for _, a := range n.Own {
 		always = append(always, netip.PrefixFrom(a, a.BitLen()).String())

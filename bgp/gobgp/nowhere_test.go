@@ -100,3 +100,18 @@ func TestNextHopOfTheOtherFamily(t *testing.T) {
 		t.Errorf("candidates %s want %s", lines(got), lines(want))
 	}
 }
+
+// TestOwnRoutesLeadSomewhere: what we originate has no next hop, which is no reason to keep it to ourselves, whether it or the knowledge of the host comes first.
+func TestOwnRoutesLeadSomewhere(t *testing.T) {
+	parallel(t)
+	port := testPort()
+	us, near := config("127.1.71.21", port, "10.9.0.0/26"), config("127.1.71.22", port)
+	us.Nowhere = &bgp.Nowhere{Own: us.ListenAddrs, Unresolved: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
+	us.Peers = []bgp.Peer{{Name: "near", Addr: near.ListenAddrs[0], Port: port, ASN: 64512, LocalAddr: us.ListenAddrs[0]}}
+	near.Peers = []bgp.Peer{{Name: "us", Addr: us.ListenAddrs[0], Port: port, ASN: 64512, LocalAddr: near.ListenAddrs[0], Passive: true}}
+	nodes := startAll(t, us, near)
+	nodes[1].knows(t, "10.9.0.0/26 us via 127.1.71.21")
+	nodes[0].cfg.Originate = append(nodes[0].cfg.Originate, bgp.Origination{Prefix: netip.MustParsePrefix("10.9.0.64/26"), Source: "test", LocalPref: bgp.MaxPref - 1024})
+	nodes[0].apply(t)
+	nodes[1].knows(t, "10.9.0.0/26 us via 127.1.71.21", "10.9.0.64/26 us via 127.1.71.21")
+}

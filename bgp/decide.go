@@ -16,6 +16,7 @@ const (
 	RuleOwnBlock     = "own block: packets to unused addresses end here"
 	RuleNoEncap      = "pool without encapsulation: direct, over the host's own route to the next hop"
 	RuleOutside      = "outside every pool: direct, over the host's own route to the next hop"
+	RuleWorkload     = "next hop is a workload of this node: to its interface"
 	RuleReach        = "host route to a BGP peer through its gateway (reachableBy)"
 	RuleNoPath       = "block of another node, served by BGP"
 	refusedInPool    = "next hop %s lies inside IPPool %s: refused, the overlay cannot be reached through itself"
@@ -276,7 +277,9 @@ func (r *Routes) findWay(st *cluster.State, self *cluster.Node, h *routes.Host, 
 	if n := st.NodeByAddr(gw); n != nil {
 		w.node = n.Name
 	}
-	if in := st.PoolFor(netip.PrefixFrom(gw, gw.BitLen())); in != nil {
+	single := netip.PrefixFrom(gw, gw.BitLen())
+	_, local := r.works[single]
+	if in := st.PoolFor(single); in != nil && !local {
 		w.refused = fmt.Sprintf(refusedInPool, gw, in.Name)
 		return w
 	}
@@ -284,7 +287,10 @@ func (r *Routes) findWay(st *cluster.State, self *cluster.Node, h *routes.Host, 
 		w.refused = fmt.Sprintf(refusedOurs, gw)
 		return w
 	}
-	if pool != nil {
+	switch {
+	case local: // BGPPeer localWorkloadSelector
+		w.rule = RuleWorkload
+	case pool != nil:
 		if enc, _ := pool.Encapsulation(); enc == cluster.IPIP {
 			return r.tunnelled(w, st, self, h, pool, gw)
 		}
@@ -292,7 +298,7 @@ func (r *Routes) findWay(st *cluster.State, self *cluster.Node, h *routes.Host, 
 			w.refused = r.left
 			return w
 		}
-	} else {
+	default:
 		w.rule = RuleOutside
 	}
 	if w.hops, w.refused = r.overHost(h, k); w.refused != "" {

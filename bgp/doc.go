@@ -17,7 +17,7 @@
 // node's, then one over the way back of another, then the first by name, where Calico leaves it to chance. A BGPPeer that has nodes
 // for its peers, by label or by address, makes the sessions back on those nodes. On a route reflector every peer of its AS is a
 // client, except reflectors of the same cluster. A session whose password cannot be read is Held: planned, shown with the
-// reason, and not started.
+// reason, and not started. Workloads of the node that a BGPPeer chooses dial themselves; what they announce leads to their interface.
 //
 // A large mesh may elect route reflectors of its own (Election, annotation caracal.net/route-reflectors on the BGPConfiguration default): every node finds
 // the same ones from the State alone, sessions between two others are left out, and a reflector has all others for its clients.
@@ -87,7 +87,8 @@
 //     route from a ToR hides the kernel's when it looks up next hops, and BGP routes being no answer, all behind it are then lost; here the kernel's serves.
 //   - Third-party next hops (RFC 4271 section 5.1.3): what is learned is sent with our own address to eBGP peers (all are multihop, where the
 //     RFC wants that), with the next hop as learned to iBGP peers; nextHopMode Keep and Self, and keepOriginalNextHop, say otherwise.
-//   - Local workload peers (localWorkloadSelector) are not supported.
+//   - Local workload peers: labels of a pod's namespace and service account (pcns., pcsa.) are not known to localWorkloadSelector. What a workload
+//     announces inside a VXLAN pool is not programmed.
 //   - Services: cluster addresses outside serviceClusterIPs are not announced. An endpoint of one family does not make the other one's
 //     addresses announced, and a single address needs an endpoint at all. Aggregation decides about load balancers' addresses only. The label
 //     that excludes a node need not have the value true. An address with ipMode: Proxy is not announced, since nodes do not handle it. What

@@ -103,7 +103,9 @@ func (w *lines) peer(c *Config, p *Peer) {
 	set := func(key, value string) { w.add(2, key, value, from(key)) }
 	w.add(1, "- name", p.Name, p.Source)
 	set(valAddr, quote(p.Addr.String()))
-	set(valPort, fmt.Sprint(p.Port))
+	if p.Port != 0 { // a peer that only dials us has none
+		set(valPort, fmt.Sprint(p.Port))
+	}
 	set(valAS, fmt.Sprint(p.ASN))
 	if p.LocalASN != 0 {
 		set(valLocalAS, fmt.Sprint(p.LocalASN))

@@ -72,13 +72,16 @@ func peerName(kind string, a netip.Addr, port uint16) string {
 func (m *maker) explicit() {
 	for _, b := range m.st.BGPPeers() {
 		if m.selects(b, m.self) {
-			if b.PeerSelector != "" {
+			switch {
+			case b.WorkloadSelector != "":
+				m.workloads(b)
+			case b.PeerSelector != "":
 				m.selected(b)
-			} else {
+			default:
 				m.addressed(b)
 			}
 		}
-		if !b.ManualReverse {
+		if !b.ManualReverse && b.WorkloadSelector == "" {
 			m.reverse(b)
 		}
 	}

@@ -35,6 +35,8 @@ type Planner struct {
 	HashRouterID bool
 	// Leaving is how far the node is to leave.
 	Leaving Leaving
+	// PodNode is the node as Kubernetes names it, of which Pods are its own; "" = as Calico does.
+	PodNode string
 	// Explain has the Config say where each of its values comes from, for Effective.
 	Explain bool
 }
@@ -54,7 +56,7 @@ func (p *Planner) Plan(st *cluster.State, node string, h *routes.Host) (Config, 
 			Text: "this node is not in the datastore, so nobody can peer with it: create the Node or set NODENAME to the name it has",
 		}}
 	}
-	m := &maker{st: st, self: self, match: p.Match, explain: p.Explain, bgp: st.BGP()}
+	m := &maker{st: st, self: self, podNode: cmp.Or(p.PodNode, node), match: p.Match, explain: p.Explain, bgp: st.BGP()}
 	if m.match == nil {
 		m.match = matchAll
 	}
@@ -130,6 +132,7 @@ func matchAll(selector string, _ map[string]string) (bool, error) {
 type maker struct {
 	st       *cluster.State
 	self     *cluster.Node
+	podNode  string
 	bgp      cluster.BGPConfig
 	match    func(string, map[string]string) (bool, error)
 	explain  bool
@@ -144,7 +147,7 @@ type maker struct {
 // candidate is a wanted session with its standing among those of the same address.
 type candidate struct {
 	peer Peer
-	rank int              // rankGlobal before rankNode before rankReverse before rankMesh
+	rank int              // one of those below, the lowest wins
 	from string           // name of the BGPPeer, "" for the mesh
 	res  *cluster.BGPPeer // nil for the mesh
 }
@@ -155,6 +158,7 @@ const (
 	rankGlobal = iota
 	rankNode
 	rankReverse
+	rankWorkload
 	rankMesh
 )
 
@@ -203,8 +207,12 @@ func (m *maker) lost(c *candidate, winner *Peer) {
 	if c.from == "" || winner.Source == c.peer.Source || c.rank == rankReverse {
 		return
 	}
+	field := "spec.peerIP"
+	if c.rank == rankWorkload {
+		field = "spec.localWorkloadSelector"
+	}
 	m.problems = append(m.problems, cluster.Problem{
-		Object: "BGPPeer " + c.from, Field: "spec.peerIP",
+		Object: "BGPPeer " + c.from, Field: field,
 		Text: fmt.Sprintf("%s already has a session from %s, which wins; remove one of the two", c.peer.Addr, winner.Source),
 	})
 }

@@ -41,9 +41,9 @@ type Config struct {
 
 // Peer is one configured session: one address, one family (Calico runs IPv4 over IPv4 and IPv6 over IPv6).
 type Peer struct {
-	Name        string // Calico's: Mesh_192_0_2_12, Global_..., Node_...
+	Name        string // Calico's: Mesh_192_0_2_12, Global_..., Node_..., Local_Workload_...
 	Addr        netip.Addr
-	Port        uint16
+	Port        uint16 // 0 of a local workload, which dials
 	ASN         uint32
 	LocalASN    uint32        // our AS towards this peer; 0 = Config.ASN
 	LocalAddr   netip.Addr    // source address of the session; invalid = the kernel chooses

@@ -137,6 +137,9 @@ func (h *Host) resolve(a netip.Addr) (hops []NextHop, why string) {
 	if _, own := h.byAddr[a]; own {
 		return nil, ownAddr
 	}
+	if hop := (NextHop{Gateway: a, Device: h.devices[a]}); hop.Device != "" && h.alive(&hop) {
+		return []NextHop{hop}, ""
+	}
 	why = NoRoute
 	for _, routes := range h.table.Supernets(netip.PrefixFrom(a, a.BitLen())) {
 		for i := range routes {

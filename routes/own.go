@@ -31,14 +31,14 @@ func (h *Host) RouteTo(p netip.Prefix) *HostRoute {
 }
 
 // WithWorkloads returns the picture with more routes to workloads in it, such as those that are ours and therefore no part of it. The same picture
-// comes back where all of them are there already.
-func (h *Host) WithWorkloads(more []netip.Prefix) *Host {
+// comes back where all of them are there already. devices are the workloads' interfaces, by which they can be next hops.
+func (h *Host) WithWorkloads(more []netip.Prefix, devices map[netip.Addr]string) *Host {
 	all := slices.Concat(h.Workloads, more)
 	slices.SortFunc(all, netip.Prefix.Compare)
 	if all = slices.Compact(all); len(all) == len(h.Workloads) {
 		return h
 	}
 	c := *h
-	c.Workloads = all
+	c.Workloads, c.devices = all, devices
 	return &c
 }

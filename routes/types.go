@@ -174,4 +174,6 @@ type Host struct {
 	table  *bart.Table[[]HostRoute]
 	byAddr map[netip.Addr]int32
 	byName map[string]int32
+	// devices are the interfaces of workloads to which the routes are ours, for Resolve (WithWorkloads).
+	devices map[netip.Addr]string
 }

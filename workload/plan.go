@@ -43,6 +43,18 @@ type Output struct {
 	Problems []cluster.Problem
 }
 
+// Devices returns the interfaces of the workloads that are here.
+func (o *Output) Devices() map[netip.Addr]string {
+	devices := make(map[netip.Addr]string, len(o.Here))
+	for i := range o.Change.Routes {
+		r := &o.Change.Routes[i]
+		if _, here := slices.BinarySearchFunc(o.Here, r.Dst, netip.Prefix.Compare); here {
+			devices[r.Dst.Addr()] = r.NextHops[0].Device
+		}
+	}
+	return devices
+}
+
 // EndpointsOf returns the Pods of a node, as Kubernetes names it, as Endpoints.
 func EndpointsOf(st *cluster.State, node string) (out []Endpoint) {
 	for _, p := range st.Pods() {

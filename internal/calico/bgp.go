@@ -214,7 +214,7 @@ func (o *BGPPeer) Peer() (*cluster.BGPPeer, []cluster.Problem) {
 	c := newCheck(o)
 	s := &o.Spec
 	p := &cluster.BGPPeer{
-		Name: o.Name, Node: s.Node, NodeSelector: s.NodeSelector, PeerSelector: s.PeerSelector,
+		Name: o.Name, Node: s.Node, NodeSelector: s.NodeSelector, PeerSelector: s.PeerSelector, WorkloadSelector: s.LocalWorkloadSelector,
 		ASN:            uint32(s.ASNumber),
 		MaxRestartTime: c.restartTime("spec.maxRestartTime", s.MaxRestartTime, 0),
 		KeepaliveTime:  c.keepalive("spec.keepaliveTime", s.KeepaliveTime),
@@ -230,6 +230,7 @@ func (o *BGPPeer) Peer() (*cluster.BGPPeer, []cluster.Problem) {
 	}
 	c.selector("spec.nodeSelector", s.NodeSelector)
 	c.selector("spec.peerSelector", s.PeerSelector)
+	c.selector("spec.localWorkloadSelector", s.LocalWorkloadSelector)
 	c.nextHop(p, s)
 	if s.Node != "" && s.NodeSelector != "" {
 		c.add("spec.nodeSelector", "cannot be combined with node: leave one of them out")
@@ -243,9 +244,6 @@ func (o *BGPPeer) Peer() (*cluster.BGPPeer, []cluster.Problem) {
 	c.reachable(p, s)
 	p.BFD = c.bfd(o.Annotations)
 	p.MaxPrefixes = c.maxPrefixes(o.Annotations)
-	if s.LocalWorkloadSelector != "" {
-		c.add("spec.localWorkloadSelector", "is not supported yet, and a session without it would not do what was asked for: leave it out, or use another BGP speaker for this peer")
-	}
 	if !c.ok() {
 		return nil, c.problems
 	}
@@ -274,7 +272,12 @@ func (c *check) reachable(p *cluster.BGPPeer, s *BGPPeerSpec) {
 
 func (c *check) peerRemote(p *cluster.BGPPeer, s *BGPPeerSpec) {
 	switch {
-	case s.LocalWorkloadSelector != "": // refused by Peer
+	case s.LocalWorkloadSelector != "" && (s.PeerIP != "" || s.PeerSelector != ""):
+		c.add("spec.localWorkloadSelector", "cannot be combined with peerIP or peerSelector: leave it out, or both of them")
+	case s.LocalWorkloadSelector != "":
+		if s.ASNumber == 0 {
+			c.add("spec.asNumber", "is missing: write the AS number of the workloads")
+		}
 	case s.PeerIP != "" && s.PeerSelector != "":
 		c.add("spec.peerSelector", "cannot be combined with peerIP: leave one of them out")
 	case s.PeerIP != "":

@@ -24,7 +24,7 @@
 //   - Calico's CRDs without validation rules can hold a pool with two encapsulations, or IPIP on IPv6. Felix then
 //     picks one silently; here the pool is refused in words.
 //   - A VXLAN MAC address that is a group address is refused: no device can have it.
-//   - Of BGPPeer the form with an address is supported; a field that would change what is sent or accepted (filters,
-//     password, localASNumber, localWorkloadSelector) makes the peer unusable rather than being ignored.
+//   - A BGPPeer of which a field cannot be used is not used at all: a session without what the field says would not do what was
+//     asked for.
 //   - FelixConfiguration: only the resource named default is read.
 package calico

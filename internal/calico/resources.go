@@ -142,9 +142,7 @@ type BGPPeerSpec struct {
 	Filters                 []string  `yaml:"filters,omitempty" json:"filters,omitempty"`
 	Password                *Password `yaml:"password,omitempty" json:"password,omitempty"`
 	ReversePeering          string    `yaml:"reversePeering,omitempty" json:"reversePeering,omitempty"` // Auto, Manual
-
-	// Read only to refuse it in words.
-	LocalWorkloadSelector string `yaml:"localWorkloadSelector,omitempty" json:"localWorkloadSelector,omitempty"`
+	LocalWorkloadSelector   string    `yaml:"localWorkloadSelector,omitempty" json:"localWorkloadSelector,omitempty"`
 }
 
 // Password says where the password of a session (TCP MD5, RFC 2385) is kept.

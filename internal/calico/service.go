@@ -2,6 +2,7 @@ package calico
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -167,6 +168,8 @@ type Pod struct {
 type PodSpec struct {
 	NodeName    string `yaml:"nodeName,omitempty" json:"nodeName,omitempty"`
 	HostNetwork bool   `yaml:"hostNetwork,omitempty" json:"hostNetwork,omitempty"`
+	// ServiceAccountName is for selectors of workloads.
+	ServiceAccountName string `yaml:"serviceAccountName,omitempty" json:"serviceAccountName,omitempty"`
 }
 
 // PodStatus is the part of a Pod's status that is read.
@@ -198,7 +201,7 @@ func (o *Pod) Meta() *ObjectMeta { return &o.ObjectMeta }
 // addresses may be another's by now.
 func (o *Pod) Pod() (*cluster.Pod, []cluster.Problem) {
 	c := newCheck(o)
-	out := &cluster.Pod{Name: o.Name, Node: unique.Make(o.Spec.NodeName).Value()}
+	out := &cluster.Pod{Name: o.Name, Node: unique.Make(o.Spec.NodeName).Value(), Labels: o.workloadLabels()}
 	if o.Spec.HostNetwork || o.Status.Phase == "Succeeded" || o.Status.Phase == "Failed" {
 		return nil, nil
 	}
@@ -211,6 +214,19 @@ func (o *Pod) Pod() (*cluster.Pod, []cluster.Problem) {
 		return nil, nil
 	}
 	return out, nil
+}
+
+// workloadLabels are the labels that Calico's selectors of workloads see (libcalico-go: conversion/workload_endpoint_default.go), without those of the
+// namespace and of the service account (pcns., pcsa.).
+func (o *Pod) workloadLabels() map[string]string {
+	labels := make(map[string]string, len(o.Labels)+3)
+	maps.Copy(labels, o.Labels)
+	namespace, _, _ := strings.Cut(o.Name, "/")
+	labels["projectcalico.org/namespace"], labels["projectcalico.org/orchestrator"] = namespace, "k8s"
+	if s := o.Spec.ServiceAccountName; s != "" {
+		labels["projectcalico.org/serviceaccount"] = s
+	}
+	return labels
 }
 
 // addresses returns the Pod's addresses and the field they are in. The kubelet's word comes first, then the CNI plugin's, which is

@@ -33,7 +33,7 @@ func wordOf(t *testing.T, manifest string) string {
 	case *cluster.EndpointSlice:
 		return fmt.Sprintf("%s of %s %s %q", w.Name, w.Service, w.Family, w.Ready)
 	case *cluster.Pod:
-		return fmt.Sprintf("%s on %s %v", w.Name, w.Node, w.Addrs)
+		return fmt.Sprintf("%s on %s %v %v", w.Name, w.Node, w.Addrs, w.Labels)
 	}
 	return fmt.Sprintf("%T", word)
 }
@@ -62,18 +62,20 @@ func TestKubernetesWords(t *testing.T) {
 		"load balancer's addresses": {service("spec: {type: LoadBalancer, clusterIP: 10.96.0.7, externalTrafficPolicy: Local, healthCheckNodePort: 30000}\n" +
 			"status: {loadBalancer: {ingress: [{ip: 203.0.113.9, ipMode: VIP}, {ip: 203.0.113.8}, {ip: 203.0.113.7, ipMode: Proxy}, {hostname: lb}]}}"),
 			"apps/web [10.96.0.7] [] [203.0.113.8 203.0.113.9] true false 30000"},
-		"what is left of them":   {service("spec: {type: ClusterIP, clusterIP: 10.96.0.7}\nstatus: {loadBalancer: {ingress: [{ip: 203.0.113.9}]}}"), "apps/web [10.96.0.7] [] [] false false 0"},
-		"no address":             {service("spec: {clusterIP: 10.96.0.7, externalIPs: [198.51.100.9, nonsense]}"), "problem: Service apps/web spec.externalIPs[1]"},
-		"a wrong type":           {service("spec: {clusterIP: [1]}"), "problem: Service apps/web spec.clusterIP"},
-		"the default namespace":  {"apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {clusterIP: 10.96.0.7}", "default/web [10.96.0.7] [] [] false false 0"},
-		"somebody else's kind":   {"apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: web}", "0 objects, []"},
-		"without a name":         {"apiVersion: v1\nkind: Pod\nmetadata: {generateName: web-}", "0 objects, []"},
-		"endpoints":              {slice(of, "addressType: IPv4\nendpoints: [{addresses: [10.0.0.1], nodeName: b}, {nodeName: a, conditions: {ready: true}}, {nodeName: c, conditions: {ready: false, serving: true}}, {nodeName: a}]"), `apps/web-1 of apps/web IPv4 ["a" "b"]`},
-		"endpoints of no node":   {slice(of, "addressType: IPv6\nendpoints: [{addresses: [fd00::1]}]"), `apps/web-1 of apps/web IPv6 [""]`},
-		"no endpoints":           {slice(of, "addressType: IPv6"), `apps/web-1 of apps/web IPv6 []`},
-		"endpoints by name":      {slice(of, "addressType: FQDN\nendpoints: [{addresses: [example.com]}]"), ""},
-		"endpoints of nobody":    {slice("a: b", "addressType: IPv4"), ""},
-		"a pod":                  {pod("", "spec: {nodeName: a}\nstatus: {phase: Running, podIP: 10.0.0.1, podIPs: [{ip: 10.0.0.1}, {ip: fd00::1}]}"), "apps/web-0 on a [10.0.0.1 fd00::1]"},
+		"what is left of them":  {service("spec: {type: ClusterIP, clusterIP: 10.96.0.7}\nstatus: {loadBalancer: {ingress: [{ip: 203.0.113.9}]}}"), "apps/web [10.96.0.7] [] [] false false 0"},
+		"no address":            {service("spec: {clusterIP: 10.96.0.7, externalIPs: [198.51.100.9, nonsense]}"), "problem: Service apps/web spec.externalIPs[1]"},
+		"a wrong type":          {service("spec: {clusterIP: [1]}"), "problem: Service apps/web spec.clusterIP"},
+		"the default namespace": {"apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {clusterIP: 10.96.0.7}", "default/web [10.96.0.7] [] [] false false 0"},
+		"somebody else's kind":  {"apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: web}", "0 objects, []"},
+		"without a name":        {"apiVersion: v1\nkind: Pod\nmetadata: {generateName: web-}", "0 objects, []"},
+		"endpoints":             {slice(of, "addressType: IPv4\nendpoints: [{addresses: [10.0.0.1], nodeName: b}, {nodeName: a, conditions: {ready: true}}, {nodeName: c, conditions: {ready: false, serving: true}}, {nodeName: a}]"), `apps/web-1 of apps/web IPv4 ["a" "b"]`},
+		"endpoints of no node":  {slice(of, "addressType: IPv6\nendpoints: [{addresses: [fd00::1]}]"), `apps/web-1 of apps/web IPv6 [""]`},
+		"no endpoints":          {slice(of, "addressType: IPv6"), `apps/web-1 of apps/web IPv6 []`},
+		"endpoints by name":     {slice(of, "addressType: FQDN\nendpoints: [{addresses: [example.com]}]"), ""},
+		"endpoints of nobody":   {slice("a: b", "addressType: IPv4"), ""},
+		"a pod":                 {pod("", "spec: {nodeName: a}\nstatus: {phase: Running, podIP: 10.0.0.1, podIPs: [{ip: 10.0.0.1}, {ip: fd00::1}]}"), "apps/web-0 on a [10.0.0.1 fd00::1]"},
+		"a pod's labels": {pod(", labels: {color: red, projectcalico.org/namespace: none}", "spec: {nodeName: a, serviceAccountName: robot}\nstatus: {podIP: 10.0.0.1}"),
+			"apps/web-0 on a [10.0.0.1] map[color:red projectcalico.org/namespace:apps projectcalico.org/orchestrator:k8s projectcalico.org/serviceaccount:robot]"},
 		"a pod of old":           {pod("", "spec: {nodeName: a}\nstatus: {phase: Running, podIP: 10.0.0.1}"), "apps/web-0 on a [10.0.0.1]"},
 		"as the CNI plugin says": {pod(", annotations: {cni.projectcalico.org/podIP: 10.0.0.1/32, cni.projectcalico.org/podIPs: '10.0.0.1/32,fd00::1/128'}", "spec: {nodeName: a}\nstatus: {phase: Pending}"), "apps/web-0 on a [10.0.0.1 fd00::1]"},
 		"one annotation":         {pod(", annotations: {cni.projectcalico.org/podIP: 10.0.0.1/32}", "spec: {nodeName: a}"), "apps/web-0 on a [10.0.0.1]"},

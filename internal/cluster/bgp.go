@@ -108,27 +108,29 @@ const (
 
 // BGPPeer is an explicit peering (Calico BGPPeer).
 type BGPPeer struct {
-	Name           string
-	Node           string // only on this node; "" with NodeSelector "" = every node
-	NodeSelector   string
-	PeerIP         netip.Addr
-	PeerPort       uint16 // 0 = the listen port
-	PeerSelector   string
-	ASN            uint32
-	LocalASN       uint32 // localASNumber, 0 = the node's
-	KeepNextHop    bool   // keepOriginalNextHop or nextHopMode: Keep
-	SelfNextHop    bool   // nextHopMode: Self
-	MaxRestartTime time.Duration
-	KeepaliveTime  time.Duration // 0 = a third of the hold time
-	TTLSecurity    uint8         // hops, 0 = off
-	NoSource       bool          // sourceAddress: None
-	AllowOwnAS     uint8         // numAllowedLocalASNumbers: how often our AS may be in a path
-	ReachableBy    netip.Addr    // gateway of a host route to the peer
-	Filters        []string      // names of BGPFilters, in order
-	Password       SecretKey
-	ManualReverse  bool // reversePeering: Manual: no session back on the nodes that are the peers
-	BFD            BFD
-	MaxPrefixes    uint32 // that a session may bring; 0 = no bound
+	Name         string
+	Node         string // only on this node; "" with NodeSelector "" = every node
+	NodeSelector string
+	PeerIP       netip.Addr
+	PeerPort     uint16 // 0 = the listen port
+	PeerSelector string
+	// WorkloadSelector has workloads of the node for peers (localWorkloadSelector); with it there is no PeerIP and no PeerSelector.
+	WorkloadSelector string
+	ASN              uint32
+	LocalASN         uint32 // localASNumber, 0 = the node's
+	KeepNextHop      bool   // keepOriginalNextHop or nextHopMode: Keep
+	SelfNextHop      bool   // nextHopMode: Self
+	MaxRestartTime   time.Duration
+	KeepaliveTime    time.Duration // 0 = a third of the hold time
+	TTLSecurity      uint8         // hops, 0 = off
+	NoSource         bool          // sourceAddress: None
+	AllowOwnAS       uint8         // numAllowedLocalASNumbers: how often our AS may be in a path
+	ReachableBy      netip.Addr    // gateway of a host route to the peer
+	Filters          []string      // names of BGPFilters, in order
+	Password         SecretKey
+	ManualReverse    bool // reversePeering: Manual: no session back on the nodes that are the peers
+	BFD              BFD
+	MaxPrefixes      uint32 // that a session may bring; 0 = no bound
 }
 
 // BFD is how dead paths to a peer are found (RFC 5880); the zero BFD is none.
@@ -216,7 +218,7 @@ func equalSecrets(a, b *Secret) bool { return a.Name == b.Name && maps.Equal(a.D
 
 func equalPeers(a, b *BGPPeer) bool {
 	return a.Name == b.Name && a.Node == b.Node && a.NodeSelector == b.NodeSelector && a.PeerIP == b.PeerIP && a.PeerPort == b.PeerPort &&
-		a.PeerSelector == b.PeerSelector && a.ASN == b.ASN && a.LocalASN == b.LocalASN && a.KeepNextHop == b.KeepNextHop && a.SelfNextHop == b.SelfNextHop &&
+		a.PeerSelector == b.PeerSelector && a.WorkloadSelector == b.WorkloadSelector && a.ASN == b.ASN && a.LocalASN == b.LocalASN && a.KeepNextHop == b.KeepNextHop && a.SelfNextHop == b.SelfNextHop &&
 		a.MaxRestartTime == b.MaxRestartTime && a.KeepaliveTime == b.KeepaliveTime && a.TTLSecurity == b.TTLSecurity && a.NoSource == b.NoSource &&
 		a.AllowOwnAS == b.AllowOwnAS && a.ReachableBy == b.ReachableBy && slices.Equal(a.Filters, b.Filters) && a.Password == b.Password &&
 		a.ManualReverse == b.ManualReverse && a.BFD == b.BFD && a.MaxPrefixes == b.MaxPrefixes

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -23,7 +24,7 @@ func equalSlices(a, b *EndpointSlice) bool {
 }
 
 func equalPods(a, b *Pod) bool {
-	return a.Name == b.Name && a.Node == b.Node && slices.Equal(a.Addrs, b.Addrs)
+	return a.Name == b.Name && a.Node == b.Node && slices.Equal(a.Addrs, b.Addrs) && maps.Equal(a.Labels, b.Labels)
 }
 
 // SetService adds or replaces a Service.
@@ -88,6 +89,11 @@ func (s *State) EachService(yield func(*Service, []*EndpointSlice)) {
 
 // Pods returns the Pods that are known, sorted by name: this node's own, where its workload routes are ours.
 func (s *State) Pods() []*Pod { return s.objects().Pods }
+
+// PeersWithWorkloads reports whether a BGPPeer has workloads for peers, so that a node's own Pods must be known.
+func (s *State) PeersWithWorkloads() bool {
+	return slices.ContainsFunc(s.BGPPeers(), func(p *BGPPeer) bool { return p.WorkloadSelector != "" })
+}
 
 // AnnouncesServices reports whether addresses of Services are announced, so that Services must be known.
 func (c *BGPConfig) AnnouncesServices() bool {

@@ -223,6 +223,8 @@ type Pod struct {
 	Name  string // namespace and name
 	Node  string // Kubernetes' name of the node
 	Addrs []netip.Addr
+	// Labels are the Pod's, with those that Calico adds for selectors: projectcalico.org/namespace, orchestrator and serviceaccount.
+	Labels map[string]string
 }
 
 // FelixConfig holds the FelixConfiguration fields that routing reads, with Calico's defaults applied.

@@ -69,6 +69,7 @@ type controller struct {
 	gated     bool
 	served    served
 	workloads workloads
+	podNode   string       // our node as Kubernetes names it
 	pictured  *routes.Host // the host as the last plan had it
 }
 
@@ -273,7 +274,7 @@ func (c *controller) lossesOfBGP(from, to *cluster.State, h *routes.Host, backen
 }
 
 func (c *controller) plannerOfBGP() *bgp.Planner {
-	return &bgp.Planner{Match: matchSelector, RouterID: c.routerID.Addr, HashRouterID: c.routerID.Hash, DataPlane: c.served.plane, Leaving: c.served.leaving}
+	return &bgp.Planner{Match: matchSelector, RouterID: c.routerID.Addr, HashRouterID: c.routerID.Hash, DataPlane: c.served.plane, Leaving: c.served.leaving, PodNode: c.podNode}
 }
 
 // Release lets happen what the rails hold back, and returns what that is, nil for nothing.

@@ -138,7 +138,7 @@ func (d *daemon) open(ctx context.Context) error {
 		d.controller.rails.Rails = d.cfg.Rails
 	}
 	d.controller.besideFelix, d.controller.adoptFelix = d.cfg.Felix, d.cfg.Adopt.Felix
-	d.controller.workloads.node = d.podsOf()
+	d.controller.workloads.node, d.controller.podNode = d.podsOf(), d.nodeRef()
 	d.openProxy(restarting)
 	if d.cfg.Settings != nil {
 		d.controller.routerID = d.cfg.Settings.RouterID
@@ -160,7 +160,7 @@ func (d *daemon) open(ctx context.Context) error {
 // openStore opens the datastore, and returns it as startup needs it where it is the Kubernetes API.
 func (d *daemon) openStore(ctx context.Context) (*kube.Store, error) {
 	if d.cfg.Datastore == Kubernetes {
-		store, err := kube.Open(ctx, kube.Options{Log: d.log, ClusterIPs: d.clusterIPs(), PodsOf: d.podsOf()}.FromEnv(os.Getenv))
+		store, err := kube.Open(ctx, kube.Options{Log: d.log, ClusterIPs: d.clusterIPs(), PodsOf: d.podsOf(), Node: d.nodeRef()}.FromEnv(os.Getenv))
 		if err != nil {
 			return nil, err
 		}

@@ -55,7 +55,7 @@ func (d *daemon) explained(node string) *bgp.Planner {
 	if node != d.cfg.Node {
 		return p
 	}
-	p.DataPlane = d.controller.verified()
+	p.DataPlane, p.PodNode = d.controller.verified(), d.nodeRef()
 	if d.cfg.Settings != nil {
 		p.RouterID, p.HashRouterID = d.cfg.Settings.RouterID.Addr, d.cfg.Settings.RouterID.Hash
 	}

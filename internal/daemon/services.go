@@ -81,7 +81,7 @@ func (c *controller) configure(in inbox) (*bgp.Config, []cluster.Problem) {
 		plane = &bgp.DataPlane{}
 	}
 	announced, held := bgp.Services(st, c.node, plane)
-	same := c.config != nil && was.host == in.host && was.leaving == in.leaving && slices.Equal(was.announced, announced) && servicesOnly(cluster.Diff(was.state, st))
+	same := c.config != nil && was.host == in.host && was.leaving == in.leaving && slices.Equal(was.announced, announced) && servicesOnly(cluster.Diff(was.state, st), st.PeersWithWorkloads())
 	c.served = served{state: st, host: in.host, plane: plane, leaving: in.leaving, announced: announced, held: held, problems: was.problems}
 	if same {
 		return c.config, was.problems
@@ -91,9 +91,9 @@ func (c *controller) configure(in inbox) (*bgp.Config, []cluster.Problem) {
 	return &cfg, problems
 }
 
-// servicesOnly reports whether nothing but Services, their endpoints and Pods differs.
-func servicesOnly(d cluster.Changes) bool {
-	return len(d.Nodes)+len(d.Pools)+len(d.Blocks)+len(d.Affinities)+len(d.Peers)+len(d.Filters)+len(d.Secrets) == 0 &&
+// servicesOnly reports whether nothing but Services, their endpoints and, where no session is with one, Pods differs.
+func servicesOnly(d cluster.Changes, withPods bool) bool {
+	return (!withPods || len(d.Pods) == 0) && len(d.Nodes)+len(d.Pools)+len(d.Blocks)+len(d.Affinities)+len(d.Peers)+len(d.Filters)+len(d.Secrets) == 0 &&
 		!d.BGP && !d.Felix && !d.Backend && !d.Problems
 }
 

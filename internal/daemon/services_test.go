@@ -108,3 +108,11 @@ func TestServicesElsewhereCostNoPlan(t *testing.T) {
 		t.Errorf("a new node is not seen: %v", k.speaker.Peers)
 	}
 }
+
+// TestPodsThatPeer: Pods make a difference to BGP where a session may be with one.
+func TestPodsThatPeer(t *testing.T) {
+	changed := cluster.Changes{Pods: []cluster.Change[cluster.Pod]{{New: &cluster.Pod{Name: "x/y"}}}}
+	if !servicesOnly(changed, false) || servicesOnly(changed, true) || !servicesOnly(cluster.Changes{}, true) {
+		t.Error("a Pod counts where it should not, or does not where it should")
+	}
+}

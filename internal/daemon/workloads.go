@@ -18,7 +18,6 @@ type workloads struct {
 	told bool // last was given to the programmer
 	// merged is the picture base with the workloads that are here by our own routes.
 	base, merged *routes.Host
-	here         []netip.Prefix
 }
 
 // errWorkloads: a Felix has the interfaces of workloads for its own.
@@ -58,15 +57,16 @@ func (c *controller) planWorkloads(in *inbox, v *view) {
 	}
 	out := workload.Plan(workload.EndpointsOf(in.update.State, w.node), in.host)
 	v.problems = append(v.problems, out.Problems...)
-	if !w.told || !sameWorkloads(&w.last, &out) {
+	changed := !w.told || !sameWorkloads(&w.last, &out)
+	if changed {
 		w.last, w.told = out, true
 		out.Change.Cause = c.why
 		out.Change.Routes = slices.Clone(out.Change.Routes) // ours stays to be compared with
 		c.prog.Apply(routes.OwnerWorkload, out.Change)
 	}
 	c.settled(*in, routes.OwnerWorkload)
-	if w.base != in.host || !slices.Equal(w.here, out.Here) {
-		w.base, w.here, w.merged = in.host, out.Here, in.host.WithWorkloads(out.Here)
+	if w.base != in.host || w.merged == nil || changed {
+		w.base, w.merged = in.host, in.host.WithWorkloads(out.Here, out.Devices())
 	}
 	in.host = w.merged
 }

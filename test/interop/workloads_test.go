@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,9 +26,9 @@ const (
 )
 
 // plugPod wires a pod as Calico's CNI plugin does, but for the routes to it and the settings of its interface, and has it listen.
-func (r *rack) plugPod() (cali string) {
+func (r *rack) plugPod() (pod netns.NS, cali string) {
 	r.t.Helper()
-	pod := need.Namespace(r.t)
+	pod = need.Namespace(r.t)
 	cali = (&workloads.Endpoint{Namespace: "default", Pod: "web-0"}).Interface()
 	r.ip(r.node, "link add name %s address ee:ee:ee:ee:ee:ee type veth peer name eth0 netns %s", cali, pod.Name)
 	r.ip(r.node, "link set %s up", cali)
@@ -54,11 +57,11 @@ func (r *rack) plugPod() (cali string) {
 	r.t.Cleanup(func() { _ = l.Close(); <-done })
 	r.manifest("pod", fmt.Sprintf(`apiVersion: v1
 kind: Pod
-metadata: {name: web-0, namespace: default}
+metadata: {name: web-0, namespace: default, labels: {speaks: bgp}}
 spec: {nodeName: node-a}
 status: {phase: Running, podIPs: [{ip: %s}, {ip: "%s"}]}
 `, podAddr, podAddr6))
-	return cali
+	return pod, cali
 }
 
 // reach connects from a namespace until it works.
@@ -88,7 +91,7 @@ func TestWorkloads(t *testing.T) {
 	r.args = []string{"--workload-routes"}
 	r.startRouters(ctx, peers.BIRD2, peers.Neighbour{Passive: true, GracefulRestart: 30 * time.Second})
 	r.cluster("")
-	cali := r.plugPod()
+	_, cali := r.plugPod()
 	r.start()
 	r.sessionsUp(ctx)
 	both := func(when string) {
@@ -127,4 +130,114 @@ func TestWorkloads(t *testing.T) {
 	}); err != nil {
 		t.Error(err)
 	}
+}
+
+// A cluster inside a pod, as in the pod of a virtual machine: what the pod announces, and an address of it.
+const (
+	childNet   = "10.123.0.0/26"
+	childNet6  = "fd12:3::/64"
+	childAddr  = "10.123.0.1"
+	childAddr6 = "fd12:3::1"
+	strayNet   = "10.66.0.0/24" // refused by the BGPFilter
+)
+
+// TestLocalWorkload: a BGP speaker in a pod announces networks of its own, and routers outside reach them; what the filter refuses is not used. The routes
+// outlive the daemon and go with the pod.
+func TestLocalWorkload(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	r := newRack(t)
+	r.args = []string{"--workload-routes"}
+	r.startRouters(ctx, peers.BIRD2, peers.Neighbour{Passive: true, GracefulRestart: 30 * time.Second})
+	r.cluster("")
+	r.manifest("child", `apiVersion: projectcalico.org/v3
+kind: BGPPeer
+metadata: {name: child}
+spec: {localWorkloadSelector: "speaks == 'bgp' && projectcalico.org/namespace == 'default'", asNumber: 65401, filters: [from-child, to-child]}
+---
+apiVersion: projectcalico.org/v3
+kind: BGPFilter
+metadata: {name: from-child}
+spec:
+  importV4: [{action: Accept, matchOperator: In, cidr: 10.123.0.0/16}, {action: Reject}]
+  importV6: [{action: Accept, matchOperator: In, cidr: "fd12:3::/32"}, {action: Reject}]
+---
+apiVersion: projectcalico.org/v3
+kind: BGPFilter
+metadata: {name: to-child}
+spec: {exportV4: [{action: Reject}], exportV6: [{action: Reject}]}
+---
+apiVersion: projectcalico.org/v3
+kind: BGPFilter
+metadata: {name: child-out}
+spec: {exportV4: [{action: Accept, matchOperator: In, cidr: 10.123.0.0/16, source: RemotePeers}]}
+`)
+	r.manifest("tor0", fmt.Sprintf("apiVersion: projectcalico.org/v3\nkind: BGPPeer\nmetadata: {name: tor0}\nspec: {peerIP: %s, asNumber: 65000, filters: [child-out]}\n", torAddr(0)))
+	pod, cali := r.plugPod()
+	r.ip(pod, "address add %s/32 dev lo", childAddr)
+	r.ip(pod, "address add %s/128 dev lo nodad", childAddr6)
+	r.ip(pod, "link set lo up")
+	r.start()
+	r.sessionsUp(ctx)
+	child := r.startChild(ctx, pod)
+	all := func(when string) {
+		t.Helper()
+		r.reach(ctx, when, r.tor[0], childAddr)
+		r.reach(ctx, when, r.node, childAddr6)
+	}
+	all("at first")
+	kernel := func() string {
+		v4, _ := r.node.Run("ip", "-4", "route", "show", "proto", "202", "dev", cali)
+		v6, _ := r.node.Run("ip", "-6", "route", "show", "proto", "202", "dev", cali)
+		return v4 + v6
+	}
+	if got := kernel(); !strings.Contains(got, childNet+" ") || !strings.Contains(got, childNet6+" ") || strings.Contains(got, strayNet) {
+		t.Errorf("routes to the pod's networks:\n%s", got)
+	}
+	if paths, err := child.Paths(ctx, netip.MustParsePrefix(block)); err != nil || len(paths) > 0 {
+		t.Errorf("the pod was told of %v (%v), which its filter keeps back", paths, err)
+	}
+	r.end(syscall.SIGTERM)
+	all("while no daemon runs")
+	r.start()
+	r.sessionsUp(ctx)
+	all("with another daemon")
+	r.manifest("pod", "")
+	if err := peers.Poll(ctx, func() error {
+		if got := kernel(); got != "" {
+			return fmt.Errorf("the pod is gone, and there is %s", got)
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+}
+
+// startChild runs BIRD in a pod. It dials the node's addresses, which are no neighbours of the pod's.
+func (r *rack) startChild(ctx context.Context, pod netns.NS) *peers.Router {
+	r.t.Helper()
+	dir := filepath.Join(r.dir, "child")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		r.t.Fatal(err)
+	}
+	conf := fmt.Sprintf(`router id %s;
+protocol device {}
+protocol static s4 { ipv4; route %s blackhole; route %s blackhole; }
+protocol static s6 { ipv6; route %s blackhole; }
+template bgp node { multihop; graceful restart; connect retry time 1; connect delay time 1; error wait time 1, 2; }
+protocol bgp n4 from node { local %s as 65401; neighbor %s as 64512; ipv4 { import all; export all; }; }
+protocol bgp n6 from node { local %s as 65401; neighbor %s as 64512; ipv6 { import all; export all; }; }
+`, podAddr, childNet, strayNet, childNet6, podAddr, nodeAddr, podAddr6, nodeAddr6)
+	router, err := peers.Start(ctx, peers.BIRD2, pod, dir, peers.Config{ASN: 65401, RouterID: netip.MustParseAddr(podAddr), Files: map[string]string{"bird.conf": conf}})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() {
+		if r.t.Failed() {
+			r.t.Log(router.Log(30))
+		}
+		_ = router.Kill()
+	})
+	return router
 }

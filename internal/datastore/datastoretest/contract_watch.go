@@ -171,7 +171,7 @@ func watchServices(t *testing.T, p Place) {
 const podManifest = `
 apiVersion: v1
 kind: Pod
-metadata: {name: %s, namespace: default, labels: {turn: "%s"}}
+metadata: {name: %s, namespace: default, annotations: {turn: "%s"}}
 spec: {nodeName: %s, hostNetwork: %v, containers: [{name: c, image: i}]}
 status: {phase: %s, podIPs: [%s], message: "%s"}
 `

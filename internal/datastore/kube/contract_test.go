@@ -105,6 +105,55 @@ func TestServicesAreReadOnDemand(t *testing.T) {
 	o.until("Services again", has(true))
 }
 
+// TestPodsAreReadOnDemand: a node's own Pods are read while a BGPPeer has workloads for peers; a daemon that may not read them goes on without, and says so.
+func TestPodsAreReadOnDemand(t *testing.T) {
+	server := shared.Get(t)
+	server.Clear(t, kubetest.Classic, kubetest.Native)
+	server.Grant(t, kubetest.Daemon, readsCalico)
+	options := func() Options {
+		return Options{Config: server.Config(kubetest.Daemon), APIGroup: string(kubetest.Classic), Node: "node-a"}
+	}
+	store, err := Open(t.Context(), options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.Apply(t, `{apiVersion: v1, kind: Pod, metadata: {name: web-0, namespace: default, labels: {color: red}}, spec: {nodeName: node-a, containers: [{name: c, image: i}]}, status: {podIP: 10.0.0.4}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: web-1, namespace: default, labels: {color: red}}, spec: {nodeName: node-b, containers: [{name: c, image: i}]}, status: {podIP: 10.0.9.4}}
+`)
+	has := func(want bool) func(datastore.Update) bool {
+		return func(u datastore.Update) bool { return healed(u) && len(u.State.Pods()) > 0 == want }
+	}
+	o := observe(t, store)
+	o.until("no Pods", has(false))
+	peer := "{apiVersion: crd.projectcalico.org/v1, kind: BGPPeer, metadata: {name: red}, spec: {asNumber: 65401, localWorkloadSelector: color == 'red'}}"
+	server.Apply(t, peer)
+	u := o.until("a problem", func(u datastore.Update) bool { return len(u.State.Problems()) > 0 })
+	if p := u.State.Problems()[0]; p.Object != "Pods of node-a" || !strings.Contains(p.Text, "forbidden") || !u.InSync || u.Err != nil {
+		t.Errorf("%+v, in sync %v, error %v", p, u.InSync, u.Err)
+	}
+	refused, err := Open(t.Context(), options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	observe(t, refused).until("in sync without them", func(u datastore.Update) bool { return u.InSync })
+	server.Grant(t, kubetest.Daemon, readsCalico+`
+- {apiGroups: [""], resources: [pods], verbs: [list, watch]}`)
+	u = o.until("Pods", has(true))
+	if all := u.State.Pods(); len(all) != 1 || all[0].Name != "default/web-0" || all[0].Labels["color"] != "red" || len(u.State.Problems()) > 0 {
+		t.Errorf("%+v, problems %v", all, u.State.Problems())
+	}
+	second, err := Open(t.Context(), options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	so := observe(t, second)
+	so.until("Pods", has(true))
+	so.every("without Pods before it is in sync", func(u datastore.Update) bool { return !u.InSync || len(u.State.Pods()) > 0 })
+	server.Apply(t, strings.Replace(peer, "localWorkloadSelector: color == 'red'", "peerIP: 192.0.2.1", 1))
+	o.until("no Pods again", has(false))
+}
+
 const readsCalico = `
 - {apiGroups: [""], resources: [nodes], verbs: [get, list, watch]}
 - {apiGroups: [""], resources: [configmaps], verbs: [list, watch]}

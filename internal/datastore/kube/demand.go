@@ -2,15 +2,17 @@ package kube
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/caracal-net/caracal/internal/calico"
+	"github.com/caracal-net/caracal/internal/cluster"
 	"github.com/caracal-net/caracal/internal/datastore"
 )
 
 // demand watches kinds of objects only while what is known of the cluster asks for them. It belongs to the goroutine of Watch.
 type demand interface {
-	// follow starts to read what is wanted now and forgets the rest.
-	follow(in *datastore.Intake)
+	// follow starts to read what is wanted now and forgets the rest. It returns what is wrong with it.
+	follow(in *datastore.Intake) []cluster.Problem
 }
 
 // starter starts to follow a kind; only is a field selector, or empty.
@@ -29,7 +31,7 @@ func newServices(ctx context.Context, start starter) *services {
 	return &services{ctx: ctx, start: start}
 }
 
-func (s *services) follow(in *datastore.Intake) {
+func (s *services) follow(in *datastore.Intake) []cluster.Problem {
 	conf := in.State().BGP()
 	wanted := conf.AnnouncesServices()
 	switch {
@@ -48,6 +50,36 @@ func (s *services) follow(in *datastore.Intake) {
 		}
 		s.stop, s.parts = nil, nil
 	}
+	return nil
+}
+
+// pods follows this node's own Pods while a BGPPeer has workloads for peers. Our role need not allow it: that they cannot be read costs these sessions
+// and nothing else.
+type pods struct {
+	ctx   context.Context // of Watch
+	start starter
+	node  string
+	stop  context.CancelFunc // nil: they are not followed
+	shelf *shelf
+}
+
+func (p *pods) follow(in *datastore.Intake) []cluster.Problem {
+	wanted := in.State().PeersWithWorkloads()
+	switch {
+	case wanted && p.stop == nil:
+		ctx, stop := context.WithCancel(p.ctx)
+		p.stop, p.shelf = stop, p.start(ctx, calico.KindPod, "spec.nodeName="+p.node)
+		p.shelf.tried = true
+	case !wanted && p.stop != nil:
+		p.stop()
+		p.shelf.drop(in)
+		p.stop, p.shelf = nil, nil
+	}
+	if p.shelf == nil || p.shelf.err == nil {
+		return nil
+	}
+	return []cluster.Problem{{Object: "Pods of " + p.node, Field: "BGPPeer spec.localWorkloadSelector",
+		Text: fmt.Sprintf("cannot be read, so there are no sessions with workloads: %v; allow caracald's service account to list and watch pods", p.shelf.err)}}
 }
 
 // drop forgets a kind that is no longer followed.

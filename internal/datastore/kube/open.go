@@ -43,6 +43,8 @@ type Options struct {
 	ClusterIPs []netip.Prefix
 	// PodsOf names the node, as Kubernetes names it, whose Pods are watched; empty: none are.
 	PodsOf string
+	// Node is the same for Pods that are watched while a BGPPeer has workloads for peers; empty: they are not.
+	Node string
 	// Timeout bounds each call of the Store, and each page of a list, in which the API server may wait for etcd. 0 means 15 seconds.
 	Timeout time.Duration
 	// Doubt is how long a suspect list is told as such at least. 0 means 10 minutes: by then every kubelet has reported

@@ -16,7 +16,6 @@ type secrets struct {
 	ctx    context.Context // of Watch
 	start  starter
 	wanted map[string]*wantedSecret
-	told   []cluster.Problem
 }
 
 type wantedSecret struct {
@@ -28,8 +27,7 @@ func newSecrets(ctx context.Context, start starter) *secrets {
 	return &secrets{ctx: ctx, start: start, wanted: map[string]*wantedSecret{}}
 }
 
-// follow starts to read what is wanted now and forgets the rest.
-func (s *secrets) follow(in *datastore.Intake) {
+func (s *secrets) follow(in *datastore.Intake) (problems []cluster.Problem) {
 	names := secretNames(in.State())
 	for name, old := range s.wanted {
 		if !slices.Contains(names, name) {
@@ -39,7 +37,6 @@ func (s *secrets) follow(in *datastore.Intake) {
 			delete(s.wanted, name)
 		}
 	}
-	var problems []cluster.Problem
 	for _, name := range names {
 		w := s.wanted[name]
 		if w == nil {
@@ -52,10 +49,7 @@ func (s *secrets) follow(in *datastore.Intake) {
 				Text: fmt.Sprintf("cannot be read: %v; allow caracald's service account to get, list and watch this Secret, by a Role and a RoleBinding", w.shelf.err)})
 		}
 	}
-	if !slices.Equal(problems, s.told) {
-		s.told = problems
-		in.Stray(problems)
-	}
+	return problems
 }
 
 // secretNames returns the names of the Secrets that settings refer to, sorted.

@@ -18,7 +18,9 @@ type shelf struct {
 	err    error  // why it cannot be read at the moment
 	doubt  doubt
 	// needed: nothing is in sync without it, and that it cannot be read is told as the datastore's error.
-	needed  bool
+	needed bool
+	// tried: nothing is in sync before it was read, or before it turns out that it cannot be.
+	tried   bool
 	dropped bool // nobody follows it any more
 }
 

@@ -13,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/caracal-net/caracal/internal/calico"
+	"github.com/caracal-net/caracal/internal/cluster"
 	"github.com/caracal-net/caracal/internal/datastore"
 )
 
@@ -64,6 +65,8 @@ func (s *Store) Watch(ctx context.Context, sink func(datastore.Update)) error {
 	w.demands = []demand{newSecrets(ctx, follow), newServices(ctx, follow)}
 	if s.opts.PodsOf != "" {
 		follow(ctx, calico.KindPod, "spec.nodeName="+s.opts.PodsOf).needed = true
+	} else if s.opts.Node != "" {
+		w.demands = append(w.demands, &pods{ctx: ctx, start: follow, node: s.opts.Node})
 	}
 	return w.run(ctx, notes)
 }
@@ -169,9 +172,11 @@ func (w *watching) gather(now time.Time) {
 
 // publish calls the sink if there is something to tell.
 func (w *watching) publish(now time.Time) {
+	var problems []cluster.Problem
 	for _, d := range w.demands { // none until the API group is known
-		d.follow(w.intake)
+		problems = append(problems, d.follow(w.intake)...)
 	}
+	w.intake.Stray(problems)
 	u := datastore.Update{State: w.intake.State(), InSync: w.last.InSync || w.synced(), Err: w.failure(), Suspect: w.suspect(now)}
 	if !u.InSync && u.Err == nil && !w.called {
 		return // nothing is wrong, it just takes a moment
@@ -193,7 +198,7 @@ func (w *watching) publish(now time.Time) {
 // synced reports whether every kind was read once.
 func (w *watching) synced() bool {
 	for _, s := range w.shelves {
-		if s.needed && !s.dropped && !s.synced {
+		if (s.needed || s.tried && s.err == nil) && !s.dropped && !s.synced {
 			return false
 		}
 	}

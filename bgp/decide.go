@@ -279,6 +279,9 @@ func (r *Routes) findWay(st *cluster.State, self *cluster.Node, h *routes.Host, 
 	}
 	single := netip.PrefixFrom(gw, gw.BitLen())
 	_, local := r.works[single]
+	if local {
+		_, local = slices.BinarySearchFunc(r.locals, gw, netip.Addr.Compare)
+	}
 	if in := st.PoolFor(single); in != nil && !local {
 		w.refused = fmt.Sprintf(refusedInPool, gw, in.Name)
 		return w

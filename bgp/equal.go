@@ -10,7 +10,7 @@ import (
 // Equal reports whether two Configs ask for the same. Where values come from plays no part.
 func (c *Config) Equal(d *Config) bool {
 	return c.ASN == d.ASN && c.RouterID == d.RouterID && c.ListenPort == d.ListenPort && slices.Equal(c.ListenAddrs, d.ListenAddrs) &&
-		slices.EqualFunc(c.Peers, d.Peers, func(a, b Peer) bool { return a.Equal(&b) }) && slices.Equal(c.Originate, d.Originate) && slices.Equal(c.Nodes, d.Nodes) &&
+		slices.EqualFunc(c.Peers, d.Peers, func(a, b Peer) bool { return a.Equal(&b) }) && slices.Equal(c.Originate, d.Originate) && slices.Equal(c.Nodes, d.Nodes) && slices.Equal(c.Workloads, d.Workloads) &&
 		c.Leaving == d.Leaving && c.Announce.Equal(d.Announce) && slices.Equal(c.Ways, d.Ways) && c.Nowhere.Equal(d.Nowhere) && slices.Equal(c.Reach, d.Reach)
 }
 

@@ -14,6 +14,8 @@ import (
 type Nowhere struct {
 	Pools []netip.Prefix // of workloads: the overlay cannot be reached through itself
 	Own   []netip.Addr   // of this node
+	// Workloads are peers that are workloads of this node, sorted: next hops although they lie in a pool, and no other route leads to them.
+	Workloads []netip.Addr
 	// Unresolved are ranges to which no route of the host leads, which counts for prefixes that are not Tunnelled. Link-local addresses, whose
 	// meaning depends on the peer, are never among them.
 	Unresolved, Tunnelled []netip.Prefix
@@ -25,7 +27,7 @@ func (n *Nowhere) Equal(o *Nowhere) bool {
 		return n == o
 	}
 	same := slices.Equal[[]netip.Prefix]
-	return same(n.Pools, o.Pools) && slices.Equal(n.Own, o.Own) && same(n.Unresolved, o.Unresolved) && same(n.Tunnelled, o.Tunnelled)
+	return same(n.Pools, o.Pools) && slices.Equal(n.Own, o.Own) && slices.Equal(n.Workloads, o.Workloads) && same(n.Unresolved, o.Unresolved) && same(n.Tunnelled, o.Tunnelled)
 }
 
 // Why says why no route to a prefix can lead over a next hop; "" if one can, or where that is not known.
@@ -40,6 +42,8 @@ func (n *Nowhere) Why(p netip.Prefix, gw netip.Addr) string {
 		return fmt.Sprintf(refusedFamily, gw, p)
 	case slices.Contains(n.Own, gw):
 		return fmt.Sprintf(refusedOurs, gw)
+	case slices.Contains(n.Workloads, gw):
+		return ""
 	}
 	host := netip.PrefixFrom(gw, gw.BitLen())
 	if pool, in := cover(n.Pools, host); in {
@@ -54,6 +58,33 @@ func (n *Nowhere) Why(p netip.Prefix, gw netip.Addr) string {
 	return ""
 }
 
+// Exact returns ranges without Workloads, for who cannot make exceptions.
+func (n *Nowhere) Exact(ranges []netip.Prefix) []netip.Prefix {
+	for _, a := range n.Workloads {
+		var rest []netip.Prefix
+		for _, p := range ranges {
+			for ; p.Contains(a) && p.Bits() < a.BitLen(); p = halfWith(p, a, true) {
+				rest = append(rest, halfWith(p, a, false))
+			}
+			if !p.Contains(a) {
+				rest = append(rest, p)
+			}
+		}
+		ranges = rest
+	}
+	return ranges
+}
+
+// halfWith returns the half of a prefix in which an address lies, or the other one.
+func halfWith(p netip.Prefix, a netip.Addr, in bool) netip.Prefix {
+	b := a.AsSlice()
+	if !in {
+		b[p.Bits()/8] ^= 0x80 >> (p.Bits() % 8)
+	}
+	half, _ := netip.AddrFromSlice(b)
+	return netip.PrefixFrom(half, p.Bits()+1).Masked()
+}
+
 // LLGRStale is the community of paths that are the last choice and that nobody gets who does not know what it means (RFC 9494 section 4.3), which
 // is nobody here. The Speaker marks paths with it whose next hop leads nowhere.
 func LLGRStale() Community { return Community{A: 0xffff, B: 6} }
@@ -64,6 +95,11 @@ func (m *maker) nowhere(h *routes.Host, cfg *Config) *Nowhere {
 		return nil
 	}
 	n := &Nowhere{Own: m.ownAddrs(h)}
+	for _, a := range cfg.Workloads {
+		if isWorkload(h, netip.PrefixFrom(a, a.BitLen())) {
+			n.Workloads = append(n.Workloads, a)
+		}
+	}
 	for _, p := range m.st.Pools() {
 		n.Pools = append(n.Pools, p.CIDR)
 		if enc, _ := p.Encapsulation(); enc == cluster.IPIP {

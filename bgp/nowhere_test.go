@@ -46,3 +46,35 @@ func TestNowhereSaysWhy(t *testing.T) {
 		t.Errorf("nothing is known, but %q", why)
 	}
 }
+
+// TestNowhereButWorkloads: ranges without the workloads that are peers hold the same addresses otherwise, and the plan has those that are on the host.
+func TestNowhereButWorkloads(t *testing.T) {
+	a := netip.MustParseAddr
+	n := &bgp.Nowhere{Pools: []netip.Prefix{netip.MustParsePrefix("10.3.0.0/28"), netip.MustParsePrefix("10.3.9.9/32")}, Workloads: []netip.Addr{a("10.3.0.4"), a("10.3.0.15"), a("10.3.9.9")}}
+	in := map[netip.Addr]int{}
+	for _, p := range n.Exact(n.Pools) {
+		for x := p.Addr(); p.Contains(x); x = x.Next() {
+			in[x]++
+		}
+	}
+	for i := range 16 {
+		x, want := netip.AddrFrom4([4]byte{10, 3, 0, byte(i)}), 1
+		if i == 4 || i == 15 {
+			want = 0
+		}
+		if in[x] != want || (n.Why(netip.MustParsePrefix("10.1.0.0/26"), x) == "") != (want == 0) {
+			t.Errorf("%s is there %d times, want %d, and is refused: %q", x, in[x], want, n.Why(netip.MustParsePrefix("10.1.0.0/26"), x))
+		}
+	}
+	if len(in) != 14 {
+		t.Errorf("%v", in)
+	}
+	o := testObjects()
+	o.Pods = []*cluster.Pod{pod("x/here", "a", "red", "10.3.0.4"), pod("x/gone", "a", "red", "10.3.0.5")}
+	o.Peers = []*cluster.BGPPeer{{Name: "red", WorkloadSelector: "all()", ASN: 65401}}
+	o.BGP = cluster.DefaultBGP()
+	cfg, _ := bgp.Plan(cluster.Build(o), "a", testHost("10.3.0.4/32"))
+	if len(cfg.Workloads) != 2 || len(cfg.Nowhere.Workloads) != 1 || cfg.Nowhere.Workloads[0] != a("10.3.0.4") {
+		t.Errorf("peers %v, next hops %v", cfg.Workloads, cfg.Nowhere.Workloads)
+	}
+}

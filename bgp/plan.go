@@ -74,7 +74,7 @@ func (p *Planner) Plan(st *cluster.State, node string, h *routes.Host) (Config, 
 	m.explicit()
 	m.mesh()
 	cfg.Peers = m.chosen()
-	cfg.Reach = m.reach
+	cfg.Reach, cfg.Workloads = m.reach, m.locals
 	cfg.Nodes = m.others()
 	var services []Origination
 	services, cfg.Held = Services(st, node, p.DataPlane)
@@ -140,6 +140,7 @@ type maker struct {
 	election *Election // nil where none is asked for
 	wanted   []*candidate
 	reach    []Reach
+	locals   []netip.Addr // of chosen local workloads
 	rules    map[rulesKey][]Rule
 	problems []cluster.Problem
 }
@@ -183,8 +184,11 @@ func (m *maker) chosen() []Peer {
 	}
 	peers := make([]Peer, len(won))
 	for i, c := range won {
-		peers[i] = c.peer
+		if peers[i] = c.peer; c.rank == rankWorkload {
+			m.locals = append(m.locals, c.peer.Addr)
+		}
 	}
+	slices.SortFunc(m.locals, netip.Addr.Compare)
 	return peers
 }
 

@@ -32,6 +32,7 @@ type Routes struct {
 	own     map[netip.Prefix]struct{} // our claims
 	works   map[netip.Prefix]struct{} // workload addresses, which the host routes itself
 	reach   map[netip.Prefix]Reach    // routes to peers
+	locals  []netip.Addr              // peers that are workloads of this node
 	ways    map[wayKey]*way           // what is known of each next hop in use
 	shared  map[forwardKey]*forward   // next hops and reason by the paths they are made of
 	last    lastForward
@@ -188,6 +189,15 @@ func (r *Routes) Reach(list []Reach) {
 	}
 	r.rerouted = true // next hops may lead elsewhere
 	r.reach = now
+}
+
+// Workloads sets which workloads of the node are peers (Config.Workloads), so that they may be next hops; the next Plan acts on it.
+func (r *Routes) Workloads(list []netip.Addr) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !slices.Equal(r.locals, list) {
+		r.locals, r.rerouted = slices.Clone(list), true
+	}
 }
 
 // Plan returns the step from the last Change to what is wanted now. The first one is whole; one in which nothing

@@ -18,6 +18,8 @@ type Config struct {
 	// Nodes are the addresses of the cluster's other nodes, sorted: a session with one of them that is wanted no more may go on until what
 	// replaces it has come (make before break). One with anybody else ends at once.
 	Nodes []netip.Addr
+	// Workloads are the addresses of Peers that are workloads of this node, sorted, for Routes.
+	Workloads []netip.Addr
 	// Election says who reflects in a large mesh, and why; nil where none is asked for. The Speaker does not look at it.
 	Election *Election
 	// Originate is the set of prefixes this node announces, sorted, each once. What of it goes to which peer is for the peer's

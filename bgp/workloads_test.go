@@ -112,6 +112,7 @@ func TestWorkloadNextHops(t *testing.T) {
 		learned(path("10.123.0.0/26", "W", "10.1.0.4", bgp.MaxPref-100)), learned(path("10.2.7.0/26", "W", "10.1.0.4", bgp.MaxPref-100)),
 		learned(path("10.123.1.0/26", "P", "10.1.9.4", bgp.MaxPref-100)),
 	})
+	r.Workloads([]netip.Addr{own.Addr()})
 	ch := r.Plan(cluster.Build(testObjects()), h)
 	var got []string
 	for i := range ch.Routes {
@@ -126,5 +127,9 @@ func TestWorkloadNextHops(t *testing.T) {
 	slices.Sort(want)
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
+	}
+	r.Workloads(nil)
+	if ch := r.Plan(cluster.Build(testObjects()), h); len(ch.Routes) != 2 || ch.Routes[0].Unroutable == "" || ch.Routes[1].Unroutable == "" {
+		t.Errorf("after the end of its session: %v", ch.Routes)
 	}
 }

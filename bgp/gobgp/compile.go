@@ -97,7 +97,7 @@ func (g *program) nowhere(n *bgp.Nowhere) {
 	for _, a := range n.Own {
 		always = append(always, netip.PrefixFrom(a, a.BitLen()).String())
 	}
-	for _, p := range n.Pools {
+	for _, p := range n.Exact(n.Pools) {
 		always = append(always, p.String())
 	}
 	last(&api.Conditions{NextHopInList: always})
@@ -108,7 +108,7 @@ func (g *program) nowhere(n *bgp.Nowhere) {
 	}{{true, apiFamily(netip.IPv4Unspecified()), []string{"::/0"}}, {false, apiFamily(netip.IPv6Unspecified()), []string{"0.0.0.0/0", "::ffff:0:0/96"}}} {
 		last(&api.Conditions{AfiSafiIn: []*api.Family{f.family}, NextHopInList: f.others})
 		var ranges []string
-		for _, p := range n.Unresolved {
+		for _, p := range n.Exact(n.Unresolved) {
 			if p.Addr().Is4() == f.is4 {
 				ranges = append(ranges, p.String())
 			}

@@ -303,6 +303,12 @@ func (d dice) nowhere() *bgp.Nowhere {
 			n.Own = append(n.Own, p.Addr().Next())
 		}
 	}
+	for _, s := range hops {
+		if d.IntN(4) == 0 {
+			n.Workloads = append(n.Workloads, netip.MustParsePrefix(s).Addr().Next().Next())
+		}
+	}
+	slices.SortFunc(n.Workloads, netip.Addr.Compare)
 	if d.IntN(2) == 0 {
 		n.Tunnelled = append(n.Tunnelled, d.prefix(inside))
 	}

@@ -386,6 +386,7 @@ func (c *controller) planBGP(in inbox, v *view) {
 		c.speakers.Set(cfg)
 	}
 	c.learned.Reach(cfg.Reach)
+	c.learned.Workloads(cfg.Workloads)
 	c.learned.LeaveNoEncap(c.share.vxlan.NoEncap)
 	change := c.learned.Plan(st, in.host)
 	change.Cause = c.why

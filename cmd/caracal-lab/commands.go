@@ -51,6 +51,7 @@ func (l *labCommand) shape(cmd *cobra.Command) *cobra.Command {
 	f.StringVar(&l.backend, "backend", "", "bird, vxlan or none; default vxlan in the vxlan modes, else bird")
 	f.IntVar(&l.spec.Nodes, "nodes", 3, "number of nodes")
 	f.IntVar(&l.spec.Workloads, "workloads", 2, "workloads on each node")
+	f.BoolVar(&l.spec.WorkloadRoutes, "workload-routes", false, "the daemons, not the lab, make the routes to workloads and the settings of their interfaces")
 	f.IntVar(&l.opts.Kills, "kills", 0, "how often the scenario kills kills; default 20")
 	f.Uint64Var(&l.opts.Seed, "seed", 0, "of the random moments of the scenario kills; default: others each time, and printed")
 	f.StringVar(&l.opts.LogLevel, "log-level", "info", "of the daemons")

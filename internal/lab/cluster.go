@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -25,6 +26,9 @@ type Options struct {
 	Daemon   string   // the caracald program
 	LogLevel string   // of the daemons; default info
 	Args     []string // more of what daemons are started with
+	// Command makes what starts a node's daemon, in place of Daemon with the lab's own arguments: it is run in the node's namespace, and
+	// becomes the daemon of Socket(node).
+	Command func(c *Cluster, node string) (*exec.Cmd, error)
 	// Owned ties the cluster to this process: when it is gone without a Down, the next Sweep removes the cluster.
 	Owned bool
 	// Kubernetes is the datastore in place of a directory; nil for the directory. Such a cluster ends with this process.

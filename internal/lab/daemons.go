@@ -17,7 +17,7 @@ import (
 func (c *Cluster) NodeDir(node string) string { return filepath.Join(c.Dir(), "nodes", node) }
 
 // Socket is the path of the gRPC socket of a node's daemon.
-func (c *Cluster) Socket(node string) string { return filepath.Join(c.NodeDir(node), "caracald.sock") }
+func (c *Cluster) Socket(node string) string { return filepath.Join(c.NodeDir(node), "caracal.sock") }
 
 // LogPath is the path of the log of a node's daemon.
 func (c *Cluster) LogPath(node string) string {
@@ -54,19 +54,37 @@ func (c *Cluster) Start(node string) error {
 		return fmt.Errorf("start daemon of %s: %w", node, err)
 	}
 	defer func() { _ = log.Close() }()
-	store, env := c.datastoreArgs(node)
-	cmd := exec.Command(c.opts.Daemon, "run", "--node", node, "--datastore", store, "--socket", c.Socket(node),
-		"--backend", string(c.Plan.Spec.Backend), "--log-level", c.opts.LogLevel)
-	cmd.Args = append(cmd.Args, c.opts.Args...)
-	cmd.Env = append(environ(), env...)
+	cmd, err := c.command(node)
+	if err != nil {
+		return fmt.Errorf("start daemon of %s: %w", node, err)
+	}
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a terminal's Ctrl-C is not for it
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setsid = true // a terminal's Ctrl-C is not for it
 	if err := ns.Start(cmd); err != nil {
 		return fmt.Errorf("start daemon of %s: %w", node, err)
 	}
 	p, _ := processOf(cmd.Process.Pid)
 	go func() { _ = cmd.Wait() }() // no zombie; its exit is seen in the process table
 	return p.write(c.pidPath(node))
+}
+
+// command is what a node's daemon is started with.
+func (c *Cluster) command(node string) (*exec.Cmd, error) {
+	if c.opts.Command != nil {
+		return c.opts.Command(c, node)
+	}
+	store, env := c.datastoreArgs(node)
+	cmd := exec.Command(c.opts.Daemon, "run", "--node", node, "--datastore", store, "--socket", c.Socket(node),
+		"--backend", string(c.Plan.Spec.Backend), "--log-level", c.opts.LogLevel)
+	if c.Plan.Spec.WorkloadRoutes {
+		cmd.Args = append(cmd.Args, "--workload-routes")
+	}
+	cmd.Args = append(cmd.Args, c.opts.Args...)
+	cmd.Env = append(environ(), env...)
+	return cmd, nil
 }
 
 func (c *Cluster) daemon(node string) process { return readProcess(c.pidPath(node)) }

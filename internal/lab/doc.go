@@ -25,6 +25,9 @@
 // Goroutines: the Prober owns one sender and one reader a socket, all ended by Stop. Daemons are processes of their own and
 // outlive the lab unless they are stopped; their exit is noticed through the process table, as another process's children's would be.
 //
-// Known deviations: routes to workload interfaces are written once, by ip(8), where Felix would repair them; without encapsulation the
+// With Spec.WorkloadRoutes a workload is a Pod in the datastore and an interface with Calico's name for it, without a route and without settings: both
+// are the daemon's (CARACAL_WORKLOAD_ROUTES), as where no Felix runs.
+//
+// Known deviations: else routes to workload interfaces are written once, by ip(8), where Felix would repair them; without encapsulation the
 // router joins the BGP mesh as a member named "router", where a real top-of-rack router would be an explicit peer.
 package lab

@@ -27,6 +27,9 @@ type Kubernetes struct {
 	Admin      datastore.Store // with every right
 	// Stop and Start take the API server away and bring it back.
 	Stop, Start func() error
+	// AddPod makes a Pod of a manifest, with its status; RemovePod deletes one at once.
+	AddPod    func(ctx context.Context, manifest string) error
+	RemovePod func(ctx context.Context, namespace, name string) error
 }
 
 // fill writes the cluster's manifests as objects of the API.

@@ -46,13 +46,17 @@ func (p *Plan) nodeBatch(n *Node) string {
 	return b.String()
 }
 
-// caliBatch returns the batch, for the node's namespace, that makes the wire to a workload, as CNI plugin and Felix do.
+// caliBatch returns the batch, for the node's namespace, that makes the wire to a workload, as CNI plugin and Felix do; where the daemons keep
+// the routes to workloads there is none.
 func (p *Plan) caliBatch(w *Workload) string {
 	var b strings.Builder
 	mtu := p.WorkloadMTU()
 	fmt.Fprintf(&b, "link add name %s address %s mtu %d type veth peer name eth0 mtu %d netns %s\n", w.Iface, caliMAC, mtu, mtu, w.NS)
 	fmt.Fprintf(&b, "link set %s up\n", w.Iface)
 	for _, a := range w.Addrs {
+		if p.Spec.WorkloadRoutes {
+			break
+		}
 		scope := " scope link" // IPv6 routes have no scope
 		if a.Is6() {
 			scope = ""
@@ -171,8 +175,10 @@ func (p *Plan) wire(n *Node, w *Workload) error {
 	if err := batch(node, p.caliBatch(w)); err != nil {
 		return err
 	}
-	if err := setSysctls(node, caliSettings(w.Iface)); err != nil {
-		return err
+	if !p.Spec.WorkloadRoutes {
+		if err := setSysctls(node, caliSettings(w.Iface)); err != nil {
+			return err
+		}
 	}
 	return batch(netns.NS{Name: w.NS}, p.workloadBatch(w))
 }

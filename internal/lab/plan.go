@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/caracal-net/caracal/internal/cluster"
+	"github.com/caracal-net/caracal/workload"
 )
 
 // Plan is the cluster as pure data: what is to be built, and once it stands, what stands. It is what cluster.json holds.
@@ -134,6 +135,9 @@ func (p *Plan) node(i int) Node {
 func (p *Plan) workload(node string, i int) Workload {
 	w := Workload{Name: fmt.Sprintf("%s-w%d", node, i+1), Iface: fmt.Sprintf("cali-w%d", i+1)}
 	w.NS = p.Prefix() + w.Name
+	if p.Spec.WorkloadRoutes {
+		w.Iface = (&workload.Endpoint{Namespace: podNamespace, Pod: w.Name}).Interface()
+	}
 	for _, f := range []cluster.Family{cluster.IPv4, cluster.IPv6} {
 		var of []netip.Prefix
 		for _, q := range p.Pools {

@@ -34,6 +34,7 @@ func Scenarios() []Scenario {
 		{"kills", "daemons are killed at random moments while blocks come and go: no packet lost, no route missing, kernels as wanted", severalNodes, kills},
 		{"takeover", "a daemon starts where calico-node (BIRD and Felix) has left its routes, addresses and devices: no packet lost", severalNodes, takeover},
 		{"reflectors", "the mesh becomes clients of a route reflector and a mesh again, then elects one, another and none: no packet lost, no route deleted in any kernel for a moment", learning, reflectors},
+		{"workloads", "workloads come and go while the daemon is killed and while none runs, and the routes to them are the daemon's: no packet lost", routingWorkloads, workloadRoutes},
 		{"pool-mode", "pools change from Always to CrossSubnet and back", encapsulated, poolMode},
 		{"backend", "the backend is switched in all six directions while running", encapsulated, backends},
 		{"garbage", "a configured peer and a stranger speak garbage to the BGP port", anywhere, garbage},
@@ -48,6 +49,10 @@ func severalNodes(s Spec) (bool, string) { return s.Nodes >= 2, "needs two nodes
 
 func onKubernetes(s Spec) (bool, string) {
 	return s.Kubernetes, "needs an API server for its datastore; a directory is not kept twice"
+}
+
+func routingWorkloads(s Spec) (bool, string) {
+	return s.WorkloadRoutes, "needs daemons that keep the routes to workloads (--workload-routes)"
 }
 
 func encapsulated(s Spec) (bool, string) {

@@ -61,6 +61,8 @@ type Spec struct {
 	Backend   cluster.Backend // default by Mode: vxlan for the VXLAN modes, else bird
 	// Kubernetes says that the datastore is an API server; Up sets it by its Options.
 	Kubernetes bool
+	// WorkloadRoutes has the daemons keep the routes to workloads and the settings of their interfaces (workload); the lab then makes neither.
+	WorkloadRoutes bool
 }
 
 var clusterName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)

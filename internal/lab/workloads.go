@@ -49,7 +49,10 @@ func (c *Cluster) plug(ctx context.Context, n *Node, w *Workload) error {
 		}
 		w.Addrs = append(w.Addrs, got[0].Addr())
 	}
-	return c.Plan.wire(n, w)
+	if err := c.Plan.wire(n, w); err != nil {
+		return err
+	}
+	return c.tellPod(ctx, n, w)
 }
 
 // AddWorkload gives a node one more workload, from the pools of its first one, and returns it.
@@ -85,10 +88,14 @@ func (c *Cluster) RemoveWorkload(ctx context.Context, node string) error {
 	if err != nil {
 		return err
 	}
+	// The kernel takes the interface's routes with it.
 	if err := batch(netns.NS{Name: n.NS}, "link delete "+w.Iface+"\n"); err != nil {
 		return err
 	}
 	if err := (netns.NS{Name: w.NS}).Delete(); err != nil {
+		return err
+	}
+	if err := c.forgetPod(ctx, &w); err != nil {
 		return err
 	}
 	if err := client.ReleaseByHandle(ctx, w.Handle()); err != nil {

@@ -172,6 +172,12 @@ func TestScenariosVXLANDual(t *testing.T) {
 	play(t, lab.Spec{Mode: lab.VXLAN, Family: lab.DualStack}, "kill", "new-block", "tampering", "takeover", "pool-mode")
 }
 
+// TestScenariosWorkloadRoutes plays what concerns a node's own workloads where the routes to them and the settings of their interfaces are the daemons'.
+func TestScenariosWorkloadRoutes(t *testing.T) {
+	t.Parallel()
+	play(t, lab.Spec{Mode: lab.NoEncapsulation, Family: lab.DualStack, WorkloadRoutes: true}, "kill", "upgrade", "workloads", "new-block")
+}
+
 // TestScenariosPlain plays what does not need encapsulation, over BGP in both families, on this kernel.
 func TestScenariosPlain(t *testing.T) {
 	t.Parallel()

@@ -40,7 +40,7 @@ func Rooms() []Room {
 		{"internal/report", []string{"internal/cluster"}},
 		{"internal/health", []string{"proto/..."}},
 		{"internal/daemon", []string{"bfd", "bgp/...", "ipip", "vxlan", "workload", "routes", "proto/...", "internal/..."}},
-		{"internal/lab", []string{"bgp", "routes", "internal/...", "proto/..."}}, // words its scenarios look for
+		{"internal/lab", []string{"bgp", "routes", "workload", "internal/...", "proto/..."}}, // words its scenarios look for
 		{"deploy/...", nil},
 		{"test/...", []string{"..."}},
 	}

@@ -111,6 +111,7 @@ const (
 	SubPeerDeconfigured  = 3
 	SubConnectionReject  = 5
 	SubOutOfResources    = 8
+	SubCollision         = 7
 	SubHardReset         = 9
 	subUnsupportedCap    = 7
 	subAuthenticationOld = 5 // deprecated by RFC 4271
@@ -149,7 +150,7 @@ func notificationNames() map[uint8]codeName {
 		5:             {"Finite State Machine Error", map[uint8]string{1: "Unexpected Message in OpenSent", 2: "Unexpected Message in OpenConfirm", 3: "Unexpected Message in Established"}},
 		CodeCease: {"Cease", map[uint8]string{SubMaxPrefixes: "Maximum Number of Prefixes Reached", SubAdminShutdown: "Administrative Shutdown",
 			SubPeerDeconfigured: "Peer De-configured", 4: "Administrative Reset", SubConnectionReject: "Connection Rejected", 6: "Other Configuration Change",
-			7: "Connection Collision Resolution", SubOutOfResources: "Out of Resources", SubHardReset: "Hard Reset", 10: "BFD Down"}},
+			SubCollision: "Connection Collision Resolution", SubOutOfResources: "Out of Resources", SubHardReset: "Hard Reset", 10: "BFD Down"}},
 		7: {"ROUTE-REFRESH Message Error", map[uint8]string{1: "Invalid Message Length"}},
 	}
 }

@@ -28,7 +28,8 @@
 //
 // A peer that comes back from a restart without its forwarding state is not used until it has sent End-of-RIB, and one that comes back without the
 // capability has its session begun anew if none comes (cold.go): GoBGP looks at neither. While a peer is away GoBGP drops what it keeps of it as soon as any
-// connection with it comes to nothing; we go on using that for the restart time (hold.go). To clients and eBGP peers it is withdrawn all the same.
+// connection with it comes to nothing; we go on using that for the restart time (hold.go). To clients and eBGP peers it is withdrawn all the same. A session that
+// the peer ends for a collision of connections counts as such a restart.
 //
 // GoBGP then holds announcements back until every peer, those that are down included, has sent its End-of-RIB, or
 // for the deferral time. A node of the mesh announces only what it originates, which it knows before the first session, so the
@@ -71,7 +72,8 @@
 //
 // Hold 90 s, keepalive 30 s, unless the peer has a keepalive time of its own. Connections are tried after 1.5 to 2 s and then every 5 s (as in Calico). After a session was lost
 // GoBGP stays idle for 5 s (a constant of its own) and refuses connections meanwhile; so a session returns after 5 to 10 s. A peer that connects
-// and then says nothing for 8 s, or nothing after its OPEN, has its connections closed (handshake.go).
+// and then says nothing for 8 s, or nothing after its OPEN, has its connections closed, and so have connections that GoBGP forgets when two have crossed
+// (handshake.go). A peer that hears learned routes is told all of them once more a second after it came up, if any came about then (again.go).
 //
 // # Standards
 //

@@ -43,6 +43,8 @@ type feed struct {
 	held     map[netip.Addr]*holding // by peer
 	cold     cold
 	changed  bool                    // sessions are to be reported
+	idle     map[netip.Addr]struct{} // peers whose session has become Idle
+	news     time.Time               // when a path was filed last
 	over     []netip.Addr            // peers that have sent too much
 	up       map[netip.Addr]struct{} // peers whose session has come up
 	ready    bool                    // an Apply has been made, so the sessions are the ones to wait for
@@ -167,6 +169,7 @@ func (f *feed) learn(gen int, changes []*apiutil.Path) {
 		f.file(p)
 	}
 	if len(f.dirty) > 0 {
+		f.news = time.Now()
 		f.kick()
 	}
 }
@@ -201,7 +204,7 @@ func (f *feed) file(p *apiutil.Path) {
 	}
 	i := slices.IndexFunc(known, func(o bgp.Path) bool { return o.PeerAddr == p.PeerAddress && o.ID == p.RemoteID })
 	if withdraw {
-		if i >= 0 && known[i].RouterID == routerID(p) && !f.keep(p.PeerAddress, prefix, known) {
+		if i >= 0 && known[i].RouterID == routerID(p) && !f.keep(p.PeerAddress, d, known) {
 			d.paths = without(known, i)
 			f.mark(d)
 		}
@@ -292,6 +295,8 @@ type batch struct {
 	over    []netip.Addr
 	mute    []netip.Addr
 	stuck   map[netip.Addr]struct{}
+	again   []netip.Addr
+	idle    map[netip.Addr]struct{}
 	up      map[netip.Addr]struct{}
 	peers   bool
 	inSync  bool
@@ -323,7 +328,8 @@ func (f *feed) take() batch {
 	clear(f.dirty)
 	f.dirty = f.dirty[:0]
 	b.over, f.over = f.over, nil
-	b.mute, b.stuck = f.waitedFor(time.Now()), f.unanswered(time.Now())
+	b.mute, b.stuck, b.again = f.waitedFor(time.Now()), f.unanswered(time.Now()), f.tellAgain(time.Now())
+	b.idle, f.idle = f.idle, nil
 	b.up, f.up = f.up, nil
 	b.peers, f.changed = f.changed, false
 	return b
@@ -374,6 +380,8 @@ func (s *Speaker) deliver(ctx context.Context) {
 			s.beginAnew(ctx, a)
 		}
 		s.unstick(b.stuck)
+		s.closeForgotten(b.idle)
+		s.tellAgain(ctx, b.again)
 		if len(b.learned) > 0 && ev.Learned != nil && ctx.Err() == nil {
 			ev.Learned(b.learned)
 		}

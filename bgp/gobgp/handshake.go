@@ -52,3 +52,37 @@ func (s *Speaker) unstick(stuck map[netip.Addr]struct{}) {
 	defer s.mu.Unlock()
 	s.sockets(stuck, func(fd int) { _ = unix.Shutdown(fd, unix.SHUT_RDWR) })
 }
+
+// idleTime is a little less than GoBGP stays Idle after it has lost a session.
+const idleTime = 4 * time.Second
+
+// closeForgotten closes the connections of sessions that have become Idle and that their peers have dialled. GoBGP takes none of them in that state, but may
+// have forgotten one: when it goes on with the connection that it has dialled itself before it has read the OPEN on the other, it leaves that one open. The
+// peer may wait on it for its hold time, and refuse all others.
+func (s *Speaker) closeForgotten(idle map[netip.Addr]struct{}) {
+	if len(idle) == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.srv == nil {
+		return
+	}
+	s.sockets(s.feed.stillIdle(idle), func(fd int) {
+		if local, ok := endpoint(unix.Getsockname(fd)); ok && local.Port() == listenPort(&s.cfg) {
+			_ = unix.Shutdown(fd, unix.SHUT_RDWR)
+		}
+	})
+}
+
+func (f *feed) stillIdle(peers map[netip.Addr]struct{}) map[netip.Addr]struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := make(map[netip.Addr]struct{}, len(peers))
+	for a := range peers {
+		if s := f.sessions[a]; s != nil && s.state == stateIdle && time.Since(s.since) < idleTime {
+			out[a] = struct{}{}
+		}
+	}
+	return out
+}

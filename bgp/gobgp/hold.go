@@ -20,11 +20,20 @@ type holding struct {
 	away     bool
 }
 
-// keep notes that the server has dropped the only path of a prefix of a peer that is away for a restart, and reports whether it is kept. A prefix
-// with another path follows the server.
-func (f *feed) keep(peer netip.Addr, p netip.Prefix, known []bgp.Path) bool {
+// keep notes that the server has dropped the only path of a prefix of a peer that is away for a restart, or about to be, and reports whether it is kept. A
+// prefix with another path follows the server.
+func (f *feed) keep(peer netip.Addr, d *dest, known []bgp.Path) bool {
 	s := f.sessions[peer]
-	if s == nil || !s.restarting || s.state == stateEstablished || len(known) != 1 || !known[0].Stale {
+	if s == nil || len(known) != 1 {
+		return false
+	}
+	switch {
+	case s.restarting && s.state != stateEstablished && known[0].Stale:
+	case s.state == stateEstablished && s.collided():
+		d.paths = []bgp.Path{known[0]}
+		d.paths[0].Stale = true
+		f.mark(d)
+	default:
 		return false
 	}
 	h := f.held[peer]
@@ -33,13 +42,23 @@ func (f *feed) keep(peer netip.Addr, p netip.Prefix, known []bgp.Path) bool {
 		f.held[peer] = h
 		f.watchAway(s, h)
 	}
-	h.prefixes[p] = struct{}{}
+	h.prefixes[d.prefix] = struct{}{}
 	return true
+}
+
+// collided reports whether the peer has ended the session for one on another connection (RFC 4271 section 6.8). Of two that dial each other at one moment GoBGP
+// may go on with the connection that the other one drops, and be up before it hears of that. The peer has not gone, and would have its routes kept.
+func (s *session) collided() bool {
+	return !s.noRestart && s.got.Is(bgp.CodeCease, bgp.SubCollision) && !s.got.At.Before(s.upAt)
 }
 
 // watchAway gives up what is kept of a peer when its restart time is over.
 func (f *feed) watchAway(s *session, h *holding) {
-	time.AfterFunc(time.Until(s.lostAt.Add(s.restartTime)), func() {
+	wait := s.restartTime
+	if s.state != stateEstablished {
+		wait = time.Until(s.lostAt.Add(wait))
+	}
+	time.AfterFunc(wait, func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		peer := s.peer.Addr

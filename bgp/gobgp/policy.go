@@ -170,7 +170,7 @@ func (s *Speaker) refresh(ctx context.Context, was, is *bgp.Config) error {
 	}
 	for i := range is.Peers {
 		p := &is.Peers[i]
-		if old, yes := stays(p); yes && c.differs(old, p) {
+		if old, yes := stays(p); yes && c.differs(old, p) && !s.feed.laterAgain(p.Addr) {
 			reset(p, api.ResetPeerRequest_DIRECTION_OUT)
 		}
 	}

@@ -4,13 +4,17 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/caracal-net/caracal/bgp"
 	"github.com/caracal-net/caracal/bgp/gobgp"
@@ -309,6 +313,69 @@ func TestNoAnswer(t *testing.T) {
 			n.up(t, p.from)
 		})
 	}
+}
+
+// TestCollision: a peer that ends a session because it goes on with another connection has not gone: its routes are kept until it is back. And a connection
+// of its that GoBGP has left open behind a session that is over is closed, so that the peer does not wait on it.
+func TestCollision(t *testing.T) {
+	notUnderRace(t)
+	parallel(t)
+	n, p := rawLab(t, "127.3.44", true)
+	attrs := join(origin, asPath, nextHop("127.3.44.3"), localPref)
+	endOfRIB := message(msgUpdate, []byte{0, 0, 0, 0})
+	p.send(update(attrs, "10.1.0.0/26", "10.1.1.0/26"))
+	p.send(endOfRIB)
+	eventually(t, "its route", func() string { return absent(n, "10.1.1.0/26") })
+	forgotten := keepOpen(t, p.conn)
+	defer func() { _ = unix.Close(forgotten) }()
+	p.send(message(msgNotification, []byte{6, bgp.SubCollision}))
+	_ = p.ended() // the other side has both ends of it in this process; only ours closes
+	eventually(t, "the end of the session", func() string {
+		if p := n.status("127.3.44.3"); p.State == "Established" || !p.Restarting {
+			return fmt.Sprintf("%+v", p)
+		}
+		return ""
+	})
+	_ = p.conn.Close()
+	p.dial()
+	p.send(update(attrs, "10.1.0.0/26"))
+	p.send(endOfRIB)
+	eventually(t, "what did not come again is gone", func() string {
+		if ps := n.paths("10.1.1.0/26"); len(ps) != 0 {
+			return fmt.Sprintf("%+v", ps)
+		}
+		return ""
+	})
+	if lost := n.losses("10.1.0.0/26"); lost != 0 {
+		t.Errorf("lost %d times", lost)
+	}
+}
+
+// keepOpen holds the other end of a connection, which is in this process too, open beyond its being closed there.
+func keepOpen(t *testing.T, conn net.Conn) int {
+	t.Helper()
+	port := conn.LocalAddr().(*net.TCPAddr).Port
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if remote, err := unix.Getpeername(fd); err == nil {
+			if in, ok := remote.(*unix.SockaddrInet4); ok && in.Port == port {
+				again, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return again
+			}
+		}
+	}
+	t.Fatal("the other end is not in this process")
+	return 0
 }
 
 // insideEnv marks a test binary that runs in a namespace made for it.

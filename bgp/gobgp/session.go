@@ -50,6 +50,9 @@ type session struct {
 	restarting  bool
 	lostAt      time.Time     // when it was last up
 	restartTime time.Duration // what it has asked for
+	upAt        time.Time     // when it came up last
+	again       bool          // all it is to be told is to be told again, perhaps
+	mustAgain   bool          // not only if others brought paths
 	answerBy    time.Time     // when it must have left OpenSent or OpenConfirm
 	unanswered  int           // how often in a row it did not
 	gone        bool          // its restart time has run out since it was last up
@@ -131,6 +134,12 @@ func (f *feed) state(gen int, p *apiutil.Peer, at time.Time) {
 	default:
 		s.failAs(p)
 	}
+	if now == stateIdle {
+		if f.idle == nil {
+			f.idle = make(map[netip.Addr]struct{})
+		}
+		f.idle[s.peer.Addr] = struct{}{}
+	}
 	f.changed = true
 	f.kick()
 }
@@ -147,7 +156,8 @@ func (f *feed) notBack(s *session) {
 
 func (f *feed) cameUp(s *session, p *apiutil.Peer) {
 	s.eor, s.said, s.ended, s.tooMuch, s.gone = false, false, "", false, false
-	s.unanswered = 0
+	s.unanswered, s.upAt, s.again, s.mustAgain = 0, s.since, true, false
+	time.AfterFunc(againTime, f.kick)
 	s.ups++
 	if f.up == nil {
 		f.up = make(map[netip.Addr]struct{})
@@ -172,7 +182,7 @@ func (f *feed) cameUp(s *session, p *apiutil.Peer) {
 
 func (f *feed) wentDown(s *session, p *apiutil.Peer) {
 	s.eor = false
-	s.restarting = p.State.DisconnectReason == api.PeerState_DISCONNECT_REASON_GRACEFUL_RESTART
+	s.restarting = p.State.DisconnectReason == api.PeerState_DISCONNECT_REASON_GRACEFUL_RESTART || s.collided()
 	s.lostAt = s.since
 	if s.restarting {
 		f.stale(s.peer.Addr, true)

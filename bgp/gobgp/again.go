@@ -1,0 +1,68 @@
+package gobgp
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/osrg/gobgp/v4/api"
+)
+
+// againTime is how long after a session has come up it is told everything once more, where paths came from others at about that time.
+//
+// GoBGP collects what a new peer is to be told, and some moments later notes that the peer is up. What it learns from another peer between the two is told
+// neither way (v4.8.0, handleFSMMessage and needToAdvertise), and nobody asks for it: behind a reflector that restarts, with all its
+// clients coming back at once, a block may be missing for good.
+const againTime = time.Second
+
+// margin is how far apart the two may be for us, who hear of both through a queue.
+const margin = time.Second / 2
+
+// tellAgain returns the peers for which that time has come. To tell one everything again says End-of-RIB too, at which it drops what it keeps of us from before a
+// restart of ours; so there is none before every session has brought what it had.
+func (f *feed) tellAgain(now time.Time) (out []netip.Addr) {
+	if !f.inSync {
+		return nil
+	}
+	for a, s := range f.sessions {
+		if !s.again || now.Sub(s.upAt) < againTime {
+			continue
+		}
+		if s.state == stateEstablished && (s.mustAgain || !f.news.Before(s.upAt.Add(-margin))) {
+			out = append(out, a)
+		}
+		s.again, s.mustAgain = false, false
+	}
+	return out
+}
+
+// laterAgain has a peer told everything again once that may be, and reports whether it may not be now.
+func (f *feed) laterAgain(a netip.Addr) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.sessions[a]
+	if f.inSync || s == nil {
+		return false
+	}
+	s.again, s.mustAgain = true, true
+	return true
+}
+
+// tellAgain has those told again that are told of what others bring.
+func (s *Speaker) tellAgain(ctx context.Context, peers []netip.Addr) {
+	if len(peers) == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range peers {
+		p, ok := s.peers[a]
+		if !ok || s.srv == nil || s.absent(&p) || !p.Client && !s.cfg.External(&p) {
+			continue
+		}
+		err := s.srv.ResetPeer(ctx, &api.ResetPeerRequest{Address: a.String(), Soft: true, Direction: api.ResetPeerRequest_DIRECTION_OUT})
+		if err != nil {
+			s.opts.Log.Warn("tell a BGP peer everything again", keyPeer, p.Name, keyAddress, a, keyError, err)
+		}
+	}
+}

@@ -15,7 +15,7 @@ import (
 )
 
 // TestFanOut measures what the API server pays to send one change of a block to one more watcher: the difference in its CPU between
-// the same updates with few and with many watches.
+// the same updates with few and with many watches. As the daemon does it each has a connection, with HTTP/1.1; beside it, all over one with HTTP/2.
 func TestFanOut(t *testing.T) {
 	few, many, updates := 2, 20, 50
 	if *full {
@@ -24,24 +24,30 @@ func TestFanOut(t *testing.T) {
 	server := kubetest.Start(t)
 	server.InstallCRDs(t, kubetest.Classic)
 	w := newWorld(t, server, size{nodes: 20, blocks: 80})
-	base, size := cost(t, server, w, few, 1, updates)
-	all, _ := cost(t, server, w, many, 1+updates, updates)
-	each := (all - base) / time.Duration((many-few)*updates)
-	t.Logf("one event of %d bytes to one more watcher costs the API server %s of CPU", size, each)
-	if size == 0 {
-		t.Error("the watchers have seen nothing")
+	turn := 1 // 0 is what stands
+	for _, proto := range []string{"http/1.1", "h2"} {
+		base, size := cost(t, server, w, proto, few, turn, updates)
+		all, _ := cost(t, server, w, proto, many, turn+updates, updates)
+		turn += 2 * updates
+		each := (all - base) / time.Duration((many-few)*updates)
+		t.Logf("one event of %d bytes to one more watcher costs the API server %s of CPU, %s", size, each, proto)
+		if size == 0 {
+			t.Error("the watchers have seen nothing")
+		}
 	}
 }
 
 // cost returns the server's CPU for a number of updates with a number of watches, and the mean size of an event in bytes.
-func cost(t *testing.T, server *kubetest.Server, w *world, watches, turn, updates int) (cpu time.Duration, size int64) {
+func cost(t *testing.T, server *kubetest.Server, w *world, proto string, watches, turn, updates int) (cpu time.Duration, size int64) {
 	t.Helper()
 	var events, bytes atomic.Int64
 	var wg sync.WaitGroup
 	ctx, cancel := context.WithCancel(t.Context())
 	defer func() { cancel(); wg.Wait() }()
-	for range watches { // over one connection: what a connection costs besides is not in the figure
-		d, err := discovery.NewDiscoveryClientForConfig(server.Config(kubetest.Admin))
+	config := server.Config(kubetest.Admin)
+	config.NextProtos = []string{proto}
+	for range watches {
+		d, err := discovery.NewDiscoveryClientForConfig(config)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -65,7 +71,7 @@ func cost(t *testing.T, server *kubetest.Server, w *world, watches, turn, update
 	}
 	before := server.CPU(t)
 	for i := range updates {
-		if err := w.update(ctx, turn+i); err != nil { // turn 0 is what stands
+		if err := w.update(ctx, turn+i); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -19,9 +19,9 @@ var full = flag.Bool("full", false, "5,000 nodes, and the targets asserted")
 
 // The targets of the full size.
 const (
-	mostMemory = 150 << 20 // bytes resident
-	aimedCPU   = 0.01      // of a core, while only noise arrives; docs/scale.md says what it is missed by
-	mostCPU    = 0.05      // more than this is a step back
+	mostMemory = 150 << 20 // bytes resident, at its peak too
+	aimedCPU   = 0.01      // of a core, while only noise arrives
+	mostCPU    = 0.02      // the same where others use the machine too, which costs caches
 )
 
 // settle is how long after the last route the daemon still gives back what its start took (internal/daemon/memory.go).
@@ -58,22 +58,23 @@ func TestScale(t *testing.T) {
 
 	stop, made := w.noise(t)
 	usage := w.measure(t, daemon, relay)
-	latencies := w.claimAll(t, k)
+	whole, own := w.claimAll(t, k)
 	stop()
 	if made.Load() == 0 {
 		t.Error("no noise was made")
 	}
-	t.Logf("block claimed to route in the kernel, under noise: p50 %s, p99 %s, of %d", quantile(latencies, 50), quantile(latencies, 99), len(latencies))
+	t.Logf("block claimed to route in the kernel, under noise: p50 %s, p99 %s, of %d; from the answer to the last write on: p50 %s, p90 %s, p99 %s",
+		quantile(whole, 50), quantile(whole, 99), len(whole), quantile(own, 50), quantile(own, 90), quantile(own, 99))
 	now, peak = daemon.memory(t)
 	t.Logf("resident memory after noise: %d MiB, at its peak %d MiB", now>>20, peak>>20)
-	if *full && now > mostMemory {
-		t.Errorf("resident memory is %d MiB, the target is %d", now>>20, mostMemory>>20)
+	if *full && peak > mostMemory {
+		t.Errorf("resident memory was %d MiB, the target is %d", peak>>20, mostMemory>>20)
 	}
 	if *full && usage > aimedCPU {
 		t.Logf("MISSED: noise alone costs %.2f %% of a core, the target is %.0f", 100*usage, 100*aimedCPU)
 	}
 	if *full && usage > mostCPU {
-		t.Errorf("noise alone costs %.2f %% of a core, it was less than %.0f", 100*usage, 100*mostCPU)
+		t.Errorf("noise alone costs %.2f %% of a core, the target is %.0f", 100*usage, 100*aimedCPU)
 	}
 }
 
@@ -126,8 +127,9 @@ func (w *world) noise(t *testing.T) (stop func(), made *atomic.Int64) {
 	return func() { cancel(); wg.Wait() }, made
 }
 
-// claimAll claims blocks one after the other and returns how long each took, from before the first write to the route, sorted.
-func (w *world) claimAll(t *testing.T, k kernel.Kernel) (took []time.Duration) {
+// claimAll claims blocks one after the other and returns how long each took, from before the first of its two writes to the route, and how long
+// from the answer to the second one; both sorted.
+func (w *world) claimAll(t *testing.T, k kernel.Kernel) (whole, own []time.Duration) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -140,13 +142,15 @@ func (w *world) claimAll(t *testing.T, k kernel.Kernel) (took []time.Duration) {
 		if err := w.claim(w.blocks+i, w.owner(i)); err != nil {
 			t.Fatal(err)
 		}
+		written := time.Now()
 		if !awaitRoute(events, block(w.blocks+i)) {
 			t.Fatalf("%s never got a route", block(w.blocks+i))
 		}
-		took = append(took, time.Since(began))
+		whole, own = append(whole, time.Since(began)), append(own, time.Since(written))
 	}
-	slices.Sort(took)
-	return took
+	slices.Sort(whole)
+	slices.Sort(own)
+	return whole, own
 }
 
 func awaitRoute(events <-chan kernel.Event, p netip.Prefix) bool {

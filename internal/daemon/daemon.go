@@ -203,10 +203,10 @@ func (d *daemon) openStart(kubernetes *kube.Store) {
 	d.start = newNodeStart(opts)
 }
 
-// bursts reports whether peers may bring tables.
-func (d *daemon) bursts() bool {
+// bursts reports whether peers may bring tables, which is known from the first plan on.
+func (d *daemon) bursts() (may, known bool) {
 	v := d.controller.View()
-	return v.planned && v.backend == cluster.BackendBird
+	return v.planned && v.backend == cluster.BackendBird, v.planned
 }
 
 // watch feeds the controller and the tunnel address task from the datastore.

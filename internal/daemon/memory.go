@@ -31,12 +31,14 @@ const (
 	// quiet, with more than burstRate there was a burst, between the two there was noise. After quietLooks quiet intervals in a row, or once
 	// noise has gone on for noiseLooks, spare memory is given back if it is more than spareLeast and a spareShare-th of what is in use.
 	heapInterval = time.Second
-	quietRate    = 1 << 20
-	burstRate    = 32 << 20
-	quietLooks   = 3
-	noiseLooks   = 10
-	spareLeast   = 8 << 20
-	spareShare   = 8
+	// startInterval is the same until it is known whether there may be bursts: with the first plan, after which peers come at once.
+	startInterval = heapInterval / 10
+	quietRate     = 1 << 20
+	burstRate     = 32 << 20
+	quietLooks    = 3
+	noiseLooks    = 10
+	spareLeast    = 8 << 20
+	spareShare    = 8
 
 	// limitFile holds the memory a container may have (cgroup v2), of which limitShare percent are used before the collector spares none.
 	limitFile  = "/sys/fs/cgroup/memory.max"
@@ -85,17 +87,22 @@ func (k *heapKeeper) look(h heap, bursts bool) (percent int, giveBack bool) {
 		k.quiet, k.noise = 0, 0
 	}
 	k.allocated = h.allocated
+	due := k.quiet >= quietLooks || k.noise == noiseLooks
+	return k.percent(h, bursts), due && h.spare > max(spareLeast, h.live/spareShare)
+}
+
+// percent is the percentage alone.
+func (k *heapKeeper) percent(h heap, bursts bool) int {
 	room := min(gcPercent*(h.live+ballast)/100, mostGarbage)
 	if !bursts || k.noise >= noiseLooks {
 		room = 0
 	}
 	room = max(room, tightPercent*h.live/100, spareLeast)
-	due := k.quiet >= quietLooks || k.noise == noiseLooks
-	return int(100 * room / (h.live + ballast)), due && h.spare > max(spareLeast, h.live/spareShare)
+	return int(100 * room / (h.live + ballast))
 }
 
 // keepHeap is the task that follows the heap.
-func keepHeap(ctx context.Context, bursts func() bool) error {
+func keepHeap(ctx context.Context, bursts func() (may, known bool)) error {
 	weight := make([]byte, ballast)
 	defer runtime.KeepAlive(&weight)
 	text, _ := os.ReadFile(limitFile)
@@ -111,9 +118,9 @@ func keepHeap(ctx context.Context, bursts func() bool) error {
 		}
 	}
 	reader, keeper := newHeapReader(), heapKeeper{}
-	percent, _ := keeper.look(reader.read(), bursts())
-	set(percent)
-	tick := time.NewTicker(heapInterval)
+	may, known := bursts()
+	set(keeper.percent(reader.read(), may))
+	tick := time.NewTicker(startInterval)
 	defer tick.Stop()
 	for {
 		select {
@@ -121,7 +128,15 @@ func keepHeap(ctx context.Context, bursts func() bool) error {
 			return nil
 		case <-tick.C:
 		}
-		percent, giveBack := keeper.look(reader.read(), bursts())
+		if !known {
+			if may, known = bursts(); known {
+				tick.Reset(heapInterval)
+			}
+			set(keeper.percent(reader.read(), may))
+			continue
+		}
+		may, _ = bursts()
+		percent, giveBack := keeper.look(reader.read(), may)
 		set(percent)
 		if giveBack {
 			debug.FreeOSMemory()

@@ -35,7 +35,7 @@
 // Repair, which the daemon runs at start: a claim with our block is confirmed, one without a block is deleted, one on
 // another's block is stale and deleted. Repair reads only what the node's claims and tunnel handles lead to. No death
 // leaves anything else; a block of ours whose claim somebody else deleted is claimed again by the next search
-// for space, which lists the blocks anyway. A claimer that meets a release rewrites the block, unchanged but for its
+// for space, which comes by it. A claimer that meets a release rewrites the block, unchanged but for its
 // version, before it confirms: the releaser, who has read the block before, then fails to delete it and looks again.
 // A releaser that finds the block in use again puts the claim back.
 //
@@ -72,8 +72,9 @@
 //
 // A conflict is retried a hundred times with short, growing, random pauses. A node starts its search for a free block at
 // a place that depends on its name, with Calico's own generator, so that nodes do not all want the same block and
-// two processes of one node do. The list of blocks is read once for a search; blocks lost to others on the way are
-// remembered.
+// two processes of one node do. A search goes by what is known of the blocks by whoever watches them
+// (Client.Known): each one that seems not to exist is looked up before it is claimed, so it may be old. Where that finds nothing, or is wrong too often, the blocks
+// are listed, once for a search; blocks lost to others on the way are remembered.
 //
 // # Standards and deviations
 //

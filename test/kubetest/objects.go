@@ -177,6 +177,19 @@ func (s *Server) Apply(t testing.TB, manifest string) {
 	}
 }
 
+// Delete removes the objects of a manifest, at once.
+func (s *Server) Delete(t testing.TB, manifest string) {
+	t.Helper()
+	c, now := s.Client(t, Admin), int64(0)
+	for _, obj := range Parse(t, []byte(manifest)) {
+		gvk := obj.GroupVersionKind()
+		r := c.Resource(gvk.GroupVersion().WithResource(plural(gvk.Kind))).Namespace(obj.GetNamespace())
+		if err := r.Delete(t.Context(), obj.GetName(), metav1.DeleteOptions{GracePeriodSeconds: &now}); err != nil {
+			t.Fatalf("delete %s %s: %v", gvk.Kind, obj.GetName(), err)
+		}
+	}
+}
+
 // Accepts asks the server whether it would apply an object, fields that it does not know being errors, and changes nothing.
 func (s *Server) Accepts(t testing.TB, obj *unstructured.Unstructured) error {
 	t.Helper()

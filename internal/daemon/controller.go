@@ -71,6 +71,8 @@ type controller struct {
 	workloads workloads
 	podNode   string       // our node as Kubernetes names it
 	pictured  *routes.Host // the host as the last plan had it
+	// inForce, if set, is told each State in sync that is acted upon, not what the rails hold back.
+	inForce func(*cluster.State, cluster.Backend)
 }
 
 // view is what inspection sees of the last plan.
@@ -150,6 +152,9 @@ func (c *controller) plan(in inbox) {
 		v.planned = c.planned != ""
 		c.show(v)
 		return
+	}
+	if c.inForce != nil && in.update.InSync {
+		c.inForce(in.update.State, v.backend)
 	}
 	if v.backend != c.planned {
 		c.changeBackend(v.backend, &in)

@@ -131,12 +131,13 @@ func (d *daemon) open(ctx context.Context) error {
 	d.liveness.heard = d.sessions.ring
 	d.liveness.avoid = d.programmer.Avoid
 	client := &ipam.Client{Store: d.store, Node: d.cfg.Node, Log: d.log}
-	d.tunnels = newTunnels(d.cfg.Node, d.log, client.EnsureTunnelAddresses)
+	d.tunnels = newTunnels(d.cfg.Node, d.log, d.ensureTunnels(client))
 	client.Known = d.tunnels.known
 	d.controller = newController(d.cfg.Node, d.cfg.Backend, d.log, d.programmer, d.liveness)
 	if d.cfg.Rails != (Rails{}) {
 		d.controller.rails.Rails = d.cfg.Rails
 	}
+	d.controller.inForce = d.tunnels.setState
 	d.controller.besideFelix, d.controller.adoptFelix = d.cfg.Felix, d.cfg.Adopt.Felix
 	d.controller.workloads.node, d.controller.podNode = d.podsOf(), d.nodeRef()
 	d.openProxy(restarting)
@@ -209,7 +210,7 @@ func (d *daemon) bursts() (may, known bool) {
 	return v.planned && v.backend == cluster.BackendBird, v.planned
 }
 
-// watch feeds the controller and the tunnel address task from the datastore.
+// watch feeds the controller and the tasks of this node from the datastore.
 func (d *daemon) watch(ctx context.Context) error {
 	var source datastore.Watcher = d.store
 	if d.cfg.Snapshot != "" {
@@ -224,10 +225,20 @@ func (d *daemon) watch(ctx context.Context) error {
 			d.reports.SetState(u.State)
 		}
 		if u.InSync {
-			d.tunnels.setState(u.State, d.controller.backend(u.State))
 			d.start.setState(u.State, d.controller.backend(u.State))
 		}
 	})
+}
+
+// ensureTunnels returns the tunnel address task's work. It is left alone, and tried again, while the rails hold a State: pools that are missing from
+// a datastore that has lost its contents are no reason to give addresses back.
+func (d *daemon) ensureTunnels(client *ipam.Client) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if d.controller.View().held != nil {
+			return errors.New("they are left as they are while a state of the datastore is held")
+		}
+		return client.EnsureTunnelAddresses(ctx)
+	}
 }
 
 // mtu is what the environment says of devices, FELIX_IPINIPMTU and the like, which goes before FelixConfiguration, as in Calico.

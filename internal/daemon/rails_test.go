@@ -3,11 +3,14 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/caracal-net/caracal/internal/cluster"
 	"github.com/caracal-net/caracal/internal/datastore"
+	"github.com/caracal-net/caracal/internal/datastore/datastoretest"
+	"github.com/caracal-net/caracal/internal/ipam"
 )
 
 // sized is a State that stands for a number of routes.
@@ -145,6 +148,39 @@ func TestLosses(t *testing.T) {
 	for _, l := range c.losses(sampleState(cluster.BackendBird, true), sampleState(cluster.BackendBird, true), sampleHost()) {
 		if l.lost != 0 || l.of == 0 {
 			t.Errorf("nothing differs: %v", l)
+		}
+	}
+}
+
+// TestHeldStateAsksForNoAddresses: what the rails hold back reaches the tunnel addresses only when it is released; and what was asked before is not
+// done while a State is held.
+func TestHeldStateAsksForNoAddresses(t *testing.T) {
+	c, _ := newSample()
+	c.rails.Least = 0
+	pools := -1
+	c.inForce = func(st *cluster.State, _ cluster.Backend) { pools = len(st.Pools()) }
+	c.setHost(sampleHost())
+	none := cluster.Build(cluster.Objects{Nodes: sampleState("", true).Nodes(), Backend: cluster.BackendBird})
+	d := &daemon{controller: c}
+	ensure := d.ensureTunnels(&ipam.Client{Store: datastoretest.NewMemory(), Node: "a"})
+	for i, s := range []struct {
+		say     datastore.Update
+		release bool
+		want    int
+		left    bool
+	}{
+		{datastore.Update{State: sampleState(cluster.BackendBird, true), InSync: true}, false, 2, false},
+		{datastore.Update{State: none, InSync: true, Suspect: "it has gone back in time"}, false, 2, true},
+		{datastore.Update{State: none, InSync: true, Suspect: "it has gone back in time"}, true, 0, false},
+	} {
+		c.setUpdate(s.say)
+		if s.release {
+			c.Release()
+		}
+		c.plan(c.take())
+		err := ensure(t.Context())
+		if left := err != nil && strings.Contains(err.Error(), "held"); pools != s.want || left != s.left {
+			t.Errorf("step %d: addresses are asked for by %d pools, want %d; left as they are: %v, %v", i, pools, s.want, left, err)
 		}
 	}
 }

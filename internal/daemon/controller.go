@@ -80,6 +80,7 @@ type view struct {
 	state    *cluster.State
 	inSync   bool
 	storeErr error
+	suspect  string    // why what was read last may not be the truth, "" for no reason
 	held     *held     // what the rails hold back, nil for nothing
 	stale    time.Time // of the copy that is planned by, zero for the datastore itself
 	backend  cluster.Backend
@@ -139,7 +140,7 @@ func (c *controller) plan(in inbox) {
 	}
 	c.judge(&in)
 	c.because(&in)
-	v := view{held: c.rails.held, state: in.update.State, inSync: in.update.InSync, storeErr: in.update.Err, stale: in.update.Stale, backend: c.backend(in.update.State)}
+	v := view{suspect: in.update.Suspect, held: c.rails.held, state: in.update.State, inSync: in.update.InSync, storeErr: in.update.Err, stale: in.update.Stale, backend: c.backend(in.update.State)}
 	if in.host == nil || !in.update.InSync && !usable(&in.update, v.backend) {
 		c.planPartial(in, &v)
 		c.show(v)

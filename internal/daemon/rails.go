@@ -61,7 +61,8 @@ type rails struct {
 	last     datastore.Update // let through last
 	base     *cluster.State   // what losses are counted against: the last State that was not in doubt
 	away     bool             // the datastore could not be read
-	doubt    time.Time        // its word is in doubt until then
+	doubt    time.Time        // its word is in doubt until then; zero while nothing new is heard of one that cannot be read
+	heard    *cluster.State   // the newest State, let through or not
 	held     *held
 	judged   time.Time
 	released bool // the next State that would be held is let through
@@ -69,23 +70,19 @@ type rails struct {
 
 // judge returns the Update to plan by: u, or what was before it. next is when to ask again though nothing new has come, zero for never.
 func (r *rails) judge(u datastore.Update, now time.Time, losses func(from, to *cluster.State) []loss) (use datastore.Update, next time.Time) {
-	if !u.InSync || u.Err != nil {
+	if !u.InSync {
 		return r.absent(u), time.Time{}
 	}
 	if r.base == nil && u.Kept != nil {
 		r.base, r.away = u.Kept, true
 		r.last = datastore.Update{State: u.Kept, Stale: u.KeptAt}
 	}
-	if r.away {
-		r.away, r.doubt = false, now.Add(r.Window)
-	}
-	why := u.Suspect
-	if why == "" && now.Before(r.doubt) {
-		why = "the datastore is back only just"
-	}
+	why := r.doubts(u, now)
 	if why == "" || r.base == nil {
 		r.accept(u)
-		r.base = u.State // only what nobody doubts is a measure for others
+		if u.Err == nil {
+			r.base = u.State // only what nobody doubts is a measure for others
+		}
 		return u, time.Time{}
 	}
 	if u.State == r.last.State && r.last.InSync {
@@ -127,6 +124,33 @@ func (r *rails) judge(u datastore.Update, now time.Time, losses func(from, to *c
 	return r.before(u), next
 }
 
+// doubts says why an Update may not be the truth, "" where nothing speaks against it. What is read first of a datastore that comes back, while the rest
+// cannot be read yet, is in doubt as what is read last; a part that cannot be read for long is no reason to doubt the others for ever.
+func (r *rails) doubts(u datastore.Update, now time.Time) string {
+	news := u.State != r.heard
+	r.heard = u.State
+	switch {
+	case u.Err == nil && r.away:
+		r.away, r.doubt = false, now.Add(r.Window)
+	case u.Err != nil && !r.away:
+		r.away, r.doubt = true, time.Time{}
+	}
+	if u.Err != nil && news && r.doubt.IsZero() {
+		r.doubt = now.Add(r.Window)
+	}
+	switch {
+	case u.Suspect != "":
+		return u.Suspect
+	case u.Err != nil && r.doubt.IsZero() && r.held != nil:
+		return "the datastore cannot be read"
+	case u.Err != nil && now.Before(r.doubt):
+		return "a part of the datastore cannot be read"
+	case now.Before(r.doubt):
+		return "the datastore is back only just"
+	}
+	return ""
+}
+
 // before is the State that was let through last, with what is said of the datastore now.
 func (r *rails) before(u datastore.Update) datastore.Update {
 	use := r.last
@@ -144,16 +168,11 @@ func (r *rails) end(u datastore.Update) time.Time {
 
 func (r *rails) accept(u datastore.Update) { r.last, r.held = u, nil }
 
-// absent handles what is said while the datastore cannot be read: the State that comes with it is an old one.
+// absent handles what is said before the datastore was read: a copy, or nothing.
 func (r *rails) absent(u datastore.Update) datastore.Update {
-	r.away = true
-	switch {
-	case !u.Stale.IsZero():
+	r.away, r.doubt, r.heard = true, time.Time{}, u.State
+	if !u.Stale.IsZero() {
 		r.base = u.State
-		r.last = u
-	case u.InSync && r.held != nil:
-		return r.before(u) // not the State that is held, which comes again with the error
-	case u.InSync:
 		r.last = u
 	}
 	return u

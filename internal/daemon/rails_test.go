@@ -33,7 +33,13 @@ func lossOf(from, to *cluster.State) []loss {
 
 // TestRails is the whole rule. Each step is what the datastore says at a moment, and how many routes are planned by then.
 func TestRails(t *testing.T) {
-	in := func(n int) datastore.Update { return datastore.Update{State: sized(n), InSync: true} }
+	states := map[int]*cluster.State{} // one that says nothing new is the same one
+	in := func(n int) datastore.Update {
+		if states[n] == nil {
+			states[n] = sized(n)
+		}
+		return datastore.Update{State: states[n], InSync: true}
+	}
 	away := func(n int) datastore.Update { u := in(n); u.Err = errors.New("away"); return u }
 	suspect := func(n int) datastore.Update { u := in(n); u.Suspect = "it has gone back in time"; return u }
 	kept := func(n, before int) datastore.Update {
@@ -67,6 +73,17 @@ func TestRails(t *testing.T) {
 			{2 * time.Hour, in(5), 1000, false, true}, {2*time.Hour + time.Second, in(990), 990, false, false}, {3 * time.Hour, in(10), 10, false, false}}},
 		"away again while it is held": {0, []step{{0, in(1000), 1000, false, false}, {time.Hour, away(1000), 1000, false, false},
 			{2 * time.Hour, in(5), 1000, false, true}, {2*time.Hour + time.Second, away(5), 1000, false, true}, {3 * time.Hour, in(5), 1000, false, true}}},
+		"much less while a part cannot be read, then all": {0, []step{{0, in(1000), 1000, false, false}, {time.Hour, away(1000), 1000, false, false},
+			{2 * time.Hour, away(5), 1000, false, true}, {2*time.Hour + time.Second, in(5), 1000, false, true}, {3 * time.Hour, in(5), 5, false, false}}},
+		"a little less while a part cannot be read": {0, []step{{0, in(1000), 1000, false, false}, {time.Hour, away(1000), 1000, false, false},
+			{2 * time.Hour, away(900), 900, false, false}, {2*time.Hour + time.Second, away(650), 900, false, true}, {2*time.Hour + 2*time.Second, away(950), 950, false, false}}},
+		"a part cannot be read for ever": {0, []step{{0, in(1000), 1000, false, false}, {time.Hour, away(1000), 1000, false, false},
+			{2 * time.Hour, away(900), 900, false, false}, {3 * time.Hour, away(5), 5, false, false}}},
+		"much less of a part, for as long as the doubt": {0, []step{{0, in(1000), 1000, false, false}, {time.Hour, away(1000), 1000, false, false},
+			{2 * time.Hour, away(5), 1000, false, true}, {2*time.Hour + 59*time.Second, away(5), 1000, false, true}, {2*time.Hour + time.Minute, away(5), 5, false, false}}},
+		"a part cannot be read from the start": {0, []step{{0, away(1000), 1000, false, false}, {time.Second, away(5), 5, false, false}, {2 * time.Second, in(1000), 1000, false, false},
+			{3 * time.Hour, in(5), 5, false, false}}},
+		"a start with much less than was kept, of a part": {0, []step{{0, func() datastore.Update { u := kept(5, 1000); u.Err = errors.New("away"); return u }(), 1000, false, true}}},
 		"suspect for as long as it takes": {0, []step{{0, in(1000), 1000, false, false}, {time.Hour, suspect(5), 1000, false, true}, {48 * time.Hour, suspect(5), 1000, false, true},
 			{49 * time.Hour, in(5), 5, false, false}}},
 		"suspect, but whole": {0, []step{{0, in(1000), 1000, false, false}, {time.Hour, suspect(999), 999, false, false}}},
@@ -105,8 +122,9 @@ func TestRailsAskAgain(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	asked := 0
 	count := func(from, to *cluster.State) []loss { asked++; return lossOf(from, to) }
-	r.judge(datastore.Update{State: sized(1000), InSync: true}, now, count)
-	r.judge(datastore.Update{State: sized(1000), InSync: true, Err: errors.New("away")}, now, count)
+	all := sized(1000)
+	r.judge(datastore.Update{State: all, InSync: true}, now, count)
+	r.judge(datastore.Update{State: all, InSync: true, Err: errors.New("away")}, now, count)
 	short := datastore.Update{State: sized(5), InSync: true}
 	_, next := r.judge(short, now, count)
 	if want := now.Add(r.Window); !next.Equal(want) {

@@ -77,8 +77,11 @@ func (d *daemon) status() inspect.StatusInfo {
 	if v.storeErr != nil {
 		store.Detail = v.storeErr.Error()
 	}
-	if v.held != nil {
+	switch {
+	case v.held != nil:
 		store.Detail = strings.TrimPrefix(store.Detail+"; "+v.held.String(), "; ")
+	case v.suspect != "":
+		store.Detail = strings.TrimPrefix(store.Detail+"; in doubt: "+v.suspect, "; ")
 	}
 	info.Sources = append(info.Sources, store)
 	if v.backend == cluster.BackendBird {

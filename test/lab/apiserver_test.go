@@ -39,7 +39,7 @@ func TestOnAPIServer(t *testing.T) {
 	for _, part := range []struct {
 		name string
 		play func(*testing.T, *onServer)
-	}{{"pools and labels", followed}, {"bad input", tolerated}} {
+	}{{"pools and labels", followed}, {"bad input", tolerated}, {"etcd", restored}} {
 		if !t.Run(part.name, func(t *testing.T) { part.play(t, c) }) {
 			t.Fatal("what follows was not played")
 		}

@@ -1,0 +1,147 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+"time"
+
+	"github.com/caracal-net/caracal/internal/lab"
+	"github.com/caracal-net/caracal/test/kubetest"
+	"github.com/caracal-net/caracal/test/need"
+)
+
+// ghost is a node that is not there, with so many blocks that to lose them is to lose most of what every node has.
+const ghosts = 12
+
+func ghost() string {
+	var b strings.Builder
+	b.WriteString("apiVersion: v1\nkind: Node\nmetadata: {name: ghost, annotations: {projectcalico.org/IPv4Address: 203.0.113.200/24, projectcalico.org/IPv4VXLANTunnelAddr: 10.244.210.0}}\n")
+	for i := range ghosts {
+		fmt.Fprintf(&b, "---\n%s", blockOf(fmt.Sprintf("10.244.%d.%d/26", 210+i/4, i%4*64), "ghost"))
+	}
+	return b.String()
+}
+
+// TestEtcd: etcd comes back old, comes back empty, and comes back whole, while a probe of every pair of workloads goes on. Routes stay until the rails
+// let them go, and a daemon that is killed and started in the middle of it knows no less.
+func restored(t *testing.T, c *onServer) {
+	old := c.server.SaveEtcd(t)
+	probe, err := lab.StartProbe(lab.Pairs(c.Endpoints(nil)), lab.ProbeOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.server.Apply(t, ghost())
+	c.haunted(t, ghosts, c.names()...)
+	whole := c.server.SaveEtcd(t)
+
+	c.server.RestoreEtcd(t, old)
+	time.Sleep(12*time.Second)
+	for _, n := range c.names() {
+		text, _ := os.ReadFile(c.LogPath(n))
+		t.Log(string(text[max(0,len(text)-6000):]))
+		t.Log(c.ip(t, n, "route"))
+		st, err := c.Status(t.Context(), n)
+		t.Log(n, st.GetSources(), st.GetProblems(), err)
+	}
+	t.FailNow()
+	c.each(t, "held since")
+	c.haunted(t, ghosts, c.names()...)
+	c.release(t, "node1")
+	c.haunted(t, 0, "node1")
+	c.haunted(t, ghosts, "node2", "node3")
+
+	c.server.RestoreEtcd(t, whole)
+	c.haunted(t, ghosts, c.names()...)
+
+	c.server.RestoreEtcd(t, "")
+	c.each(t, "read datastore")
+	c.restart(t, "node2")
+	if err := c.says(t, "node1", "read datastore"); err != nil {
+		t.Error(err)
+	}
+	before := c.tunnels(t, "")
+	_ = before
+	c.server.InstallCRDs(t, kubetest.Classic)
+	c.haunted(t, ghosts, c.names()...)
+	for _, n := range c.names() {
+		st, err := c.Status(t.Context(), n)
+		t.Log(n, st.GetSources(), st.GetProblems(), err)
+	}
+	if report := probe.Stop(); report.Lost() != 0 {
+		t.Errorf("%d packets lost: %s", report.Lost(), report)
+	} else {
+		t.Log(report)
+	}
+}
+
+func (c *onServer) names() (all []string) {
+	for _, m := range c.Plan.Members() {
+		all = append(all, m.Name)
+	}
+	return all
+}
+
+// haunted waits until nodes have so many routes to the ghost.
+func (c *onServer) haunted(t *testing.T, want int, nodes ...string) {
+	t.Helper()
+	for _, n := range nodes {
+		kubetest.Eventually(t, n+"'s routes to the ghost", func() error {
+			if got := strings.Count(c.ip(t, n, "route", "show", "proto", "202"), "via 10.244.210.0 "); got != want {
+				return fmt.Errorf("%d, want %d", got, want)
+			}
+			return nil
+		})
+	}
+}
+
+// says looks for a word in what a node says of its datastore.
+func (c *onServer) says(t *testing.T, node, what string) error {
+	st, err := c.Status(t.Context(), node)
+	if err != nil {
+		return err
+	}
+	for _, s := range st.GetSources() {
+		if s.GetName() == "datastore" && strings.Contains(s.GetDetail(), what) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s says %v, want %q", node, st.GetSources(), what)
+}
+
+func (c *onServer) each(t *testing.T, what string) {
+	t.Helper()
+	for _, n := range c.names() {
+		kubetest.Eventually(t, n, func() error { return c.says(t, n, what) })
+	}
+}
+
+// restart kills a daemon and starts it again.
+func (c *onServer) restart(t *testing.T, node string) {
+	t.Helper()
+	if err := errors.Join(c.Stop(t.Context(), node, syscall.SIGKILL), c.Start(node)); err != nil {
+		t.Fatal(err)
+	}
+	kubetest.Eventually(t, node+" answers", func() error { _, err := c.Status(t.Context(), node); return err })
+}
+
+// release lets happen on a node what is held there.
+func (c *onServer) release(t *testing.T, node string) {
+	t.Helper()
+	out, err := exec.Command(filepath.Join(filepath.Dir(c.opts.Daemon), "caracal"), "release", "--socket", c.Socket(node)).CombinedOutput()
+	if errors.Is(err, fs.ErrNotExist) {
+		out, err = exec.Command("go", "run", "../../cmd/caracal", "release", "--socket", c.Socket(node)).CombinedOutput()
+	}
+	if err != nil || !strings.Contains(string(out), "released: held since") {
+		t.Errorf("caracal release: %v\n%s", err, out)
+	}
+}
+
+var _ = os.ReadFile
+var _ = need.Repository

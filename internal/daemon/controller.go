@@ -238,9 +238,12 @@ func (c *controller) losses(from, to *cluster.State, h *routes.Host) []loss {
 	all := []loss{{what: "routes of owner " + string(routes.OwnerVXLAN)}}
 	keep := map[routes.Key]bool{}
 	for _, r := range vxlan.NewPlanner(c.node).Plan(vxlan.Input{State: to, Host: h, Backend: is, Felix: c.share.vxlan}).Change.Routes {
-		keep[r.Key()] = true
+		keep[r.Key()] = r.Unroutable == "" // one that leads nowhere, for its node is gone, is lost as well
 	}
 	for _, r := range vxlan.NewPlanner(c.node).Plan(vxlan.Input{State: from, Host: h, Backend: was, Felix: c.share.vxlan}).Change.Routes {
+		if r.Unroutable != "" {
+			continue
+		}
 		all[0].of++
 		if !keep[r.Key()] {
 			all[0].lost++

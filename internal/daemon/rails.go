@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -59,7 +60,7 @@ func (h *held) String() string {
 type rails struct {
 	Rails
 	last     datastore.Update // let through last
-	base     *cluster.State   // what losses are counted against: the last State that was not in doubt
+	base     *cluster.State   // what losses are counted against: the last State that was not in doubt, or that lacked nothing
 	away     bool             // the datastore could not be read
 	doubt    time.Time        // its word is in doubt until then; zero while nothing new is heard of one that cannot be read
 	heard    *cluster.State   // the newest State, let through or not
@@ -98,7 +99,8 @@ func (r *rails) judge(u datastore.Update, now time.Time, losses func(from, to *c
 	}
 	r.judged = now
 	var great []loss
-	for _, l := range losses(r.base, u.State) {
+	all := losses(r.base, u.State)
+	for _, l := range all {
 		if l.lost > r.Least && float64(l.lost) > r.Share*float64(l.of) {
 			great = append(great, l)
 		}
@@ -107,6 +109,9 @@ func (r *rails) judge(u datastore.Update, now time.Time, losses func(from, to *c
 	switch {
 	case len(great) == 0:
 		r.accept(u)
+		if len(all) > 0 && !slices.ContainsFunc(all, func(l loss) bool { return l.lost > 0 }) {
+			r.base = u.State // it has all that there was: what has come since is to be missed as well
+		}
 		return u, next
 	case r.released, r.held != nil && r.Timeout > 0 && now.Sub(r.held.since) >= r.Timeout:
 		r.accept(u)

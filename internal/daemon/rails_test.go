@@ -69,6 +69,8 @@ func TestRails(t *testing.T) {
 			{2 * time.Hour, in(600), 1000, false, true}, {2*time.Hour + 59*time.Second, in(600), 1000, false, true}, {2*time.Hour + time.Minute, in(600), 600, false, false}}},
 		"little by little after an outage": {0, []step{{0, in(1000), 1000, false, false}, {time.Hour, away(1000), 1000, false, false},
 			{2 * time.Hour, in(800), 800, false, false}, {2*time.Hour + 5*time.Second, in(650), 800, false, true}, {2*time.Hour + 6*time.Second, in(900), 900, false, false}}},
+		"more after an outage, then much less again": {0, []step{{0, in(1000), 1000, false, false}, {time.Hour, away(1000), 1000, false, false},
+			{2 * time.Hour, in(2000), 2000, false, false}, {2*time.Hour + 5*time.Second, in(1000), 2000, false, true}}},
 		"much less, then whole": {0, []step{{0, in(1000), 1000, false, false}, {time.Hour, away(1000), 1000, false, false},
 			{2 * time.Hour, in(5), 1000, false, true}, {2*time.Hour + time.Second, in(990), 990, false, false}, {3 * time.Hour, in(10), 10, false, false}}},
 		"away again while it is held": {0, []step{{0, in(1000), 1000, false, false}, {time.Hour, away(1000), 1000, false, false},
@@ -88,7 +90,7 @@ func TestRails(t *testing.T) {
 			{49 * time.Hour, in(5), 5, false, false}}},
 		"suspect, but whole": {0, []step{{0, in(1000), 1000, false, false}, {time.Hour, suspect(999), 999, false, false}}},
 		"released by hand": {0, []step{{0, in(1000), 1000, false, false}, {time.Hour, suspect(5), 1000, false, true}, {2 * time.Hour, suspect(5), 5, true, false},
-			{3 * time.Hour, suspect(1000), 1000, false, false}, {4 * time.Hour, suspect(5), 5, false, false}}},
+			{3 * time.Hour, suspect(1000), 1000, false, false}, {4 * time.Hour, suspect(5), 1000, false, true}}},
 		"released when nothing is held":        {0, []step{{0, in(1000), 1000, true, false}, {time.Hour, suspect(5), 1000, false, true}}},
 		"by the timeout":                       {time.Hour, []step{{0, in(1000), 1000, false, false}, {time.Hour, suspect(5), 1000, false, true}, {2*time.Hour - time.Second, suspect(4), 1000, false, true}, {2 * time.Hour, suspect(4), 4, false, false}}},
 		"a start with much less than was kept": {0, []step{{0, kept(5, 1000), 1000, false, true}, {time.Second, kept(6, 1000), 1000, false, true}, {2 * time.Second, kept(900, 1000), 900, false, false}}},
@@ -159,6 +161,14 @@ func TestLosses(t *testing.T) {
 	const want = "[2 of 2 routes of owner vxlan 1 of 1 routes of owner bgp 2 of 2 announced prefixes]"
 	if got != want {
 		t.Errorf("%s, want %s", got, want)
+	}
+	o := sampleState(cluster.BackendBird, true).Objects()
+	o.Nodes = o.Nodes[:1]
+	if got := c.losses(sampleState(cluster.BackendBird, true), cluster.Build(o), sampleHost())[0]; got.lost != 1 || got.of != 2 { // the other is our own block
+		t.Errorf("blocks whose node is gone: %v", got.String())
+	}
+	if l := c.losses(cluster.Build(o), cluster.Build(o), sampleHost())[0]; l.of != 1 {
+		t.Errorf("blocks without a node: %v", l.String())
 	}
 	if l := c.losses(sampleState(cluster.BackendBird, true), sampleState(cluster.BackendBird, false), sampleHost()); l != nil {
 		t.Errorf("without our own node the last plan stays, and %v is lost", l)

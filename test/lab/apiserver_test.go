@@ -97,7 +97,9 @@ func followed(t *testing.T, c *onServer) {
 			}
 		}, [2]string{"", second}},
 		{"it turns to IPIP", func() { c.pool(t, "extra", func(s *calico.IPPoolSpec) { s.IPIPMode, s.VXLANMode = "Always", "Never" }) }, [2]string{second, ""}},
-		{"and back", func() { c.pool(t, "extra", func(s *calico.IPPoolSpec) { s.IPIPMode, s.VXLANMode = "Never", "CrossSubnet" }) }, [2]string{"", second}},
+		{"and back", func() {
+			c.pool(t, "extra", func(s *calico.IPPoolSpec) { s.IPIPMode, s.VXLANMode = "Never", "CrossSubnet" })
+		}, [2]string{"", second}},
 		{"it is disabled", func() { c.pool(t, "extra", func(s *calico.IPPoolSpec) { s.Disabled = true }) }, [2]string{}},
 		{"it is enabled", func() { c.pool(t, "extra", func(s *calico.IPPoolSpec) { s.Disabled = false }) }, [2]string{"", second}},
 		{"it is for workloads only", func() { c.pool(t, "extra", func(s *calico.IPPoolSpec) { s.AllowedUses = []string{"Workload"} }) }, [2]string{}},

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-"time"
 
 	"github.com/caracal-net/caracal/internal/lab"
 	"github.com/caracal-net/caracal/test/kubetest"
@@ -42,15 +41,6 @@ func restored(t *testing.T, c *onServer) {
 	whole := c.server.SaveEtcd(t)
 
 	c.server.RestoreEtcd(t, old)
-	time.Sleep(12*time.Second)
-	for _, n := range c.names() {
-		text, _ := os.ReadFile(c.LogPath(n))
-		t.Log(string(text[max(0,len(text)-6000):]))
-		t.Log(c.ip(t, n, "route"))
-		st, err := c.Status(t.Context(), n)
-		t.Log(n, st.GetSources(), st.GetProblems(), err)
-	}
-	t.FailNow()
 	c.each(t, "held since")
 	c.haunted(t, ghosts, c.names()...)
 	c.release(t, "node1")

@@ -235,7 +235,7 @@ func (d *daemon) watch(ctx context.Context) error {
 func (d *daemon) ensureTunnels(client *ipam.Client) func(context.Context) error {
 	return func(ctx context.Context) error {
 		if d.controller.View().held != nil {
-			return errors.New("they are left as they are while a state of the datastore is held")
+			return errHeld
 		}
 		return client.EnsureTunnelAddresses(ctx)
 	}

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -30,8 +29,8 @@ func (r *Rails) check() error {
 	return nil
 }
 
-// judgePause is the least time between two judgements of States in doubt: one costs two plans.
-const judgePause = 100 * time.Millisecond
+// judgePause is the least time between two judgements of States in doubt: one costs up to four plans.
+const judgePause = 200 * time.Millisecond
 
 // loss is what an owner would lose of what it has.
 type loss struct {
@@ -60,7 +59,7 @@ func (h *held) String() string {
 type rails struct {
 	Rails
 	last     datastore.Update // let through last
-	base     *cluster.State   // what losses are counted against: the last State that was not in doubt, or that lacked nothing
+	base     *cluster.State   // what losses are counted against: the last State that was not in doubt
 	away     bool             // the datastore could not be read
 	doubt    time.Time        // its word is in doubt until then; zero while nothing new is heard of one that cannot be read
 	heard    *cluster.State   // the newest State, let through or not
@@ -90,7 +89,7 @@ func (r *rails) judge(u datastore.Update, now time.Time, losses func(from, to *c
 		r.last = u // judged already; what is said of it may differ
 		return u, r.end(u)
 	}
-	if few(r.base, u.State, r.Least) {
+	if few(r.base, u.State, r.Least) && (r.last.State == r.base || few(r.last.State, u.State, r.Least)) {
 		r.accept(u)
 		return u, r.end(u)
 	}
@@ -98,20 +97,14 @@ func (r *rails) judge(u datastore.Update, now time.Time, losses func(from, to *c
 		return r.before(u), wait
 	}
 	r.judged = now
-	var great []loss
-	all := losses(r.base, u.State)
-	for _, l := range all {
-		if l.lost > r.Least && float64(l.lost) > r.Share*float64(l.of) {
-			great = append(great, l)
-		}
+	great := r.great(losses(r.base, u.State))
+	if len(great) == 0 && r.last.State != r.base { // what has come during a doubt is to be missed as well
+		great = r.great(losses(r.last.State, u.State))
 	}
 	next = r.end(u)
 	switch {
 	case len(great) == 0:
 		r.accept(u)
-		if len(all) > 0 && !slices.ContainsFunc(all, func(l loss) bool { return l.lost > 0 }) {
-			r.base = u.State // it has all that there was: what has come since is to be missed as well
-		}
 		return u, next
 	case r.released, r.held != nil && r.Timeout > 0 && now.Sub(r.held.since) >= r.Timeout:
 		r.accept(u)
@@ -127,6 +120,16 @@ func (r *rails) judge(u datastore.Update, now time.Time, losses func(from, to *c
 		next = t
 	}
 	return r.before(u), next
+}
+
+// great returns the losses that are too great.
+func (r *rails) great(all []loss) (great []loss) {
+	for _, l := range all {
+		if l.lost > r.Least && float64(l.lost) > r.Share*float64(l.of) {
+			great = append(great, l)
+		}
+	}
+	return great
 }
 
 // doubts says why an Update may not be the truth, "" where nothing speaks against it. What is read first of a datastore that comes back, while the rest

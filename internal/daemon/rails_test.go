@@ -3,7 +3,6 @@ package daemon
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"testing"
 	"time"
 
@@ -118,7 +117,8 @@ func TestRails(t *testing.T) {
 	}
 }
 
-// TestRailsAskAgain: what time alone ends is looked at when it has ended, and States in doubt cost no more than ten judgements a second.
+// TestRailsAskAgain: what time alone ends is looked at when it has ended, and States in doubt cost no more than five judgements a second, each
+// against two States.
 func TestRailsAskAgain(t *testing.T) {
 	r := rails{Rails: DefaultRails()}
 	now := time.Unix(1e9, 0)
@@ -207,7 +207,7 @@ func TestHeldStateAsksForNoAddresses(t *testing.T) {
 		}
 		c.plan(c.take())
 		err := ensure(t.Context())
-		if left := err != nil && strings.Contains(err.Error(), "held"); pools != s.want || left != s.left {
+		if left := errors.Is(err, errHeld); pools != s.want || left != s.left {
 			t.Errorf("step %d: addresses are asked for by %d pools, want %d; left as they are: %v, %v", i, pools, s.want, left, err)
 		}
 	}

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"log/slog"
 	"net/netip"
@@ -18,6 +19,9 @@ const (
 	tunnelRetryMin = time.Second
 	tunnelRetryMax = time.Minute
 )
+
+// errHeld: the tunnel addresses are left as they are.
+var errHeld = errors.New("a state of the datastore is held")
 
 // tunnels keeps this node's tunnel addresses as its pools demand (Calico's allocateip). It looks again whenever a pool or
 // our own Node has changed, labels included: the trigger is kept while an allocation runs, so none is lost.
@@ -106,6 +110,10 @@ func (t *tunnels) Run(ctx context.Context) error {
 		err := t.ensure(ctx)
 		if ctx.Err() != nil {
 			return nil
+		}
+		if errors.Is(err, errHeld) { // nothing is wrong here
+			timer.Reset(tunnelRetryMin)
+			continue
 		}
 		t.report(err)
 		if err == nil {

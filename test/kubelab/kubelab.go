@@ -30,17 +30,7 @@ subjects: [{kind: User, name: daemon, apiGroup: rbac.authorization.k8s.io}]
 func Start(t testing.TB) (*lab.Kubernetes, *kubetest.Server) {
 	t.Helper()
 	server := kubetest.Start(t)
-	server.InstallCRDs(t, kubetest.Classic)
-	root, err := need.Repository()
-	if err != nil {
-		t.Fatal(err)
-	}
-	roles, err := os.ReadFile(filepath.Join(root, "deploy/base/rbac.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	server.Apply(t, string(roles))
-	server.Apply(t, bindings)
+	Furnish(t, server)
 	admin, err := kube.Open(t.Context(), kube.Options{Config: server.Config(kubetest.Admin), APIGroup: string(kubetest.Classic)})
 	if err != nil {
 		t.Fatal(err)
@@ -52,4 +42,20 @@ func Start(t testing.TB) (*lab.Kubernetes, *kubetest.Server) {
 		Stop:       func() error { server.KillAPIServer(); return nil },
 		Start:      func() error { server.StartAPIServer(t); return nil },
 	}, server
+}
+
+// Furnish gives an empty API server the definitions and the daemons' rights.
+func Furnish(t testing.TB, server *kubetest.Server) {
+	t.Helper()
+	server.InstallCRDs(t, kubetest.Classic)
+	root, err := need.Repository()
+	if err != nil {
+		t.Fatal(err)
+	}
+	roles, err := os.ReadFile(filepath.Join(root, "deploy/base/rbac.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.Apply(t, string(roles))
+	server.Apply(t, bindings)
 }

@@ -121,6 +121,17 @@ func followed(t *testing.T, c *onServer) {
 		kubetest.Eventually(t, step.name, func() error { return c.has(t, node, step.want) })
 		kubetest.Eventually(t, step.name, func() error { return c.agree(t) })
 	}
+	blocks, err := c.k.Admin.List(t.Context(), calico.KindIPAMBlock) // those of the pool that is gone stay their owner's, empty, as Calico leaves them
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, obj := range blocks {
+		if cidr := netip.MustParsePrefix(obj.(*calico.IPAMBlock).Spec.CIDR); cidr.Overlaps(netip.MustParsePrefix(second)) {
+			if err := (&ipam.Client{Store: c.k.Admin, Node: node}).ReleaseAffinity(t.Context(), cidr, true); err != nil {
+				t.Error(err)
+			}
+		}
+	}
 	if now := c.tunnels(t, node); !slices.Equal(now, others) {
 		t.Errorf("the others' addresses are %q, before they were %q", now, others)
 	}

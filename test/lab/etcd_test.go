@@ -12,8 +12,8 @@ import (
 	"testing"
 
 	"github.com/caracal-net/caracal/internal/lab"
+	"github.com/caracal-net/caracal/test/kubelab"
 	"github.com/caracal-net/caracal/test/kubetest"
-	"github.com/caracal-net/caracal/test/need"
 )
 
 // ghost is a node that is not there, with so many blocks that to lose them is to lose most of what every node has.
@@ -28,9 +28,11 @@ func ghost() string {
 	return b.String()
 }
 
-// TestEtcd: etcd comes back old, comes back empty, and comes back whole, while a probe of every pair of workloads goes on. Routes stay until the rails
-// let them go, and a daemon that is killed and started in the middle of it knows no less.
+// restored has etcd come back old, come back empty, and come back whole, while a probe of every pair of workloads goes on. Routes stay until the rails
+// let them go, also on a node whose daemon is killed and started in the middle of it.
 func restored(t *testing.T, c *onServer) {
+	kept := filepath.Join(c.NodeDir("node2"), "snapshot")
+	kubetest.Eventually(t, "a kept state", func() error { _, err := os.Stat(kept); return err })
 	old := c.server.SaveEtcd(t)
 	probe, err := lab.StartProbe(lab.Pairs(c.Endpoints(nil)), lab.ProbeOptions{})
 	if err != nil {
@@ -53,17 +55,25 @@ func restored(t *testing.T, c *onServer) {
 	c.server.RestoreEtcd(t, "")
 	c.each(t, "read datastore")
 	c.restart(t, "node2")
-	if err := c.says(t, "node1", "read datastore"); err != nil {
+	kubelab.Furnish(t, c.server)
+	for _, n := range c.names() { // as kubelets do that have lost theirs
+		c.server.Apply(t, "{apiVersion: v1, kind: Node, metadata: {name: "+n+"}}")
+	}
+	c.each(t, "held since")
+	c.haunted(t, ghosts, c.names()...)
+
+	c.server.RestoreEtcd(t, whole)
+	c.haunted(t, ghosts, c.names()...)
+	c.server.Delete(t, ghost()) // a doubt lasts for ten minutes at least
+	c.each(t, "held since")
+	for _, n := range c.names() {
+		c.release(t, n)
+	}
+	c.haunted(t, 0, c.names()...)
+	if _, err := c.Converge(t.Context()); err != nil {
 		t.Error(err)
 	}
-	before := c.tunnels(t, "")
-	_ = before
-	c.server.InstallCRDs(t, kubetest.Classic)
-	c.haunted(t, ghosts, c.names()...)
-	for _, n := range c.names() {
-		st, err := c.Status(t.Context(), n)
-		t.Log(n, st.GetSources(), st.GetProblems(), err)
-	}
+	kubetest.Eventually(t, "addresses", func() error { return c.agree(t) })
 	if report := probe.Stop(); report.Lost() != 0 {
 		t.Errorf("%d packets lost: %s", report.Lost(), report)
 	} else {
@@ -132,6 +142,3 @@ func (c *onServer) release(t *testing.T, node string) {
 		t.Errorf("caracal release: %v\n%s", err, out)
 	}
 }
-
-var _ = os.ReadFile
-var _ = need.Repository

@@ -303,10 +303,8 @@ func (d dice) nowhere() *bgp.Nowhere {
 			n.Own = append(n.Own, p.Addr().Next())
 		}
 	}
-	for _, s := range hops {
-		if d.IntN(4) == 0 {
-			n.Workloads = append(n.Workloads, netip.MustParsePrefix(s).Addr().Next().Next())
-		}
+	for _, p := range slices.Concat(n.Pools, n.Unresolved) {
+		n.Workloads = append(n.Workloads, p.Addr().Next().Next())
 	}
 	slices.SortFunc(n.Workloads, netip.Addr.Compare)
 	if d.IntN(2) == 0 {

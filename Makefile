@@ -43,7 +43,7 @@ test-host: kubeapi
 kubeapi: ## build the API server the tests run, once for a machine (some minutes; then cached)
 	@test/apiserver/build >/dev/null
 
-test-guest: deps build ## run only the tests that need a kernel with IPIP, in one boot of the guest kernel
+test-guest: deps build kubeapi ## run only the tests that need a kernel with IPIP, in one boot of the guest kernel
 	@test/guest-tests
 
 bench: deps build ## print the figures: programming rate, resync, memory, plan time

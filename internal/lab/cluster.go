@@ -129,6 +129,23 @@ func (c *Cluster) build(ctx context.Context) error {
 	if err := c.fill(ctx); err != nil {
 		return err
 	}
+	if !p.Spec.Bare {
+		if err := c.plugAll(ctx); err != nil {
+			return err
+		}
+		return c.startAll()
+	}
+	if err := c.startAll(); err != nil {
+		return err
+	}
+	if err := c.adoptPools(ctx); err != nil {
+		return err
+	}
+	return c.plugAll(ctx)
+}
+
+func (c *Cluster) plugAll(ctx context.Context) error {
+	p := c.Plan
 	c.opts.Say("assigning workload addresses from the pools")
 	for i := range p.Nodes {
 		for j := range p.Nodes[i].Workloads {
@@ -137,9 +154,11 @@ func (c *Cluster) build(ctx context.Context) error {
 			}
 		}
 	}
-	if err := c.save(); err != nil {
-		return err
-	}
+	return c.save()
+}
+
+func (c *Cluster) startAll() error {
+	p := c.Plan
 	c.opts.Say("starting %d daemons, backend %s", len(p.Members()), p.Spec.Backend)
 	for _, n := range p.Members() {
 		if err := c.Start(n.Name); err != nil {

@@ -12,12 +12,16 @@ import (
 // manifests returns the datastore directory's first content by file name, written as the examples in Calico's documentation are.
 // Blocks, affinities and handles are made by internal/ipam.
 func (p *Plan) manifests() map[string]string {
-	files := map[string]string{"calico-config.yaml": backendManifest(p.Spec.Backend)}
-	for _, q := range p.Pools {
-		files["ippool-"+q.Name+".yaml"] = poolManifest(q)
-	}
+	files := map[string]string{}
 	for _, n := range p.Members() {
 		files["node-"+n.Name+".yaml"] = p.nodeManifest(n)
+	}
+	if p.Spec.Bare {
+		return files
+	}
+	files["calico-config.yaml"] = backendManifest(p.Spec.Backend)
+	for _, q := range p.Pools {
+		files["ippool-"+q.Name+".yaml"] = poolManifest(q)
 	}
 	return files
 }
@@ -58,7 +62,11 @@ spec:
 // always has both.
 func (p *Plan) nodeManifest(n Node) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "apiVersion: projectcalico.org/v3\nkind: Node\nmetadata:\n  name: %s\n  labels:\n    rack: %s\nspec:\n  bgp:\n", n.Name, p.Subnets[n.Subnet].Name)
+	fmt.Fprintf(&b, "apiVersion: projectcalico.org/v3\nkind: Node\nmetadata:\n  name: %s\n  labels:\n    rack: %s\n", n.Name, p.Subnets[n.Subnet].Name)
+	if p.Spec.Bare {
+		return b.String()
+	}
+	b.WriteString("spec:\n  bgp:\n")
 	if p.Spec.Family.Has(cluster.IPv4) {
 		fmt.Fprintf(&b, "    ipv4Address: %s\n", n.Addr4)
 	}

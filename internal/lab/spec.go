@@ -63,6 +63,8 @@ type Spec struct {
 	Kubernetes bool
 	// WorkloadRoutes has the daemons keep the routes to workloads and the settings of their interfaces (workload); the lab then makes neither.
 	WorkloadRoutes bool
+	// Bare has the datastore begin with the names of nodes alone: what else there is, the daemons' start makes, as in a new cluster.
+	Bare bool
 }
 
 var clusterName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)

@@ -2,10 +2,13 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"time"
 
+	"github.com/caracal-net/caracal/internal/calico"
 	"github.com/caracal-net/caracal/internal/cluster"
 	"github.com/caracal-net/caracal/internal/datastore"
 	"github.com/caracal-net/caracal/internal/datastore/file"
@@ -119,4 +122,46 @@ func (c *Cluster) Endpoints(keep func(node string) bool) []*Endpoint {
 		}
 	}
 	return out
+}
+
+// adoptPools waits until the daemons' start has made pools, and has workloads take their addresses there.
+func (c *Cluster) adoptPools(ctx context.Context) error {
+	store, err := c.Store()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, converged)
+	defer cancel()
+	p := c.Plan
+	err = poll(ctx, 20*time.Millisecond, func() error {
+		p.Pools = nil
+		list, err := store.List(ctx, calico.KindIPPool)
+		if err != nil {
+			return err
+		}
+		for _, obj := range list {
+			pool, problems := obj.(*calico.IPPool).Pool()
+			if pool == nil {
+				return fmt.Errorf("pool %s: %v", obj.Meta().Name, problems)
+			}
+			enc, mode := pool.Encapsulation()
+			if p.Spec.Family.Has(cluster.FamilyOf(pool.CIDR.Addr())) {
+				p.Pools = append(p.Pools, Pool{pool.Name, pool.CIDR, enc, mode})
+			}
+		}
+		if len(p.Pools) == 0 {
+			return errors.New("no daemon has made a pool")
+		}
+		return nil
+	})
+	if err != nil {
+		return errors.Join(err, c.why(context.WithoutCancel(ctx)))
+	}
+	for i := range p.Nodes {
+		n := &p.Nodes[i]
+		for j := range n.Workloads {
+			n.Workloads[j] = p.workload(n.Name, j)
+		}
+	}
+	return c.save()
 }

@@ -132,7 +132,7 @@ func TestPod(t *testing.T) {
 			}
 			server.Relay(t, ns)
 			spec := podOf(t, objects)
-			p := newPod(t, ns, spec, programs(t), variables(t, server, &objects), account(t, server))
+			p := newPod(t, ns, spec, programs(t), variables(t, server, "node-a", objects), account(t, server))
 			stop := p.start(t)
 			c := &spec.Containers[0]
 			kubetest.Eventually(t, "live", func() error { return p.probe(t, c.LivenessProbe) })
@@ -169,8 +169,8 @@ func TestPod(t *testing.T) {
 	}
 }
 
-// felix is a cluster of Calico's with the settings of docs/beside-felix.md.
-const felix = `
+// felixSettings are those of docs/beside-felix.md.
+const felixSettings = `
 apiVersion: crd.projectcalico.org/v1
 kind: FelixConfiguration
 metadata: {name: default}
@@ -180,7 +180,10 @@ apiVersion: crd.projectcalico.org/v1
 kind: BGPConfiguration
 metadata: {name: default}
 spec: {programClusterRoutes: Enabled}
----
+`
+
+// felix is a cluster of Calico's with these settings.
+const felix = felixSettings + `---
 apiVersion: crd.projectcalico.org/v1
 kind: IPPool
 metadata: {name: default-ipv4-ippool}
@@ -215,7 +218,7 @@ func TestPodBesideFelix(t *testing.T) {
 	}
 	server.Relay(t, ns)
 	spec := podOf(t, objects)
-	p := newPod(t, ns, spec, programs(t), variables(t, server, &objects), account(t, server))
+	p := newPod(t, ns, spec, programs(t), variables(t, server, "node-a", objects), account(t, server))
 	stop := p.start(t)
 	kubetest.Eventually(t, "ready", func() error { return p.probe(t, spec.Containers[0].ReadinessProbe) })
 	kubetest.Eventually(t, "route through our device", func() error {
@@ -297,9 +300,9 @@ func apply(t *testing.T, server *kubetest.Server, objects []*unstructured.Unstru
 }
 
 // variables are the container's, with those by which the kubelet tells of the API server.
-func variables(t *testing.T, server *kubetest.Server, objects *[]*unstructured.Unstructured) map[string]string {
+func variables(t *testing.T, server *kubetest.Server, node string, objects []*unstructured.Unstructured) map[string]string {
 	t.Helper()
-	env := environment(t, &podOf(t, *objects).Containers[0], "node-a", *objects)
+	env := environment(t, &podOf(t, objects).Containers[0], node, objects)
 	host, port, err := net.SplitHostPort(strings.TrimPrefix(server.URL(), "https://"))
 	if err != nil {
 		t.Fatal(err)

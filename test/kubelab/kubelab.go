@@ -1,10 +1,15 @@
 package kubelab
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/caracal-net/caracal/internal/datastore/kube"
 	"github.com/caracal-net/caracal/internal/lab"
@@ -31,17 +36,34 @@ func Start(t testing.TB) (*lab.Kubernetes, *kubetest.Server) {
 	t.Helper()
 	server := kubetest.Start(t)
 	Furnish(t, server)
+	k := Of(t, server)
+	k.Kubeconfig = server.Kubeconfig(t, kubetest.Daemon)
+	return k, server
+}
+
+// Of returns a server, on which the definitions are installed, as a lab's datastore for daemons that find it by themselves.
+func Of(t testing.TB, server *kubetest.Server) *lab.Kubernetes {
+	t.Helper()
 	admin, err := kube.Open(t.Context(), kube.Options{Config: server.Config(kubetest.Admin), APIGroup: string(kubetest.Classic)})
 	if err != nil {
 		t.Fatal(err)
 	}
+	pods := schema.GroupVersionResource{Version: "v1", Resource: "pods"}
 	return &lab.Kubernetes{
-		Kubeconfig: server.Kubeconfig(t, kubetest.Daemon),
-		Address:    strings.TrimPrefix(server.URL(), "https://"),
-		Admin:      admin,
-		Stop:       func() error { server.KillAPIServer(); return nil },
-		Start:      func() error { server.StartAPIServer(t); return nil },
-	}, server
+		Address: strings.TrimPrefix(server.URL(), "https://"),
+		Admin:   admin,
+		Stop:    func() error { server.KillAPIServer(); return nil },
+		Start:   func() error { server.StartAPIServer(t); return nil },
+		AddPod:  func(_ context.Context, manifest string) error { server.Apply(t, manifest); return nil },
+		RemovePod: func(ctx context.Context, namespace, name string) error {
+			now := int64(0) // no kubelet confirms that it has ended
+			err := server.Client(t, kubetest.Admin).Resource(pods).Namespace(namespace).Delete(ctx, name, metav1.DeleteOptions{GracePeriodSeconds: &now})
+			if apierrors.IsNotFound(err) {
+				return nil
+			}
+			return err
+		},
+	}
 }
 
 // Furnish gives an empty API server the definitions and the daemons' rights.

@@ -18,7 +18,7 @@ func readBlock(text []byte) (*item, bool) {
 	err := s.object(func(key string) {
 		switch key {
 		case "metadata":
-			s.nested(func(key string) { readBlockMeta(&s, key, i) })
+			s.nested(func(key string) { readMeta(&s, key, i) })
 		case "spec":
 			s.nested(func(key string) { readBlockSpec(&s, key, &b.Spec) })
 		default:
@@ -34,7 +34,7 @@ func readBlock(text []byte) (*item, bool) {
 	return i, len(i.problems) == 0
 }
 
-func readBlockMeta(s *scanner, key string, i *item) {
+func readMeta(s *scanner, key string, i *item) {
 	switch key {
 	case "name":
 		i.Name = strings.Clone(s.str())

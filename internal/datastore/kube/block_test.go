@@ -113,6 +113,7 @@ func FuzzScanner(f *testing.F) {
 	f.Add(text)
 	f.Fuzz(func(t *testing.T, text []byte) {
 		readBlock(text)
+		readAffinity(text)
 		readEvent(text, func(o []byte) (*item, error) { return classic.readItem(calico.KindIPAMBlock, o) })
 	})
 }

@@ -157,6 +157,11 @@ func (f form) readItem(kind calico.Kind, text []byte) (*item, error) {
 			return i, nil
 		}
 	}
+	if kind == calico.KindBlockAffinity {
+		if i, ok := readAffinity(text); ok {
+			return i, nil
+		}
+	}
 	if calico.WatchedOnly(kind) {
 		if i, ok := readDirect(kind, text); ok {
 			return i, nil

@@ -7,7 +7,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sync/errgroup"
@@ -34,6 +33,16 @@ type mixed struct {
 	t       *testing.T
 	members []*member
 	data    string // datastore of the caracalds
+	// reflector has sessions with all, and the others with it alone; nil for a full mesh.
+	reflector *member
+}
+
+// clusterID is the reflector's.
+const clusterID = "244.0.0.1"
+
+// peering reports whether two members have sessions.
+func (m *mixed) peering(x, y *member) bool {
+	return x != y && (m.reflector == nil || m.reflector == x || m.reflector == y)
 }
 
 // newMixed wires four nodes to a switch. Every second is BIRD's, so that each kind dials the other.
@@ -98,8 +107,26 @@ kind: IPPool
 metadata: {name: v6}
 spec: {cidr: "fd00:65::/32", ipipMode: Never, vxlanMode: Never}
 `)
+	if m.reflector != nil {
+		b.WriteString(`---
+apiVersion: projectcalico.org/v3
+kind: BGPConfiguration
+metadata: {name: default}
+spec: {nodeToNodeMeshEnabled: false}
+---
+apiVersion: projectcalico.org/v3
+kind: BGPPeer
+metadata: {name: reflectors}
+spec: {nodeSelector: all(), peerSelector: reflector == 'yes'}
+`)
+	}
 	for _, x := range m.members {
-		fmt.Fprintf(&b, "---\napiVersion: projectcalico.org/v3\nkind: Node\nmetadata: {name: %s}\nspec: {bgp: {ipv4Address: %s/24, ipv6Address: \"%s/64\"}}\n", x.name, x.addrs[0], x.addrs[1])
+		labels, cluster := "", ""
+		if x == m.reflector {
+			labels, cluster = ", labels: {reflector: 'yes'}", ", routeReflectorClusterID: "+clusterID
+		}
+		fmt.Fprintf(&b, "---\napiVersion: projectcalico.org/v3\nkind: Node\nmetadata: {name: %s%s}\nspec: {bgp: {ipv4Address: %s/24, ipv6Address: \"%s/64\"%s}}\n",
+			x.name, labels, x.addrs[0], x.addrs[1], cluster)
 		for f := range x.blocks {
 			for _, p := range x.blocks[f] {
 				fmt.Fprintf(&b, "---\napiVersion: crd.projectcalico.org/v1\nkind: BlockAffinity\nmetadata: {name: %s-%s}\nspec: {node: %s, type: host, cidr: \"%s\", state: confirmed, deleted: \"false\"}\n",
@@ -111,7 +138,7 @@ spec: {cidr: "fd00:65::/32", ipipMode: Never, vxlanMode: Never}
 }
 
 // config is what confd would write for a node of BIRD, as facts of Calico's templates: the metric travels in LOCAL_PREF, own blocks go whole,
-// else what is in a pool; the node whose address sorts higher dials.
+// else what is in a pool; the node whose address sorts higher dials, but for reflectors and their clients, who both do.
 func (m *mixed) config(x *member) peers.Config {
 	c := peers.Config{ASN: 64512, RouterID: x.addrs[0], Files: map[string]string{}}
 	for f, name := range [...]string{"bird.conf", "bird6.conf"} {
@@ -158,15 +185,20 @@ protocol static {
 		}
 		b.WriteString("}\n")
 		for _, y := range m.members {
-			if y == x {
+			if !m.peering(x, y) {
 				continue
 			}
 			c.Neighbours = append(c.Neighbours, peers.Neighbour{Addr: y.addrs[f], Local: x.addrs[f], ASN: 64512})
-			passive := ""
-			if y.addrs[f].String() > x.addrs[f].String() {
-				passive = "passive on;"
+			name, more := "Mesh", ""
+			switch {
+			case m.reflector == x:
+				name, more = "Node", "rr client;\n\trr cluster id "+clusterID+";"
+			case m.reflector != nil:
+				name = "Node"
+			case y.addrs[f].String() > x.addrs[f].String():
+				more = "passive on;"
 			}
-			fmt.Fprintf(&b, `protocol bgp Mesh_%s from bgp_template {
+			fmt.Fprintf(&b, `protocol bgp %s_%s from bgp_template {
 	ttl security off;
 	multihop;
 	neighbor %s as 64512;
@@ -181,7 +213,7 @@ protocol static {
 	};
 	%s
 }
-`, strings.NewReplacer(".", "_", ":", "_").Replace(y.addrs[f].String()), y.addrs[f], x.addrs[f], passive)
+`, name, strings.NewReplacer(".", "_", ":", "_").Replace(y.addrs[f].String()), y.addrs[f], x.addrs[f], more)
 		}
 		c.Files[name] = b.String()
 	}
@@ -235,7 +267,13 @@ func (m *mixed) memberUp(ctx context.Context, x *member) error {
 		return err
 	}
 	list, err := x.caracald.peers(ctx)
-	if err == nil && len(list) != 2*(len(m.members)-1) {
+	want := 0
+	for _, y := range m.members {
+		if m.peering(x, y) {
+			want += 2
+		}
+	}
+	if err == nil && len(list) != want {
 		err = fmt.Errorf("%d sessions", len(list))
 	}
 	if err == nil {
@@ -317,71 +355,14 @@ func (m *mixed) reaches() {
 	}
 }
 
-// TestMixedMesh: nodes of ours and of BIRD 1.6 are one mesh. They know each other's blocks with the same metric, workloads reach each other, a
-// block that comes and goes does so everywhere, and a node of either kind that dies and comes back loses no route of anybody's.
-func TestMixedMesh(t *testing.T) {
-	t.Parallel()
-	m := newMixed(t)
-	m.start()
-	m.up()
-	m.routed()
-	m.reaches()
-
-	for _, x := range m.members[:2] { // one of each kind gets a second block, and loses it
-		m.block(x, 1)
-		m.changed(x)
-		m.routed()
-		for f := range x.blocks {
-			x.blocks[f] = x.blocks[f][:1]
-		}
-		m.changed(x)
-		m.routed()
-	}
-
-	deleted := m.deletions()
-	a, b := m.members[0], m.members[1]
-	a.caracald.end(syscall.SIGKILL)
-	must(t, b.bird.Kill())
-	m.reaches() // over what the kernels have, before anybody is back
-	a.caracald.start()
-	must(t, b.bird.Restart(t.Context()))
-	m.up()
-	m.routed()
-	m.reaches()
-	for i, x := range m.members {
-		if n := deleted[i](); n != 0 {
-			t.Errorf("the kernel of %s lost routes to blocks of others %d times", x.name, n)
-		}
-	}
-
-	must(t, m.members[3].bird.Stop()) // which says so: its blocks go
-	gone := m.members[3]
-	was := gone.blocks
-	gone.blocks = [2][]netip.Prefix{}
-	m.members = m.members[:3]
-	for _, x := range m.members {
-		eventually(t, "the blocks of "+gone.name+" go", func(context.Context) error {
-			for f := range was {
-				if out, err := routeOf(x.ns, was[f][0].String()); err != nil || strings.TrimSpace(out) != "" {
-					return fmt.Errorf("%s has %q, %w", x.name, out, err)
-				}
-			}
-			return nil
-		})
-	}
-	m.members, gone.blocks = append(m.members, gone), was
-	must(t, gone.bird.Restart(t.Context()))
-	m.up()
-	m.routed()
-	m.reaches()
-}
-
-// changed tells a member's programs of its blocks.
-func (m *mixed) changed(x *member) {
+// changed tells the daemons, and the BIRDs of these members, of what has changed.
+func (m *mixed) changed(members ...*member) {
 	m.t.Helper()
 	m.write()
-	if x.bird != nil {
-		must(m.t, x.bird.Reconfigure(m.t.Context(), m.config(x)))
+	for _, x := range members {
+		if x.bird != nil {
+			must(m.t, x.bird.Reconfigure(m.t.Context(), m.config(x)))
+		}
 	}
 }
 

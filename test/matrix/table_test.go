@@ -1,6 +1,7 @@
 package matrix
 
 import (
+	"maps"
 	"strings"
 	"testing"
 
@@ -56,6 +57,14 @@ func not(why string, which func(side) bool) map[side]string {
 	return out
 }
 
+func merged(all ...map[side]string) map[side]string {
+	out := make(map[side]string)
+	for _, m := range all {
+		maps.Copy(out, m)
+	}
+	return out
+}
+
 func inMesh(s side) bool { return s.mesh }
 
 // onlyBIRD1Mesh leaves one column.
@@ -98,10 +107,11 @@ func rules() []rule {
 		{name: "wrong AS", says: "OPEN Message Error/Bad Peer AS at both ends, with the remedy; then the right one", run: wrongAS},
 		{name: "mixed mesh", says: "two nodes of ours and two of BIRD 1.6 as Calico configures them, a node of either kind killed under a stream of packets", elsewhere: "matrix: TestMixedMesh",
 			cannot: not("the mesh is BIRD 1.6's, from which Calico's branched off", onlyBIRD1Mesh)},
-		{name: "route reflector", says: "the mesh moves to a reflector of either kind and back without a route lost", elsewhere: "matrix: TestMixedReflectors",
+		{name: "route reflector", says: "the mesh moves to a reflector of either kind and back; blocks come and go everywhere; reflector and clients are killed under a stream of packets, of which ours lose none", elsewhere: "matrix: TestMixedReflectors",
 			cannot: not("the mesh is BIRD 1.6's, from which Calico's branched off", onlyBIRD1Mesh)},
 		{name: "BFD", says: "single hop and multihop, both families; traffic moves before BGP notices, our restart is not seen", elsewhere: "interop: TestBFD",
-			cannot: not("has no BFD, or that of BIRD 2, or no session that Calico would give BFD", func(s side) bool { return s.mesh || !s.kind.BFD() })},
+			cannot: merged(not("tried with top-of-rack routers", inMesh), not("has the BFD of BIRD 2, from the same source", func(s side) bool { return !s.mesh && s.kind == peers.BIRD1 }),
+				not("has no BFD", func(s side) bool { return !s.mesh && s.kind != peers.BIRD1 && !s.kind.BFD() }))},
 		{name: "Services", says: "addresses of a Service come with its data plane and go with its last endpoint", elsewhere: "interop: TestServices",
 			cannot: not("announcements of ours like any others", func(s side) bool { return s.mesh || s.kind != peers.BIRD2 && s.kind != peers.FRR })},
 	}

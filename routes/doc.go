@@ -54,7 +54,7 @@
 //
 // Events may also be older than the last read. They are applied all the same, as the ones behind them put right what they make wrong; what
 // no later event would put right is inferred again (an interface that is down although that is known), or read: a second foreign route under a
-// key, a deletion that may be older than an add of ours, an interface that is back after routes of ours were taken to be gone with it.
+// key, a deletion that may be older than an add of ours, routes of ours that nobody wants and that seem to have gone with an interface.
 //
 // And events may be ahead of what they tell of: that an interface went down, or an address away, is told before the routes are dropped, and dumps of routes
 // do not wait for that. So after such news links are read first, which does wait (awaitFlush); else a dump could show as installed, without a word to the

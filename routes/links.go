@@ -106,9 +106,6 @@ func (p *Programmer) linkSeen(l *kernel.Link) {
 	if l.Up && !l.Running {
 		p.carrierLost(l.Index)
 	}
-	if l.Up && (old == nil || !old.Up) {
-		p.checkDropped()
-	}
 	if old == nil || !named || old.Up != l.Up || old.Name != l.Name || old.Running != l.Running && p.nexthops.usable {
 		p.relink, p.netMoved = true, true
 		if l.Up && isTunnel(l.Name) {
@@ -205,18 +202,8 @@ func (p *Programmer) dropActual(gone func(kernel.RouteKey, *form) bool) {
 			e.Note.echoes = 0
 			e.Note.cause = p.recorder.now
 			p.note(e, e.Note.owner, noticed, nil, "the kernel drops it without an event")
-			p.dumps[family(e.Key())].assumed = true
+			e.Note.doubt = true // the mirror, and what we conclude from, may be older than our last add
 			p.setActual(e, nil)
-		}
-	}
-}
-
-// checkDropped is for when something is back with which routes go: where a read was ahead of the events, the end of it was an old one, and what we took
-// to be dropped had come after. Our own adds are not told, so nothing else would show what nobody wants any more.
-func (p *Programmer) checkDropped() {
-	for f := range p.dumps {
-		if p.dumps[f].assumed {
-			p.readRoutes(f, "an interface or address is back: routes taken to have gone with it may be there")
 		}
 	}
 }
@@ -226,7 +213,6 @@ func (p *Programmer) addressSeen(a *kernel.Address) {
 	if slices.Contains(p.links.addrs[a.Link], *a) {
 		return
 	}
-	p.checkDropped()
 	p.addressChanged(a, false)
 	p.links.addrs[a.Link] = append(p.links.addrs[a.Link], *a)
 	p.addressMoved(a.Link)

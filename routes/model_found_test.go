@@ -313,3 +313,24 @@ func TestRefusedWithItsObjectHoldsNothingForGood(t *testing.T) {
 		r.wantOurs()
 	})
 }
+
+// Nor do news of another program's route under our key that is older than what we have added, and of its interface's end.
+func TestOldNewsOfAnotherRoute(t *testing.T) {
+	bubble(t, func(r *rig) {
+		eth1 := r.wire("eth1")
+		r.ready(whole(via("10.1.0.0/26", "192.0.2.7")))
+		r.wait()
+		theirs := r.on(eth1, "10.1.0.0/26", "198.51.100.9")
+		theirs.Protocol = kernel.ProtoCaracal
+		down := *r.device("eth1")
+		down.Up = false
+		r.apply(whole())
+		r.p.mu.Lock()
+		r.p.takeInbox(r.t.Context())
+		r.p.applyEvent(&kernel.Event{Kind: kernel.EventRoute, Replaced: true, Route: theirs})
+		r.p.applyEvent(&kernel.Event{Kind: kernel.EventLink, Link: down})
+		r.p.mu.Unlock()
+		r.wait()
+		r.wantOurs()
+	})
+}

@@ -45,7 +45,6 @@ type readState struct {
 // dump is the state of the reads of one family's routes.
 type dump struct {
 	turn     uint8               // generation of the last dump
-	assumed  bool                // since then routes of ours were taken to be dropped, by an event that may have been older than they
 	nexthops map[uint32]struct{} // objects that its routes lead to, of anybody
 	last     uint32              // of them
 }
@@ -245,7 +244,6 @@ func (p *Programmer) dumpRoutes(ctx context.Context, v6 bool) error {
 		d = &p.dumps[1]
 	}
 	d.turn++
-	d.assumed = false
 	d.nexthops, d.last = map[uint32]struct{}{}, 0
 	p.stats.Reads++
 	err := p.kernel.ListRoutes(ctx, v6, func(r *kernel.Route) bool {

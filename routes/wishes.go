@@ -33,7 +33,7 @@ type routeNote struct {
 	mute     bool     // the last write was one that has no echo
 	counted  bool     // while predecessor counts
 	joined   bool     // next hops of another program have joined ours (IPv6)
-	doubt    bool     // the event that it is gone may be older than our last add, of which nothing is told
+	doubt    bool     // what says that it is gone may be older than our last add, of which nothing is told
 }
 
 // each calls f for every wish, strongest first.

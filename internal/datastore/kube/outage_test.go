@@ -206,7 +206,7 @@ func TestForbiddenAtStart(t *testing.T) {
 	store := open(t, s, kubetest.Daemon, "")
 	o := observe(t, store)
 	u := o.until("an error", failed)
-	if u.InSync || !strings.Contains(u.Err.Error(), "nodes is forbidden") || !strings.Contains(u.Err.Error(), "deploy/") {
+	if u.InSync || !strings.Contains(u.Err.Error(), " is forbidden") || !strings.Contains(u.Err.Error(), "deploy/") {
 		t.Error(show(u))
 	}
 	s.Grant(t, kubetest.Daemon, role)

@@ -16,6 +16,9 @@ import (
 const (
 	quiet     = 3 * time.Second
 	quietMost = 15 * time.Second
+	// firstRetry is after what time a look that failed is repeated, then twice as long each time up to the time of polls: an API server that is back
+	// would otherwise find its nodes not ready for a minute.
+	firstRetry = time.Second
 )
 
 // Monitor keeps our Node's addresses and the file with the workloads' MTU as the host has them. Wake and SetState may be
@@ -92,6 +95,7 @@ func (m *Monitor) Err() error {
 func (m *Monitor) Run(ctx context.Context) error {
 	poll := time.NewTimer(m.o.Settings.Poll)
 	defer poll.Stop()
+	retry := firstRetry
 	for {
 		select {
 		case <-ctx.Done():
@@ -105,7 +109,13 @@ func (m *Monitor) Run(ctx context.Context) error {
 			return nil
 		}
 		m.report(err)
-		poll.Reset(m.o.Settings.Poll)
+		if err == nil {
+			retry = firstRetry
+			poll.Reset(m.o.Settings.Poll)
+			continue
+		}
+		poll.Reset(min(retry, m.o.Settings.Poll))
+		retry = min(2*retry, m.o.Settings.Poll)
 	}
 }
 

@@ -233,7 +233,7 @@ func TestMonitorRepairs(t *testing.T) {
 		if w.Err() == nil || w.calls.Fired() != 1 {
 			t.Errorf("error %v, %d faults", w.Err(), w.calls.Fired())
 		}
-		after(time.Minute)
+		after(firstRetry)
 		w.want("second try", "203.0.113.7/26")
 		w.deliver(cluster.BackendBird)
 		after(quiet)

@@ -71,6 +71,9 @@ type controller struct {
 	workloads workloads
 	podNode   string       // our node as Kubernetes names it
 	pictured  *routes.Host // the host as the last plan had it
+	// found, if set, is told what is wrong between Felix and us, when that changes.
+	found func([]cluster.Problem)
+	told  []cluster.Problem
 	// inForce, if set, is told each State in sync that is acted upon, not what the rails hold back.
 	inForce func(*cluster.State, cluster.Backend)
 }
@@ -421,11 +424,19 @@ func (c *controller) divide(in inbox, v *view) {
 	c.share = share
 	v.problems = append(v.problems, problems...)
 	c.claim(in.update.State, v.backend)
+	defer func() {
+		if c.found != nil && !slices.Equal(problems, c.told) {
+			c.told = problems
+			c.found(problems)
+		}
+	}()
 	if c.adoptFelix && !slices.Equal(in.host.Within, c.claimed) {
 		return // what the picture shows of Felix is what is being taken over; the next one comes with that
 	}
 	if v.backend != cluster.BackendNone {
-		v.problems = append(v.problems, rival(in.update.State, in.host, &share)...)
+		here, event := rival(in.update.State, in.host, &share)
+		v.problems = append(v.problems, here...)
+		problems = append(problems, event...)
 	}
 }
 

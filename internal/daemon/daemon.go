@@ -138,6 +138,7 @@ func (d *daemon) open(ctx context.Context) error {
 		d.controller.rails.Rails = d.cfg.Rails
 	}
 	d.controller.inForce = d.tunnels.setState
+	d.controller.found = d.reports.SetFound
 	d.controller.besideFelix, d.controller.adoptFelix = d.cfg.Felix, d.cfg.Adopt.Felix
 	d.controller.workloads.node, d.controller.podNode = d.podsOf(), d.nodeRef()
 	d.openProxy(restarting)

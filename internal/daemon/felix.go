@@ -64,8 +64,9 @@ func uses(st *cluster.State, enc cluster.Encapsulation) bool {
 }
 
 // rival reports routes of a Felix in pools that are ours by the settings: it runs with other settings, or has left them behind. Its IPv4
-// routes go before ours (metric 0), its IPv6 routes hold the keys that ours would have; neither is touched.
-func rival(st *cluster.State, h *routes.Host, s *share) []cluster.Problem {
+// routes go before ours (metric 0), its IPv6 routes hold the keys that ours would have; neither is touched. event is the same in words that do not
+// change with every route, and that other nodes use too.
+func rival(st *cluster.State, h *routes.Host, s *share) (problem, event []cluster.Problem) {
 	count, first, pool := 0, netip.Prefix{}, (*cluster.Pool)(nil)
 	for _, p := range h.Felix {
 		in := st.PoolFor(p)
@@ -77,7 +78,7 @@ func rival(st *cluster.State, h *routes.Host, s *share) []cluster.Problem {
 		}
 	}
 	if count == 0 {
-		return nil
+		return nil, nil
 	}
 	enc, _ := pool.Encapsulation()
 	setting := "programClusterRoutes: Disabled"
@@ -87,12 +88,15 @@ func rival(st *cluster.State, h *routes.Host, s *share) []cluster.Problem {
 	case enc == cluster.VXLAN:
 		setting = "vxlanEnabled: false"
 	}
-	text := fmt.Sprintf("%d routes of Felix lead to blocks of pools that we program, %s the first, and are left alone: if Felix runs on this node set %s in FelixConfiguration default",
-		count, first, setting)
+	advice := ""
 	if !s.vxlan.Beside {
-		text += ", and start caracald with " + EnvBesideFelix + "=true"
+		advice = ", and start caracald with " + EnvBesideFelix + "=true"
 	}
-	return []cluster.Problem{{Object: "IPPool " + pool.Name, Field: "spec.cidr", Text: text}}
+	say := func(which, first string) []cluster.Problem {
+		return []cluster.Problem{{Object: "IPPool " + pool.Name, Field: "spec.cidr", Text: fmt.Sprintf(
+			"%sroutes of Felix lead to blocks of pools that we program, %sand are left alone: if Felix runs on this node set %s in FelixConfiguration default%s", which, first, setting, advice)}}
+	}
+	return say(fmt.Sprint(count, " "), fmt.Sprintf("%s the first, ", first)), say("", "")
 }
 
 // left says why a pool is left to Felix.

@@ -91,7 +91,10 @@ func TestRival(t *testing.T) {
 			h.Felix = append(h.Felix, netip.MustParsePrefix(p))
 		}
 		s, _ := divide(c.state(), r.beside)
-		got := rival(c.state(), h, &s)
+		got, event := rival(c.state(), h, &s)
+		if len(event) != len(got) || len(event) > 0 && (strings.Contains(event[0].Text, "the first") || event[0].Object != got[0].Object || !strings.Contains(got[0].Text, strings.TrimPrefix(event[0].Text, "routes of Felix lead to blocks of pools that we program, "))) {
+			t.Errorf("%s, beside %v: the Event says %v", r.routes, r.beside, event)
+		}
 		if r.want == "" && len(got) > 0 || r.want != "" && (len(got) != 1 || !strings.Contains(got[0].Text, r.want)) {
 			t.Errorf("%s, beside %v: %v, want %q", r.routes, r.beside, got, r.want)
 		}

@@ -19,6 +19,8 @@ const (
 	// Turn is how much later each next node reports, and Turns how many there are.
 	Turn  = 10 * time.Second
 	Turns = 5
+	// Share is what each node of the cluster adds to the time over which nodes spread their reports of a problem that each finds by itself.
+	Share = 50 * time.Millisecond
 	// Again is after what time a problem that lasts is reported again: an API server keeps an Event for an hour (--event-ttl).
 	Again = 62 * time.Minute
 	// Spacing is the least time between two reports of one node.
@@ -42,6 +44,7 @@ type Reporter struct {
 
 	mu    sync.Mutex
 	state *cluster.State
+	found []cluster.Problem
 
 	// Owned by Run's goroutine.
 	due  map[cluster.Problem]time.Time
@@ -68,6 +71,21 @@ func (r *Reporter) SetState(st *cluster.State) {
 	r.mu.Lock()
 	r.state = st
 	r.mu.Unlock()
+	r.ring()
+}
+
+// SetFound tells what is wrong as this node sees it: perhaps no other does. A nil Reporter reports nothing.
+func (r *Reporter) SetFound(found []cluster.Problem) {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	r.found = slices.Clone(found)
+	r.mu.Unlock()
+	r.ring()
+}
+
+func (r *Reporter) ring() {
 	select {
 	case r.wake <- struct{}{}:
 	default:
@@ -99,8 +117,11 @@ func (r *Reporter) Run(ctx context.Context) error {
 // take notes which problems there are, and when it is our turn to report them.
 func (r *Reporter) take(now time.Time) {
 	r.mu.Lock()
-	st := r.state
+	st, found := r.state, r.found
 	r.mu.Unlock()
+	if st == nil {
+		return // it comes
+	}
 	due := make(map[cluster.Problem]time.Time, len(r.due))
 	for _, p := range st.Problems() {
 		p.Line = 0
@@ -111,6 +132,13 @@ func (r *Reporter) take(now time.Time) {
 				continue
 			}
 			at = now.Add(Settle + time.Duration(turn)*Turn)
+		}
+		due[p] = at
+	}
+	for _, p := range found {
+		at, known := r.due[p]
+		if !known {
+			at = now.Add(Settle + time.Duration(weight(r.opts.Node, &p)%uint64(max(1, len(st.Nodes()))))*Share)
 		}
 		due[p] = at
 	}

@@ -198,3 +198,29 @@ func TestReportFails(t *testing.T) {
 		}
 	})
 }
+
+// TestFound: what only some nodes find is reported by them, none of which is anybody's first choice, at times that differ; what is mended is not.
+func TestFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNation(t, 200)
+		found := []cluster.Problem{{Object: "IPPool shared", Text: "two programmers"}}
+		n.reporters["node-7"].SetFound(found) // before the first State
+		n.say(200)
+		for _, name := range []string{"node-8", "node-9"} {
+			n.reporters[name].SetFound(found)
+		}
+		n.reporters["node-10"].SetFound(found)
+		n.reporters["node-10"].SetFound(nil)
+		time.Sleep(Settle + 200*Share + Again/2)
+		synctest.Wait()
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		slices.Sort(n.reports)
+		if want := []string{"node-7 IPPool shared", "node-8 IPPool shared", "node-9 IPPool shared"}; !slices.Equal(n.reports, want) || n.made["IPPool shared"] != 1 {
+			t.Errorf("reports %v, Events %v, want %v and one", n.reports, n.made, want)
+		}
+		if slices.Sort(n.at); n.at[0] < Settle || n.at[0] == n.at[1] || n.at[1] == n.at[2] || n.at[2] > Settle+200*Share+time.Second {
+			t.Errorf("at %v", n.at)
+		}
+	})
+}

@@ -75,7 +75,7 @@ func TestOverlayBirdInLabIPIP(t *testing.T) {
 }
 
 func (c *overlayCase) play(t *testing.T) {
-	f := c.start(t)
+	f := c.start(t, c.overlay[:2])
 	for _, q := range f.Plan.Pools {
 		if q.Encapsulation != c.encapsulation || q.Mode != c.mode {
 			t.Errorf("pool %s is %v %v, want %v %v", q.CIDR, q.Encapsulation, q.Mode, c.encapsulation, c.mode)
@@ -105,8 +105,8 @@ func (c *overlayCase) play(t *testing.T) {
 	}
 }
 
-// start brings up a cluster of the overlay's pods and waits until every workload answers every other.
-func (c *overlayCase) start(t *testing.T) *fleet {
+// start brings up a cluster of the overlay's pods, short being part of its name, and waits until every workload answers every other.
+func (c *overlayCase) start(t *testing.T, short string) *fleet {
 	t.Helper()
 	f := &fleet{server: kubetest.Start(t), objects: render(t, c.overlay), bin: programs(t), pods: map[string]*pod{}}
 	if c.before != "" {
@@ -115,7 +115,7 @@ func (c *overlayCase) start(t *testing.T) *fleet {
 	}
 	apply(t, f.server, f.objects)
 	f.set = daemonSetOf(t, f.objects)
-	name := fmt.Sprintf("do%d-%s", os.Getpid(), c.overlay[:2]) // names of clusters are short
+	name := fmt.Sprintf("do%d-%s", os.Getpid(), short) // names of clusters are short
 	opts := lab.Options{Root: filepath.Join(os.TempDir(), "caracal-deploy-test"), Daemon: filepath.Join(f.bin, "caracald"), Owned: true, Say: t.Logf,
 		Kubernetes: kubelab.Of(t, f.server), Command: func(c *lab.Cluster, node string) (*exec.Cmd, error) { return f.command(t, c, node) }}
 	if err := lab.Sweep(opts.Root); err != nil {

@@ -18,14 +18,19 @@ const againTime = time.Second
 // margin is how far apart the two may be for us, who hear of both through a queue.
 const margin = time.Second / 2
 
-// tellAgain returns the peers for which that time has come. To tell one everything again says End-of-RIB too, at which it drops what it keeps of us from before a
-// restart of ours; so there is none before every session has brought what it had.
+// holdsBack reports whether we may still hold back from a peer what we learn, after a restart of ours (RFC 4724 section 4.1). To tell it everything says End-of-RIB
+// too, at which it would drop what it keeps of us and we have not learned again.
+func (f *feed) holdsBack(s *session, now time.Time) bool {
+	return (f.restarts || f.gen > 1) && !f.inSync && (s.state != stateEstablished || now.Sub(s.upAt) < holdBack)
+}
+
+// holdBack is how long GoBGP does so for a peer at most, and a little.
+const holdBack = deferralExternal*time.Second + margin
+
+// tellAgain returns the peers for which that time has come.
 func (f *feed) tellAgain(now time.Time) (out []netip.Addr) {
-	if !f.inSync {
-		return nil
-	}
 	for a, s := range f.sessions {
-		if !s.again || now.Sub(s.upAt) < againTime {
+		if !s.again || now.Sub(s.upAt) < againTime || f.holdsBack(s, now) {
 			continue
 		}
 		if s.state == stateEstablished && (s.mustAgain || !f.news.Before(s.upAt.Add(-margin))) {
@@ -41,7 +46,7 @@ func (f *feed) laterAgain(a netip.Addr) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := f.sessions[a]
-	if f.inSync || s == nil {
+	if s == nil || !f.holdsBack(s, time.Now()) {
 		return false
 	}
 	s.again, s.mustAgain = true, true

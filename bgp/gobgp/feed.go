@@ -50,6 +50,7 @@ type feed struct {
 	ready    bool                    // an Apply has been made, so the sessions are the ones to wait for
 	inSync   bool                    // this server has heard from every session, or waited long enough
 	told     bool                    // Events.InSync has been called
+	restarts bool                    // a former process may have been known to the peers
 	expired  bool                    // the wait is over
 	timer    *time.Timer
 	closed   bool

@@ -303,3 +303,51 @@ func TestListenError(t *testing.T) {
 		}
 	}
 }
+
+// TestTellAgainLater: after a restart of ours a peer is told nothing twice before all have brought what they had, or GoBGP no longer waits for them: it would be
+// told End-of-RIB too soon. Without a restart it is told a second after it came up.
+func TestTellAgainLater(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		restarts bool
+		endOfRIB bool
+		after    time.Duration
+	}{{"no restart", false, false, againTime}, {"restart", true, false, holdBack}, {"restart, all heard", true, true, againTime}} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFeed(slog.New(slog.DiscardHandler))
+				f.restarts = c.restarts
+				gen := f.begin()
+				f.add(bgp.Peer{Addr: peerAddr})
+				f.configured(time.Hour)
+				p := apiutil.Peer{State: apiutil.PeerState{NeighborAddress: peerAddr, SessionState: gobgp.BGP_FSM_ESTABLISHED,
+					RemoteCap: []gobgp.ParameterCapabilityInterface{gobgp.NewCapGracefulRestart(false, false, 120, nil)}}}
+				f.state(gen, &p, time.Now())
+				f.learn(gen, []*apiutil.Path{testNews("192.0.2.9", 100, false)})
+				if c.endOfRIB {
+					f.endOfRIB(gen, peerAddr, gobgp.RF_IPv4_UC)
+				}
+				time.Sleep(c.after - time.Millisecond)
+				synctest.Wait()
+				if again := f.take().again; len(again) != 0 {
+					t.Fatal("too soon")
+				}
+				if c.restarts && !c.endOfRIB && !f.laterAgain(peerAddr) {
+					t.Fatal("rules would be applied too soon")
+				}
+				<-f.wake // whatever was before
+				time.Sleep(time.Millisecond)
+				synctest.Wait()
+				select {
+				case <-f.wake:
+				default:
+					t.Fatal("nobody was woken")
+				}
+				if again := f.take().again; len(again) != 1 || again[0] != peerAddr {
+					t.Fatal("told again:", again)
+				}
+				f.close()
+			})
+		})
+	}
+}

@@ -158,6 +158,9 @@ func (f *feed) cameUp(s *session, p *apiutil.Peer) {
 	s.eor, s.said, s.ended, s.tooMuch, s.gone = false, false, "", false, false
 	s.unanswered, s.upAt, s.again, s.mustAgain = 0, s.since, true, false
 	time.AfterFunc(againTime, f.kick)
+	if f.holdsBack(s, time.Now()) {
+		time.AfterFunc(holdBack, f.kick)
+	}
 	s.ups++
 	if f.up == nil {
 		f.up = make(map[netip.Addr]struct{})

@@ -82,6 +82,7 @@ func New(opts Options) (*Speaker, error) {
 		opts.LimitPause = limitPause
 	}
 	s := &Speaker{opts: opts, feed: newFeed(opts.Log)}
+	s.feed.restarts = opts.Restarting
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.done.Go(func() { s.deliver(s.ctx) })
 	return s, nil

@@ -96,6 +96,9 @@ func remedyOf(n *Notification, s *PeerStatus, sent bool) string {
 		return fmt.Sprintf("the peer introduces itself with another AS than %d: correct %s, or the peer", s.ASN, asField(s))
 	case n.Is(CodeOpen, SubBadPeerAS):
 		return fmt.Sprintf("the peer expects another AS of us than %d: correct it there, or ours: spec.bgp.asNumber of this Node, asNumber of the BGPConfiguration, localASNumber of the BGPPeer", s.OurASN)
+	case n.Is(codeFSM, subInOpenSent) && sent:
+		// A NOTIFICATION that comes in place of the peer's OPEN; the engine does not tell which.
+		return fmt.Sprintf("the peer does not answer our OPEN with its own, but refuses it, and its log says why: does it expect AS %d of %s, and both this session?", s.OurASN, ourAddress(s))
 	case n.Is(CodeOpen, SubBadIdentifier):
 		return "both ends have one router id: give this node its own with CALICO_ROUTER_ID, or the peer"
 	case n.Is(CodeOpen, SubHoldTime):

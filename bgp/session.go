@@ -101,6 +101,7 @@ func (n Notification) String() string {
 const (
 	CodeOpen      = 2
 	CodeHoldTimer = 4
+	codeFSM       = 5
 	CodeCease     = 6
 
 	SubBadPeerAS         = 2
@@ -114,6 +115,7 @@ const (
 	SubCollision         = 7
 	SubHardReset         = 9
 	subUnsupportedCap    = 7
+	subInOpenSent        = 1 // RFC 6608
 	subAuthenticationOld = 5 // deprecated by RFC 4271
 )
 
@@ -147,7 +149,7 @@ func notificationNames() map[uint8]codeName {
 			4: "Attribute Flags Error", 5: "Attribute Length Error", 6: "Invalid ORIGIN Attribute", 8: "Invalid NEXT_HOP Attribute",
 			9: "Optional Attribute Error", 10: "Invalid Network Field", 11: "Malformed AS_PATH"}},
 		CodeHoldTimer: {"Hold Timer Expired", nil},
-		5:             {"Finite State Machine Error", map[uint8]string{1: "Unexpected Message in OpenSent", 2: "Unexpected Message in OpenConfirm", 3: "Unexpected Message in Established"}},
+		codeFSM:       {"Finite State Machine Error", map[uint8]string{1: "Unexpected Message in OpenSent", 2: "Unexpected Message in OpenConfirm", 3: "Unexpected Message in Established"}},
 		CodeCease: {"Cease", map[uint8]string{SubMaxPrefixes: "Maximum Number of Prefixes Reached", SubAdminShutdown: "Administrative Shutdown",
 			SubPeerDeconfigured: "Peer De-configured", 4: "Administrative Reset", SubConnectionReject: "Connection Rejected", 6: "Other Configuration Change",
 			SubCollision: "Connection Collision Resolution", SubOutOfResources: "Out of Resources", SubHardReset: "Hard Reset", 10: "BFD Down"}},

@@ -46,6 +46,7 @@ func TestRemedy(t *testing.T) {
 			s.Cause, s.LastReceived = bgp.CauseReceived, bgp.Notification{Code: 2, Subcode: 2}
 		},
 			"another AS of us than 64512"},
+		"it refuses our OPEN": {tor, func(s *bgp.PeerStatus) { s.Cause, s.LastSent = bgp.CauseSent, bgp.Notification{Code: 5, Subcode: 1} }, "expect AS 64512 of 192.0.2.1"},
 		"router id": {tor, func(s *bgp.PeerStatus) {
 			s.Cause, s.LastReceived = bgp.CauseReceived, bgp.Notification{Code: 2, Subcode: 3}
 		}, "CALICO_ROUTER_ID"},

@@ -264,7 +264,24 @@ func (p *picture) toPeer(peer *bgp.Peer, within netip.Prefix) ([]bgp.Exchanged, 
 		x.By = p.whySent(peer, &x)
 		out = append(out, x)
 	})
+	for i := range out {
+		if c := &out[i].Before; c.Stalest() {
+			err = cmp.Or(err, p.asSent(c))
+		}
+	}
 	return out, err
+}
+
+// asSent takes off a path that was received what has it be the last choice.
+func (p *picture) asSent(c *bgp.Candidate) error {
+	only := []*apiutil.LookupPrefix{{Prefix: c.Prefix.String()}}
+	return p.list(received, c.PeerAddr.String(), family(c.Prefix.Addr()), only, func(_ netip.Prefix, list []bgp.Candidate) {
+		for i := range list {
+			if list[i].ID == c.ID {
+				unmark(c, &list[i])
+			}
+		}
+	})
 }
 
 // whySent says what decided about a route to a peer.

@@ -67,7 +67,8 @@ func TestNowhere(t *testing.T) {
 				}
 			}
 			out, err := n.Exchange(tor.ListenAddrs[0], bgp.ToPeer, prefix)
-			if err != nil || len(out) != 1 || (out[0].After != nil) != step.sent || !step.sent && !strings.HasPrefix(out[0].By, "next hop 198.18.") || step.sent && out[0].After.Lost != "" {
+			if err != nil || len(out) != 1 || (out[0].After != nil) != step.sent || !step.sent && !strings.HasPrefix(out[0].By, "next hop 198.18.") || out[0].Before.MED != 0 || len(out[0].Before.Communities) > 0 ||
+				step.sent && out[0].After.Lost != "" {
 				return fmt.Sprintf("advertised %+v, %v", out, err)
 			}
 			return ""

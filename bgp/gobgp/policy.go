@@ -246,8 +246,14 @@ func (s *Speaker) setElevated(ctx context.Context, p netip.Prefix, want bool) er
 	defer func() { s.policy.elevated.Store(int32(len(s.policy.learned))) }()
 	if want {
 		s.policy.learned[p] = struct{}{}
+	} else {
+		delete(s.policy.learned, p)
+	}
+	if slices.Contains(elevatedOf(&s.cfg), p) {
+		return nil // is in the set for our own route, and stays there
+	}
+	if want {
 		return s.srv.AddDefinedSet(ctx, &api.AddDefinedSetRequest{DefinedSet: set})
 	}
-	delete(s.policy.learned, p)
 	return s.srv.DeleteDefinedSet(ctx, &api.DeleteDefinedSetRequest{DefinedSet: set})
 }

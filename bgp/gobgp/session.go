@@ -58,6 +58,7 @@ type session struct {
 	gone        bool          // its restart time has run out since it was last up
 	tooMuch     bool          // has sent more than it may, and is left alone
 	noRestart   bool          // the peer did not offer graceful restart
+	keeps       bool          // it offered it for the family: it forwards while it restarts, so that its routes are kept (RFC 4724 section 3). GoBGP does not forget that
 	up          atomic.Bool   // state is Established; read by the log adapter on GoBGP's hot path
 }
 
@@ -172,6 +173,9 @@ func (f *feed) cameUp(s *session, p *apiutil.Peer) {
 	for _, c := range p.State.RemoteCap {
 		if gr, ok := c.(*gobgp.CapGracefulRestart); ok {
 			s.noRestart, s.restartTime = false, time.Duration(gr.Time)*time.Second
+			s.keeps = s.keeps || slices.ContainsFunc(gr.Tuples, func(t *gobgp.CapGracefulRestartTuple) bool {
+				return gobgp.NewFamily(t.AFI, t.SAFI) == family(s.peer.Addr)
+			})
 		}
 	}
 	if s.noRestart {
@@ -197,7 +201,7 @@ func (f *feed) wentDown(s *session, p *apiutil.Peer) {
 		s.failAs(p)
 	}
 	s.said = false
-	f.log.Warn("BGP session is down", keyPeer, s.peer.Name, keyAddress, s.peer.Addr, keyError, s.lastError, keyKept, s.restarting)
+	f.log.Warn("BGP session is down", keyPeer, s.peer.Name, keyAddress, s.peer.Addr, keyError, s.lastError, keyKept, s.restarting && s.keeps)
 }
 
 // isRestarting reports whether a peer is gone and its paths are kept.
@@ -236,7 +240,9 @@ func (s *session) failAs(p *apiutil.Peer) {
 	case api.PeerState_DISCONNECT_REASON_BAD_PEER_AS:
 		s.note(&s.sent, bgp.CauseSent, bgp.Notification{Code: bgp.CodeOpen, Subcode: bgp.SubBadPeerAS})
 	case api.PeerState_DISCONNECT_REASON_INVALID_MSG:
-		s.fail("the peer sent an invalid message", bgp.CauseUnknown)
+		if !s.said { // the log tells of our answer, which names what was wrong
+			s.fail("the peer sent an invalid message", bgp.CauseUnknown)
+		}
 	}
 }
 
@@ -300,7 +306,7 @@ func (f *feed) statuses() []bgp.PeerStatus {
 		}
 		out = append(out, bgp.PeerStatus{
 			Peer: p, State: s.state, Since: s.since, LastError: s.lastError, Cause: s.cause, LastSent: s.sent, LastReceived: s.got,
-			RouterID: s.routerID, OurCapabilities: s.ours, TheirCapabilities: s.theirs, Ups: s.ups, EndOfRIB: s.eor, Restarting: s.restarting,
+			RouterID: s.routerID, OurCapabilities: s.ours, TheirCapabilities: s.theirs, Ups: s.ups, EndOfRIB: s.eor, Restarting: s.restarting && s.keeps,
 		})
 	}
 	slices.SortFunc(out, func(a, b bgp.PeerStatus) int { return strings.Compare(a.Name, b.Name) })

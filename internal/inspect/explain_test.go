@@ -61,6 +61,16 @@ func (w *world) edit(dst string, change func(*routes.Status)) {
 	panic("no status of " + dst)
 }
 
+// nowhere makes the route to a prefix one whose next hop leads nowhere.
+func (w *world) nowhere(dst string) {
+	const why = "next hop 198.51.100.77: no route of the host leads there"
+	w.edit(dst, func(s *routes.Status) {
+		s.Outcome, s.Kernel, s.Route.NextHops, s.Route.Unroutable = routes.Unroutable, "", nil, why
+	})
+	p := &w.paths[pfx(dst)][0]
+	p.NextHop, p.Best, p.Lost = addr("198.51.100.77"), false, why
+}
+
 func (w *world) drop(dst string) {
 	w.statuses = slices.DeleteFunc(w.statuses, func(s routes.Status) bool { return s.Route.Dst == pfx(dst) })
 }
@@ -113,6 +123,14 @@ var explainCases = []struct {
 		w.lookup = match("10.10.1.10/32", kernel.ProtoBoot, 0, hop{"", "cali34cd"}).always
 	}},
 	{"learned-outside-pools", "203.0.113.9", warn, nil},
+	{"learned-next-hop-nowhere", "203.0.113.9", warn, func(w *world) {
+		w.nowhere("203.0.113.0/24")
+		w.lookup = match("0.0.0.0/0", kernel.ProtoStatic, 0, hop{"192.0.2.254", "eth0"}).always
+	}},
+	{"learned-next-hop-nowhere-and-no-way", "203.0.113.9", missing, func(w *world) {
+		w.nowhere("203.0.113.0/24")
+		w.lookup = errno(syscall.ENETUNREACH)
+	}},
 	{"learned-behind-another", "203.0.113.9", warn, func(w *world) {
 		w.edit("203.0.113.0/24", func(s *routes.Status) {
 			s.Route.Metric, s.Kernel = 2147483547, "203.0.113.0/24 via 192.0.2.1 dev eth0 proto 202 metric 2147483547"

@@ -99,7 +99,7 @@ func (e *explainer) findPaths() {
 		prefixes = append(prefixes, e.block.CIDR)
 	}
 	for i := range e.routes {
-		if s := &e.routes[i]; s.Owner == routes.OwnerBGP && len(s.Route.NextHops) > 0 {
+		if s := &e.routes[i]; s.Owner == routes.OwnerBGP && s.Route.Type != routes.Blackhole {
 			prefixes = append(prefixes, s.Route.Dst)
 		}
 	}
@@ -273,6 +273,8 @@ func (e *explainer) addRoute(s *routes.Status, installed bool) {
 		level = ok
 	case installed, s.Outcome == routes.Lost, s.Outcome == routes.Foreign: // what the winner does for packets the kernel's answer shows
 		level = warn
+	case s.Outcome == routes.Unroutable && e.pool == nil: // of the world: what stands in may be a way as well
+		level = warn
 	}
 	detail := s.Detail
 	if detail == "" {
@@ -299,6 +301,10 @@ func routeRemedy(s *routes.Status) string {
 		return "find out which program writes it and remove it there: Caracal never touches routes of others"
 	case routes.NoDevice:
 		return "bring the interface up; the route follows by itself"
+	case routes.Unroutable:
+		if strings.HasPrefix(s.Route.Unroutable, "next hop ") {
+			return "give the host a route to the next hop, or have the router announce the prefix with its own address as next hop"
+		}
 	case routes.Failed:
 		return "it is tried again by itself; caracal resync tries at once"
 	}

@@ -16,7 +16,7 @@ LAB    := $(BIN)/caracal-lab --vm test/vm/run-in-vm
 SHAPE   = --mode $(MODE) --nodes $(NODES) --family $(FAMILY)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo test test-host test-guest kubeapi bench bench-fib bench-bgp bench-mesh scale check proto up status down scenario clean
+.PHONY: help deps build demo test test-host test-guest kubeapi bench bench-fib bench-bgp bench-mesh scale image check proto up status down scenario clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,10 @@ scale: deps build kubeapi ## one daemon against a real API server with 5,000 nod
 soak: deps build ## go on with random operations against the model, on the Fake and on the real kernel (SOAK=10m each), and kill daemons 200 times
 	CARACAL_TEST_SOAK=$(SOAK) $(GO) test -count=1 -timeout 0 -run 'TestModel' ./routes
 	CARACAL_BIN=$(CURDIR)/$(BIN) CARACAL_TEST_KILLS=$(KILLS) $(GO) test -count=1 -timeout 0 -v -run 'TestScenarios(VXLAN|Plain)$$/^kills$$' ./test/lab
+
+image: deps ## build the shipped image for both architectures, without a registry, as OCI layouts in bin/image
+	@rm -rf $(BIN)/image
+	@test/image $(BIN)/image
 
 check: ## format, vet, staticcheck, generated code, walls between the rooms
 	@test/check

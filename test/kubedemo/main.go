@@ -37,7 +37,7 @@ func run(ctx context.Context) (err error) {
 	flag.Parse()
 	spec.Name, spec.Mode, spec.Family = "kube", lab.Mode(*mode), lab.Families(*family)
 	if there, ierr := lab.HasIPIP(); ierr == nil && !there && spec.Mode == lab.Mixed {
-		fmt.Println("* this kernel has no ipip, and the API server does not run in the guest kernel: VXLAN pools only")
+		fmt.Println("* this kernel has no ipip, and the guest kernel would take minutes to start the API server: VXLAN pools only")
 		spec.Mode = lab.VXLANCrossSubnet
 	}
 	c := &console{ctx: ctx}

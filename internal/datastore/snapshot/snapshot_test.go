@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -290,5 +292,27 @@ func TestNoRoom(t *testing.T) {
 		if n := strings.Count(l.log.String(), "cannot be kept"); n != 1 || len(l.got) != 10 {
 			t.Errorf("%d updates, told %d times:\n%s", len(l.got), n, l.log.String())
 		}
+	})
+}
+
+// TestKeptWhenItIsGood: a State that may not be kept yet is kept when it may, though the datastore says nothing more.
+func TestKeptWhenItIsGood(t *testing.T) {
+	var good atomic.Bool
+	o := Options{File: filepath.Join(t.TempDir(), "state"), Node: "node-a", Good: good.Load}
+	synctest.Test(t, func(t *testing.T) {
+		l := live(t, o)
+		l.say <- datastore.Update{State: everything(), InSync: true}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if _, err := os.Stat(o.File); !errors.Is(err, fs.ErrNotExist) {
+			t.Error("kept while it is not good:", err)
+		}
+		good.Store(true)
+		time.Sleep(DefaultInterval)
+		synctest.Wait()
+		if _, err := os.Stat(o.File); err != nil {
+			t.Error(err)
+		}
+		l.stop()
 	})
 }

@@ -181,6 +181,11 @@ func (w *Watcher) write(ctx context.Context) {
 			w.nudge()
 			continue
 		}
+		if !w.good() { // it may become so without another State
+			next = time.Now().Add(w.opts.Interval)
+			w.nudge()
+			continue
+		}
 		began := time.Now()
 		err := w.save()
 		next = time.Now().Add(max(w.opts.Interval, share*time.Since(began)))
@@ -211,10 +216,13 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
+// good reports whether the newest State may take the place of the kept one.
+func (w *Watcher) good() bool { return w.opts.Good == nil || w.opts.Good() }
+
 // save writes the newest State that has not been written.
 func (w *Watcher) save() error {
-	if w.opts.Good != nil && !w.opts.Good() {
-		return nil // it comes again when it is
+	if !w.good() {
+		return nil
 	}
 	w.mu.Lock()
 	st := w.keep

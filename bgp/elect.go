@@ -20,7 +20,7 @@ type Election struct {
 type Reflector struct{ Node, Zone, Why string }
 
 // elect chooses the route reflectors of a large mesh (BGPConfiguration default, annotation caracal.net/route-reflectors). Zones take turns, those
-// without a candidate left are passed over; within a zone, and among zones, the greatest SHA-256 of the name comes first. So a node that comes or goes
+// without a candidate left are passed over; within a zone, and among zones, the greatest SHA-256 of the name comes first. Those who are about to leave are elected where nobody else is left. So a node that comes or goes
 // changes the outcome only where it is, or would be, elected itself.
 func (m *maker) elect() *Election {
 	r := m.bgp.Reflection
@@ -44,14 +44,17 @@ func (m *maker) elect() *Election {
 	if members <= r.Above {
 		return e
 	}
-	zones := m.candidates(&r, field, used)
-	if len(zones) == 0 {
+	e.Elected = turns(m.candidates(&r, field, used, false), r.Count)
+	if missing := r.Count - len(e.Elected); missing > 0 {
+		e.Elected = append(e.Elected, turns(m.candidates(&r, field, used, true), missing)...)
+	}
+	slices.SortFunc(e.Elected, func(a, b Reflector) int { return cmp.Compare(a.Node, b.Node) })
+	if len(e.Elected) == 0 {
 		e.Why = "no node may be elected: all peer with all"
 		m.problem("BGPConfiguration default", field, "none of %d nodes can be a route reflector, so all peer with all: let selector %q choose nodes of the cluster's AS with addresses of every family in use", members, r.Selector)
 		return e
 	}
 	e.Why = fmt.Sprintf("%d nodes are more than %d", members, r.Above)
-	e.Elected = turns(zones, r.Count)
 	return e
 }
 
@@ -65,12 +68,15 @@ type zone struct {
 	name  string
 	nodes []string
 	of    int
+	// leaving: its nodes are about to leave.
+	leaving bool
 }
 
-func (m *maker) candidates(r *cluster.Reflection, field string, used [2]bool) []zone {
+// candidates returns those who may be elected and stay, or those who are about to leave.
+func (m *maker) candidates(r *cluster.Reflection, field string, used [2]bool, leaving bool) []zone {
 	byZone := make(map[string][]string)
 	for _, n := range m.st.Nodes() {
-		if !m.member(n) || used[0] && !n.Addr4.IsValid() || used[1] && !n.Addr6.IsValid() {
+		if n.Leaving != leaving || !m.member(n) || used[0] && !n.Addr4.IsValid() || used[1] && !n.Addr6.IsValid() {
 			continue
 		}
 		if r.Selector != "" {
@@ -87,7 +93,7 @@ func (m *maker) candidates(r *cluster.Reflection, field string, used [2]bool) []
 	var zones []zone
 	for name, nodes := range byZone {
 		byWeight(nodes, func(s string) string { return s })
-		zones = append(zones, zone{name: name, nodes: nodes, of: len(nodes)})
+		zones = append(zones, zone{name: name, nodes: nodes, of: len(nodes), leaving: leaving})
 	}
 	byWeight(zones, func(z zone) string { return z.name })
 	return zones
@@ -116,6 +122,9 @@ func turns(zones []zone, count int) (out []Reflector) {
 				if z.name == "" {
 					why = fmt.Sprintf("number %d of %d that may be in no zone", turn+1, z.of)
 				}
+				if z.leaving {
+					why += ", though it is about to leave: there is nobody else"
+				}
 				out = append(out, Reflector{Node: z.nodes[turn], Zone: z.name, Why: why})
 			}
 		}
@@ -123,7 +132,6 @@ func turns(zones []zone, count int) (out []Reflector) {
 			break
 		}
 	}
-	slices.SortFunc(out, func(a, b Reflector) int { return cmp.Compare(a.Node, b.Node) })
 	return out
 }
 

@@ -126,6 +126,50 @@ func TestElectionIsCalm(t *testing.T) {
 	}
 }
 
+// TestElectionOfThoseWhoStay: a node that is about to leave is elected only where nobody else is left, and replaced in its own zone.
+func TestElectionOfThoseWhoStay(t *testing.T) {
+	r := cluster.Reflection{Above: 1, Count: 3, Zone: "zone"}
+	nodes := zoned(12)
+	before := elected(t, electing(r, nodes))
+	leave := func(names ...string) []*cluster.Node {
+		out := slices.Clone(nodes)
+		for i, n := range out {
+			if len(names) == 0 || slices.Contains(names, n.Name) {
+				x := *n
+				x.Leaving = true
+				out[i] = &x
+			}
+		}
+		return out
+	}
+	for _, gone := range before {
+		var zone, kept int
+		after := elected(t, electing(r, leave(gone)))
+		for _, n := range nodes {
+			if slices.Contains(after, n.Name) && slices.Contains(before, n.Name) {
+				kept++
+			}
+			if slices.Contains(after, n.Name) && n.Labels["zone"] == "a" {
+				zone++
+			}
+		}
+		if kept != 2 || zone != 1 || slices.Contains(after, gone) {
+			t.Errorf("%s is about to leave: %v became %v", gone, before, after)
+		}
+	}
+	if all := elected(t, electing(r, leave())); !slices.Equal(all, before) {
+		t.Errorf("all are about to leave: %v became %v", before, all)
+	}
+	r.Count = 12
+	if some := elected(t, electing(r, leave(before...))); len(some) != 12 {
+		t.Errorf("all are wanted, and %v elected", some)
+	}
+	r.Count = 9
+	if some := elected(t, electing(r, leave(before...))); slices.ContainsFunc(some, func(s string) bool { return slices.Contains(before, s) }) {
+		t.Errorf("there are enough who stay, and %v elected", some)
+	}
+}
+
 // TestElectionSays: why there are reflectors, or none, is in the plan; what cannot be is a problem and leaves the mesh.
 func TestElectionSays(t *testing.T) {
 	nodes := zoned(4)

@@ -13,6 +13,9 @@ type NodeInterface struct {
 	Addresses []string `yaml:"addresses,omitempty" json:"addresses,omitempty"`
 }
 
+// AnnotationLeaving is "true" on the Node of a daemon that is cordoned or drained, where route reflectors are elected: others are then elected first.
+const AnnotationLeaving = "caracal.net/leaving"
+
 // ClusterNode checks and converts the node. With problems, the node comes without the values that are wrong, as Calico
 // treats a bad annotation.
 func (o *Node) ClusterNode() (*cluster.Node, []cluster.Problem) {
@@ -20,6 +23,7 @@ func (o *Node) ClusterNode() (*cluster.Node, []cluster.Problem) {
 	n := &cluster.Node{
 		Name:       o.Name,
 		Labels:     o.Labels,
+		Leaving:    o.Annotations[AnnotationLeaving] == "true",
 		VXLANAddr4: c.addr("spec.ipv4VXLANTunnelAddr", o.Spec.IPv4VXLANTunnelAddr, cluster.IPv4),
 		VXLANAddr6: c.addr("spec.ipv6VXLANTunnelAddr", o.Spec.IPv6VXLANTunnelAddr, cluster.IPv6),
 		VXLANMAC4:  c.mac("spec.vxlanTunnelMACAddr", o.Spec.VXLANTunnelMACAddr),

@@ -180,7 +180,7 @@ func Build(o Objects) *State {
 func equalNodes(a, b *Node) bool {
 	return a.Name == b.Name && a.Addr4 == b.Addr4 && a.Addr6 == b.Addr6 && a.IPIPAddr == b.IPIPAddr &&
 		a.VXLANAddr4 == b.VXLANAddr4 && a.VXLANAddr6 == b.VXLANAddr6 && a.VXLANMAC4 == b.VXLANMAC4 && a.VXLANMAC6 == b.VXLANMAC6 &&
-		a.ASN == b.ASN && a.RouteReflectorClusterID == b.RouteReflectorClusterID && maps.Equal(a.Labels, b.Labels)
+		a.ASN == b.ASN && a.RouteReflectorClusterID == b.RouteReflectorClusterID && a.Leaving == b.Leaving && maps.Equal(a.Labels, b.Labels)
 }
 
 func equalBlocks(a, b *Block) bool {

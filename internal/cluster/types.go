@@ -91,6 +91,7 @@ type Node struct {
 
 	ASN                     uint32     // spec.bgp.asNumber, 0 = the cluster's
 	RouteReflectorClusterID netip.Addr // spec.bgp.routeReflectorClusterID, invalid = not a reflector
+	Leaving                 bool       // cordoned or drained, as its own daemon says (annotation caracal.net/leaving)
 }
 
 // SameAs reports whether two nodes are equal in everything that is routed on.

@@ -43,6 +43,7 @@ type daemon struct {
 	proxy      *proxyhealth.Checker // nil: nothing is verified
 	reports    *report.Reporter     // nil outside Kubernetes
 	departure  *departure
+	mark       *mark
 	cordon     Task // nil outside Kubernetes
 	sessions   bell // something of a BGP session has changed
 }
@@ -92,7 +93,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 	err = runStages(ctx, []stage{
 		sources,
 		{task{"route programmer", d.programmer.Run}},
-		{d.engine, d.liveness, d.tunnels, d.departure, task{"memory", func(ctx context.Context) error { return keepHeap(ctx, d.bursts) }}},
+		{d.engine, d.liveness, d.tunnels, d.departure, d.mark, task{"memory", func(ctx context.Context) error { return keepHeap(ctx, d.bursts) }}},
 		{task{"gRPC server", func(ctx context.Context) error { return server.Serve(ctx, listener) }}},
 	})
 	d.log.Info("caracald has stopped; routes, devices and addresses stay")
@@ -137,8 +138,12 @@ func (d *daemon) open(ctx context.Context) error {
 	if d.cfg.Rails != (Rails{}) {
 		d.controller.rails.Rails = d.cfg.Rails
 	}
-	d.controller.inForce = d.tunnels.setState
 	d.controller.found = d.reports.SetFound
+	d.mark = newMark(d.store, d.cfg.Node, d.log)
+	d.controller.inForce = func(st *cluster.State, backend cluster.Backend) {
+		d.tunnels.setState(st, backend)
+		d.mark.setState(st)
+	}
 	d.controller.besideFelix, d.controller.adoptFelix = d.cfg.Felix, d.cfg.Adopt.Felix
 	d.controller.workloads.node, d.controller.podNode = d.podsOf(), d.nodeRef()
 	d.openProxy(restarting)
@@ -146,7 +151,10 @@ func (d *daemon) open(ctx context.Context) error {
 		d.controller.routerID = d.cfg.Settings.RouterID
 	}
 	d.openStart(kubernetes)
-	d.departure = newDeparture(d.cfg.Socket, d.log, d.controller.setLeaving)
+	d.departure = newDeparture(d.cfg.Socket, d.log, func(l bgp.Leaving) {
+		d.controller.setLeaving(l)
+		d.mark.setLeaving(l)
+	})
 	if kubernetes != nil {
 		d.cordon = task{"cordon", func(ctx context.Context) error {
 			return kubernetes.WatchCordon(ctx, d.nodeRef(), d.departure.setCordoned)

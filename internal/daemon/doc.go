@@ -14,7 +14,7 @@
 //
 // Each Task has one goroutine that owns its state: programmer (kernel), controller (plans), watcher (datastore), engine
 // (BGP speaker), tunnels (IPAM), memory (how much garbage there may be, and when it is given back), server (gRPC), proxyhealth (the service proxy's word), report (Events),
-// departure (how far to leave), cordon (our Node in the Kubernetes API). Those who watch sessions are told by a bell. Triggers are channels of size one; bursts become one run.
+// departure (how far to leave), mark (telling others so where reflectors are elected), cordon (our Node in the Kubernetes API). Those who watch sessions are told by a bell. Triggers are channels of size one; bursts become one run.
 //
 // # Start and stop
 //

@@ -117,4 +117,6 @@ type NodePatch struct {
 	// Interfaces is spec.interfaces; annotation Interfaces, a JSON list of objects with the fields name and addresses.
 	// An empty list clears it.
 	Interfaces *[]calico.NodeInterface
+	// Leaving is our own annotation calico.AnnotationLeaving, "true" or none, in a Calico Node as in a Kubernetes Node.
+	Leaving *bool
 }

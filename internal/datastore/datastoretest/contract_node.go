@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/caracal-net/caracal/internal/calico"
+	"github.com/caracal-net/caracal/internal/cluster"
 	"github.com/caracal-net/caracal/internal/datastore"
 )
 
@@ -107,6 +108,16 @@ func patchNode(t *testing.T, s datastore.Store) {
 		}
 		if got.Labels["zone"] != "a" || got.Annotations["note"] != "kept" {
 			t.Errorf("%s: labels %v, annotations %v", step.name, got.Labels, got.Annotations)
+		}
+	}
+	for _, leaving := range []bool{true, true, false, false} {
+		if err := s.PatchNode(t.Context(), "node-a", datastore.NodePatch{Leaving: &leaving}); err != nil {
+			t.Fatal(err)
+		}
+		got := getNode(t, s, "node-a")
+		word, _ := calico.Word(got)
+		if n := word.(*cluster.Node); n.Leaving != leaving || got.Annotations["note"] != "kept" || cmp.Diff(want.Spec, got.Spec) != "" {
+			t.Errorf("leaving %v: %+v of annotations %v", leaving, n, got.Annotations)
 		}
 	}
 	bare := &calico.Node{}

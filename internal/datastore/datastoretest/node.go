@@ -3,6 +3,7 @@ package datastoretest
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/caracal-net/caracal/internal/calico"
@@ -23,6 +24,16 @@ func (m *Memory) PatchNode(ctx context.Context, name string, patch datastore.Nod
 	}
 	node := obj.(*calico.Node)
 	patchSpec(&node.Spec, &patch)
+	if patch.Leaving != nil {
+		delete(node.Annotations, calico.AnnotationLeaving)
+		if *patch.Leaving {
+			node.Annotations = maps.Clone(node.Annotations)
+			if node.Annotations == nil {
+				node.Annotations = map[string]string{}
+			}
+			node.Annotations[calico.AnnotationLeaving] = "true"
+		}
+	}
 	m.put(k, node)
 	return nil
 }

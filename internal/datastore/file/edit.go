@@ -165,6 +165,13 @@ func patchNode(n *yaml.Node, patch *datastore.NodePatch) (changed bool) {
 	if patch.Interfaces != nil {
 		changed = calico.SetValue(n, *patch.Interfaces, "spec", "interfaces") || changed
 	}
+	if patch.Leaving != nil {
+		var leaving *string
+		if yes := "true"; *patch.Leaving {
+			leaving = &yes
+		}
+		changed = calico.SetValue(n, leaving, "metadata", "annotations", calico.AnnotationLeaving) || changed
+	}
 	return changed
 }
 

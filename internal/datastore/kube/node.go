@@ -214,6 +214,9 @@ func annotationsOf(p *datastore.NodePatch) map[string]any {
 	if p.Interfaces != nil {
 		put(annotationInterfaces, interfacesText(*p.Interfaces))
 	}
+	if p.Leaving != nil {
+		put(calico.AnnotationLeaving, map[bool]string{true: "true"}[*p.Leaving])
+	}
 	return set
 }
 

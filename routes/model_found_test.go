@@ -1,10 +1,12 @@
 package routes
 
 import (
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/caracal-net/caracal/internal/kernel"
+	"github.com/caracal-net/caracal/internal/kernel/kerneltest"
 )
 
 // What the model found, one by one.
@@ -332,5 +334,31 @@ func TestOldNewsOfAnotherRoute(t *testing.T) {
 		r.p.mu.Unlock()
 		r.wait()
 		r.wantOurs()
+	})
+}
+
+// A route of another program goes with its nexthop object, also where the objects could not be read until both were gone.
+func TestRouteOfAnObjectThatWasNeverSeen(t *testing.T) {
+	bubble(t, func(r *rig) {
+		eth1 := r.wire("eth1")
+		theirs := r.their("10.1.0.0/26", "192.0.2.9")
+		theirs.NextHops, theirs.NexthopID = nil, 77
+		r.must(r.far.WriteNexthops(t.Context(), []kernel.NexthopOp{{Verb: kernel.Add, Nexthop: &kernel.Nexthop{
+			ID: 77, Protocol: kernel.ProtoStatic, Gateway: addr("192.0.2.9"), Link: eth1, Onlink: true,
+		}}}, func(_ int, err error) { t.Error(err) }))
+		r.write(kernel.Add, theirs)
+		r.fake.Inject(kerneltest.Fault{Kind: kerneltest.ListNexthopsFails, Err: kernel.FromErrno(syscall.ENOMEM), Times: 4})
+		r.ready()
+		r.wait()
+		if n := r.p.Stats().Foreign; n == 0 {
+			t.Fatal("their route is not known to begin with")
+		}
+		before := r.p.Stats().Foreign
+		r.fake.SetCarrier(eth1, false)
+		time.Sleep(time.Minute)
+		r.wait()
+		if now := r.p.Stats().Foreign; now != before-1 {
+			t.Errorf("%d routes of others known, before %d", now, before)
+		}
 	})
 }

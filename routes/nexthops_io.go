@@ -70,7 +70,22 @@ func (p *Programmer) readNexthops(ctx context.Context) error {
 	}
 	p.needNexthops()
 	p.believe()
+	p.readOrphans()
 	return nil
+}
+
+// readOrphans reads the routes again where the mirror has any that lead to an object which the kernel has not: they went along, and if that was before
+// the objects could be read, nothing told of it.
+func (p *Programmer) readOrphans() {
+	orphaned := p.forms.any(func(f *form) bool { return f.nhid != 0 && f.held > 0 && p.nexthops.at(f.nhid) == nil })
+	for id := range p.foreign.nexthops {
+		orphaned = orphaned || p.nexthops.at(id) == nil
+	}
+	if orphaned {
+		for family := range p.dumps {
+			p.readRoutes(family, "routes lead to nexthop objects that have gone")
+		}
+	}
 }
 
 // nexthopEvent folds one event about an object into the mirror.

@@ -78,23 +78,6 @@ type controller struct {
 	inForce func(*cluster.State, cluster.Backend)
 }
 
-// view is what inspection sees of the last plan.
-type view struct {
-	state    *cluster.State
-	inSync   bool
-	storeErr error
-	suspect  string    // why what was read last may not be the truth, "" for no reason
-	held     *held     // what the rails hold back, nil for nothing
-	stale    time.Time // of the copy that is planned by, zero for the datastore itself
-	backend  cluster.Backend
-	vteps    []vxlan.VTEP
-	problems []cluster.Problem
-	planned  bool
-	bgpDone  bool
-	services serviceView
-	host     *routes.Host // as it was planned by, nil before
-}
-
 func newController(node string, fallback cluster.Backend, log *slog.Logger, prog programmer, speakers speakers) *controller {
 	c := &controller{
 		node: node, fallback: fallback, log: log, prog: prog, speakers: speakers,
@@ -108,13 +91,6 @@ func newController(node string, fallback cluster.Backend, log *slog.Logger, prog
 
 // String names the task.
 func (c *controller) String() string { return "controller" }
-
-// View returns what inspection sees.
-func (c *controller) View() view {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.view
-}
 
 // Run is the task.
 func (c *controller) Run(ctx context.Context) error {
@@ -214,88 +190,8 @@ func (c *controller) because(in *inbox) {
 	c.seen = inbox{update: in.update, host: in.host}
 }
 
-// judge puts what the rails let through in the place of what the datastore says.
-func (c *controller) judge(in *inbox) {
-	if in.release {
-		c.rails.release()
-	}
-	if in.host == nil {
-		return // nothing is planned yet
-	}
-	use, next := c.rails.judge(in.update, time.Now(), func(from, to *cluster.State) []loss { return c.losses(from, to, in.host) })
-	in.update = use
-	if c.again != nil {
-		c.again.Stop()
-	}
-	if !next.IsZero() {
-		c.again = time.AfterFunc(time.Until(next), func() { c.post(func(*inbox) {}) })
-	}
-}
-
-// losses counts what each owner would lose by going from one State to another. A State without our own node loses nothing: the last plan stays.
-func (c *controller) losses(from, to *cluster.State, h *routes.Host) []loss {
-	if from == nil || to == nil || from.Node(c.node) == nil || to.Node(c.node) == nil {
-		return nil
-	}
-	was, is := c.backend(from), c.backend(to)
-	all := []loss{{what: "routes of owner " + string(routes.OwnerVXLAN)}}
-	keep := map[routes.Key]bool{}
-	for _, r := range vxlan.NewPlanner(c.node).Plan(vxlan.Input{State: to, Host: h, Backend: is, Felix: c.share.vxlan}).Change.Routes {
-		keep[r.Key()] = r.Unroutable == "" // one that leads nowhere, for its node is gone, is lost as well
-	}
-	for _, r := range vxlan.NewPlanner(c.node).Plan(vxlan.Input{State: from, Host: h, Backend: was, Felix: c.share.vxlan}).Change.Routes {
-		if r.Unroutable != "" {
-			continue
-		}
-		all[0].of++
-		if !keep[r.Key()] {
-			all[0].lost++
-		}
-	}
-	if c.workloads.node != "" {
-		all = append(all, c.lossesOfWorkloads(from, to))
-	}
-	if was != cluster.BackendBird {
-		return all
-	}
-	return append(all, c.lossesOfBGP(from, to, h, is)...)
-}
-
-// lossesOfBGP counts learned routes whose peers would be gone, and our own announcements.
-func (c *controller) lossesOfBGP(from, to *cluster.State, h *routes.Host, backend cluster.Backend) []loss {
-	before, _ := c.plannerOfBGP().Plan(from, c.node, h)
-	var after bgp.Config
-	if backend == cluster.BackendBird {
-		after, _ = c.plannerOfBGP().Plan(to, c.node, h)
-	}
-	peers, announced := map[netip.Addr]bool{}, map[netip.Prefix]bool{}
-	for i := range after.Peers {
-		peers[after.Peers[i].Addr] = true
-	}
-	for i := range after.Originate {
-		announced[after.Originate[i].Prefix] = true
-	}
-	learned, own := loss{what: "routes of owner " + string(routes.OwnerBGP)}, loss{what: "announced prefixes", of: len(before.Originate)}
-	learned.lost, learned.of = c.learned.Without(func(a netip.Addr) bool { return !peers[a] })
-	for i := range before.Originate {
-		if !announced[before.Originate[i].Prefix] {
-			own.lost++
-		}
-	}
-	return []loss{learned, own}
-}
-
 func (c *controller) plannerOfBGP() *bgp.Planner {
 	return &bgp.Planner{Match: matchSelector, RouterID: c.routerID.Addr, HashRouterID: c.routerID.Hash, DataPlane: c.served.plane, Leaving: c.served.leaving, PodNode: c.podNode}
-}
-
-// Release lets happen what the rails hold back, and returns what that is, nil for nothing.
-func (c *controller) Release() *held {
-	h := c.View().held
-	if h != nil {
-		c.post(func(in *inbox) { in.release = true })
-	}
-	return h
 }
 
 // usable reports whether a State that is not the datastore's word of now is planned as a whole. Owners are in sync only with the datastore,
@@ -455,45 +351,4 @@ func matchSelector(selector string, labels map[string]string) (bool, error) {
 		return false, err
 	}
 	return s.Match(labels), nil
-}
-
-// show publishes the view and logs each problem that was not there before, and each that is gone.
-func (c *controller) show(v view) {
-	if v.state != nil {
-		v.problems = append(slices.Clone(v.state.Problems()), v.problems...)
-	}
-	c.mu.Lock()
-	old := c.view
-	c.view = v
-	c.mu.Unlock()
-	for _, p := range v.problems {
-		if !slices.Contains(old.problems, p) {
-			c.log.Warn("problem in the datastore", logObject, p.Object, logField, p.Field, logText, p.Text, logFile, fileLine(p))
-		}
-	}
-	for _, p := range old.problems {
-		if !slices.Contains(v.problems, p) {
-			c.log.Info("problem in the datastore is mended", logObject, p.Object, logField, p.Field)
-		}
-	}
-	switch {
-	case v.held != nil && old.held == nil:
-		c.log.Error("a state of the datastore is not acted upon", logText, v.held.String())
-	case v.held == nil && old.held != nil:
-		c.log.Warn("the states of the datastore are acted upon again")
-	}
-	if (v.storeErr == nil) != (old.storeErr == nil) {
-		if v.storeErr != nil {
-			c.log.Error("datastore cannot be read, the last good state stays", logErr, v.storeErr)
-		} else {
-			c.log.Info("datastore can be read again")
-		}
-	}
-}
-
-func fileLine(p cluster.Problem) string {
-	if p.File == "" {
-		return ""
-	}
-	return fmt.Sprintf("%s:%d", p.File, p.Line)
 }

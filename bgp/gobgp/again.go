@@ -30,7 +30,7 @@ const holdBack = deferralExternal*time.Second + margin
 // tellAgain returns the peers for which that time has come.
 func (f *feed) tellAgain(now time.Time) (out []netip.Addr) {
 	for a, s := range f.sessions {
-		if !s.again || now.Sub(s.upAt) < againTime || f.holdsBack(s, now) {
+		if !s.again || now.Sub(s.upAt) < againTime || now.Sub(s.replaced) < againTime || f.holdsBack(s, now) {
 			continue
 		}
 		if s.state == stateEstablished && (s.mustAgain || !f.news.Before(s.upAt.Add(-margin))) {
@@ -39,6 +39,22 @@ func (f *feed) tellAgain(now time.Time) (out []netip.Addr) {
 		s.again, s.mustAgain = false, false
 	}
 	return out
+}
+
+// replacing notes that paths that were in use are gone or replaced: peers with rules about interfaces are told everything again in a while, at most once in
+// againTime. For the rules may refuse what is in use now, and to find out whether the former path is to be withdrawn GoBGP asks them about it as if it had the next
+// hop of the new one (v4.8.0, filterpath and NextHopCondition). A soft reset goes by what was sent.
+func (f *feed) replacing(now time.Time) {
+	if !f.replaced {
+		return
+	}
+	f.replaced = false
+	for _, s := range f.sessions {
+		if s.state == stateEstablished && !s.mustAgain && asks(s.peer.Export) {
+			s.again, s.mustAgain, s.replaced = true, true, now
+			time.AfterFunc(againTime, f.kick)
+		}
+	}
 }
 
 // laterAgain has a peer told everything again once that may be, and reports whether it may not be now.

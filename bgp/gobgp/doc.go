@@ -95,6 +95,10 @@
 //   - Two paths of one prefix that are the best ones right after one another may leave in one batch, and then in either order, so that a peer goes on with
 //     the former one (GoBGP tells them apart by a number of its own, also where the session has no add-path). What we have it decide again is
 //     ordered so that this does not happen.
+//   - When the best path becomes one that rules refuse, GoBGP asks them about the former one to find out whether to withdraw it; but it asks with the next hop of the
+//     new path, and without our AS where an eBGP peer is concerned. Rules about AS paths are written so that the answer is right. A rule about interfaces
+//     may get it wrong, so a peer that has one is told everything again a second after paths in use are gone or replaced (again.go); until then it may go on
+//     with the former path. Only GoBGP could do better.
 //   - Next hops are not resolved by GoBGP. Paths whose next hop leads nowhere (bgp.Nowhere) are marked on import with LLGR_STALE, and MED 4294967295, which
 //     puts them behind all others and has nobody get them; what is told of a path shows it without. A path that a peer marks with LLGR_STALE
 //     is sent on to nobody either (RFC 9494 section 4.3: no session here has the capability).

@@ -45,6 +45,7 @@ type feed struct {
 	changed  bool                    // sessions are to be reported
 	idle     map[netip.Addr]struct{} // peers whose session has become Idle
 	news     time.Time               // when a path was filed last
+	replaced bool                    // paths in use have gone or been replaced, which replacing is to look at
 	over     []netip.Addr            // peers that have sent too much
 	up       map[netip.Addr]struct{} // peers whose session has come up
 	ready    bool                    // an Apply has been made, so the sessions are the ones to wait for
@@ -167,7 +168,7 @@ func (f *feed) learn(gen int, changes []*apiutil.Path) {
 		return
 	}
 	for _, p := range changes {
-		f.file(p)
+		f.replaced = f.file(p) || f.replaced
 	}
 	if len(f.dirty) > 0 {
 		f.news = time.Now()
@@ -175,29 +176,30 @@ func (f *feed) learn(gen int, changes []*apiutil.Path) {
 	}
 }
 
-// file files one change. Paths of our own are left out, and so is anything but unicast.
-func (f *feed) file(p *apiutil.Path) {
+// file files one change, and reports whether there were paths to the prefix before. Paths of our own are left out, and so is anything but unicast.
+func (f *feed) file(p *apiutil.Path) (was bool) {
 	if p == nil || !p.PeerAddress.IsValid() {
-		return
+		return false
 	}
 	prefix := prefixOf(p.Nlri)
 	if !prefix.IsValid() {
-		return
+		return false
 	}
 	withdraw := p.Withdrawal || p.IsNexthopInvalid
 	d := f.table.Get(prefix)
 	if d == nil {
 		if withdraw {
-			return
+			return false
 		}
 		d = &dest{prefix: prefix}
 		f.table.Set(prefix, d)
 	}
+	was = len(d.paths) > 0
 	if withdraw && f.heldOf(p.PeerAddress, prefix) {
-		return
+		return was
 	}
 	if !withdraw && len(f.held) > 0 {
-		f.replaced(prefix)
+		f.supplant(prefix)
 	}
 	known := d.paths
 	if d.retained {
@@ -209,7 +211,7 @@ func (f *feed) file(p *apiutil.Path) {
 			d.paths = without(known, i)
 			f.mark(d)
 		}
-		return
+		return was
 	}
 	path := bgp.Path{PeerAddr: p.PeerAddress, ID: p.RemoteID, RouterID: routerID(p), Stale: p.Stale, Best: true}
 	f.seen.fill(&path, p.Attrs)
@@ -221,6 +223,7 @@ func (f *feed) file(p *apiutil.Path) {
 	}
 	d.paths, d.retained = f.with(known, &path), false
 	f.mark(d)
+	return was
 }
 
 // with returns a copy of a list and one more. Prefixes with one path, which most have, share it with the one before where it is the same.
@@ -329,6 +332,7 @@ func (f *feed) take() batch {
 	clear(f.dirty)
 	f.dirty = f.dirty[:0]
 	b.over, f.over = f.over, nil
+	f.replacing(time.Now())
 	b.mute, b.stuck, b.again = f.waitedFor(time.Now()), f.unanswered(time.Now()), f.tellAgain(time.Now())
 	b.idle, f.idle = f.idle, nil
 	b.up, f.up = f.up, nil

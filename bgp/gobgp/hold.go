@@ -166,8 +166,8 @@ func (f *feed) heldOf(peer netip.Addr, p netip.Prefix) bool {
 	return ok
 }
 
-// replaced drops what is held of a prefix, for which a path has come.
-func (f *feed) replaced(p netip.Prefix) {
+// supplant drops what is held of a prefix, for which a path has come.
+func (f *feed) supplant(p netip.Prefix) {
 	for peer, h := range f.held {
 		if _, ok := h.prefixes[p]; ok {
 			delete(h.prefixes, p)

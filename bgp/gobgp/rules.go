@@ -49,7 +49,7 @@ func (s *ruleSet) conditions(r *bgp.Rule) []*api.Conditions {
 		c.CommunitySet = s.g.strings(api.DefinedType_DEFINED_TYPE_COMMUNITY, r.Community.String())
 	}
 	if len(r.ASPathPrefix) > 0 {
-		c.AsPathSet = s.g.strings(api.DefinedType_DEFINED_TYPE_AS_PATH, s.pathPattern(r.ASPathPrefix))
+		c.AsPathSet = s.g.strings(api.DefinedType_DEFINED_TYPE_AS_PATH, s.pathPatterns(r.ASPathPrefix)...)
 	}
 	if r.Priority != 0 {
 		c.LocalPrefEq = &api.LocalPrefEq{Value: bgp.MaxPref - r.Priority}
@@ -107,17 +107,23 @@ func (s *ruleSet) ownThrough(r *bgp.Rule) []*api.Prefix {
 	return out
 }
 
-// pathPattern is the regular expression of paths that begin with these numbers; _ stands for a boundary.
-func (s *ruleSet) pathPattern(prefix []uint32) string {
+// pathPatterns are the regular expressions of paths that begin with these numbers; _ stands for a boundary. What eBGP peers are sent begins with our own AS, but
+// without it does GoBGP ask about the former best path, to find out whether there is anything to withdraw.
+func (s *ruleSet) pathPatterns(prefix []uint32) []string {
 	var b strings.Builder
-	b.WriteByte('^')
-	if s.export && s.cfg.External(s.first) {
-		fmt.Fprintf(&b, "%d_", s.cfg.LocalAS(s.first))
-	}
 	for _, as := range prefix {
 		fmt.Fprintf(&b, "%d_", as)
 	}
-	return b.String()
+	bare := "^" + b.String()
+	if !s.export || !s.cfg.External(s.first) {
+		return []string{bare}
+	}
+	own := s.cfg.LocalAS(s.first)
+	sent := fmt.Sprintf("^%d_%s", own, b.String())
+	if prefix[0] == own {
+		return []string{sent} // else it would hold of whatever is sent; and no path that was learned begins so
+	}
+	return []string{sent, bare}
 }
 
 // actions adds the statements that do what a rule asks for where the conditions hold.

@@ -52,6 +52,7 @@ type session struct {
 	restartTime time.Duration // what it has asked for
 	upAt        time.Time     // when it came up last
 	again       bool          // all it is to be told is to be told again, perhaps
+	replaced    time.Time     // when replacing wanted that
 	mustAgain   bool          // not only if others brought paths
 	answerBy    time.Time     // when it must have left OpenSent or OpenConfirm
 	unanswered  int           // how often in a row it did not

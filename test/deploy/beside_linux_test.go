@@ -184,6 +184,9 @@ func (f *fleet) toldOutside(t *testing.T, node, about string, words []string) {
 // felixPasses is how often Felix compares while nothing may change.
 const felixPasses = 10
 
+// calmFor is how long no route changes on a node at rest; a change of settings is acted upon within some milliseconds.
+const calmFor = 300 * time.Millisecond
+
 // restful has each Felix compare again and again, while packets flow: none is lost, and no route of anybody changes on any node.
 func (f *fleet) restful(t *testing.T, what string, all []*standIn) {
 	t.Helper()
@@ -205,6 +208,9 @@ func (f *fleet) restful(t *testing.T, what string, all []*standIn) {
 		watches = append(watches, events)
 		s.writes, s.deletes = 0, 0
 	}
+	for i, s := range all {
+		s.rests(t, watches[i])
+	}
 	for range felixPasses {
 		for _, s := range all {
 			if err := s.resync(ctx); err != nil {
@@ -224,6 +230,24 @@ func (f *fleet) restful(t *testing.T, what string, all []*standIn) {
 	t.Logf("%s: %d passes of Felix on each node, %s", what, felixPasses, report)
 	if report.Lost() != 0 {
 		t.Errorf("%s: %d packets were lost", what, report.Lost())
+	}
+}
+
+// rests waits until the node has done what the settings ask for: the condition before looked at one node.
+func (f *standIn) rests(t *testing.T, events <-chan kernel.Event) {
+	t.Helper()
+	end := time.After(20 * time.Second)
+	for calm := time.After(calmFor); ; {
+		select {
+		case e := <-events:
+			if e.Kind == kernel.EventRoute {
+				calm = time.After(calmFor)
+			}
+		case <-calm:
+			return
+		case <-end:
+			t.Fatalf("routes of %s do not come to rest", f.node)
+		}
 	}
 }
 

@@ -21,31 +21,11 @@ import (
 	"github.com/caracal-net/caracal/test/peers"
 )
 
-// envBin names the directory of built programs; without it the test builds one.
-const envBin = "CARACAL_BIN"
-
-var build = sync.OnceValues(func() (string, error) {
-	if dir := os.Getenv(envBin); dir != "" {
-		return filepath.Join(dir, "caracald"), nil
-	}
-	dir, err := os.MkdirTemp("", "caracal-interop-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "caracald")
-	cmd := exec.Command("go", "build", "-o", path, "../../cmd/caracald")
-	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build: %w: %s", err, out)
-	}
-	return path, nil
-})
+var caracald need.Daemon
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if path, err := build(); err == nil && os.Getenv(envBin) == "" {
-		_ = os.RemoveAll(filepath.Dir(path))
-	}
+	caracald.Remove()
 	os.Exit(code)
 }
 
@@ -84,7 +64,7 @@ type rack struct {
 func newRack(t *testing.T) *rack {
 	t.Helper()
 	need.Root(t)
-	daemon, err := build()
+	daemon, err := caracald.Path()
 	if err != nil {
 		t.Fatal(err)
 	}

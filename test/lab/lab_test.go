@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -18,9 +17,6 @@ import (
 	"github.com/caracal-net/caracal/internal/netns"
 	"github.com/caracal-net/caracal/test/need"
 )
-
-// envBin names the directory of built programs; the guest kernel's machine is too slow to build any.
-const envBin = "CARACAL_BIN"
 
 // envKills is how often the scenario "kills" kills (make soak: 200), envSeed at which moments.
 const (
@@ -31,28 +27,11 @@ const (
 // limit is how long one scenario or one demo may take.
 const limit = 2 * time.Minute
 
-var build = sync.OnceValues(func() (string, error) {
-	if dir := os.Getenv(envBin); dir != "" {
-		return filepath.Join(dir, "caracald"), nil
-	}
-	dir, err := os.MkdirTemp("", "caracal-lab-test-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "caracald")
-	cmd := exec.Command("go", "build", "-o", path, "../../cmd/caracald")
-	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build: %w: %s", err, out)
-	}
-	return path, nil
-})
+var caracald need.Daemon
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if path, err := build(); err == nil && os.Getenv(envBin) == "" {
-		_ = os.RemoveAll(filepath.Dir(path))
-	}
+	caracald.Remove()
 	os.Exit(code)
 }
 
@@ -64,7 +43,7 @@ func options(t *testing.T) lab.Options {
 	t.Helper()
 	need.Root(t)
 	need.Tool(t, "ip", "iproute2")
-	daemon, err := build()
+	daemon, err := caracald.Path()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,7 +220,7 @@ func TestUpOutlivesItsProcess(t *testing.T) {
 	opts.Root = t.TempDir() // status shows every cluster of it
 	bin := filepath.Dir(opts.Daemon)
 	prog := filepath.Join(bin, "caracal-lab")
-	if os.Getenv(envBin) == "" {
+	if os.Getenv(need.BinEnv) == "" {
 		prog = filepath.Join(t.TempDir(), "caracal-lab")
 		if out, err := exec.Command("go", "build", "-o", prog, "../../cmd/caracal-lab").CombinedOutput(); err != nil {
 			t.Fatalf("go build: %v: %s", err, out)

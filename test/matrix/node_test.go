@@ -108,7 +108,7 @@ func (n *node) remove(name string) {
 
 func (n *node) start() {
 	n.t.Helper()
-	daemon, err := build()
+	daemon, err := caracald.Path()
 	must(n.t, err)
 	n.log, err = os.OpenFile(filepath.Join(n.dir, "caracald.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	must(n.t, err)

@@ -18,8 +18,9 @@ type foreignTable struct {
 	byKey map[kernel.RouteKey]*foreignRoute
 	size  int
 	hops  map[int]int // next hops by interface: most interfaces that come and go have none
-	// nexthops counts the routes that lead to each nexthop object.
+	// nexthops counts the routes that lead to each nexthop object, bare those of them that do not show where (nexthop_compat_mode 0).
 	nexthops map[uint32]int
+	bare     int
 	dirty    map[kernel.RouteKey]struct{} // changed since the last picture of the host
 	// table is the picture's table. It is shared with the pictures given out and only ever replaced.
 	table     *bart.Table[[]HostRoute]
@@ -92,11 +93,19 @@ func (t *foreignTable) see(k kernel.RouteKey, r *kernel.Route, turn uint8) bool 
 	return true
 }
 
+// bare reports whether only the number of a nexthop object says where a route leads.
+func (f *foreignRoute) bare() bool {
+	return f.nhid != 0 && len(f.hops) == 0 && (f.typ == kernel.Unicast || f.typ == 0)
+}
+
 // count keeps the numbers of next hops of each interface, and of routes of each nexthop object.
 func (t *foreignTable) count(f *foreignRoute, by int) {
 	if f.nhid != 0 {
 		if t.nexthops[f.nhid] += by; t.nexthops[f.nhid] == 0 {
 			delete(t.nexthops, f.nhid)
+		}
+		if f.bare() {
+			t.bare += by
 		}
 	}
 	for _, h := range f.hops {
@@ -198,12 +207,27 @@ func (t *foreignTable) touch(k kernel.RouteKey) { t.dirty[k] = struct{}{} }
 
 // renamed marks the routes through an interface whose name became known or changed.
 func (t *foreignTable) renamed(index int) {
+	t.objectsMoved()
 	if t.hops[index] == 0 {
 		return
 	}
 	for k, f := range t.byKey {
 		for ; f != nil; f = f.next {
 			if slices.ContainsFunc(f.hops, func(h kernel.NextHop) bool { return h.Link == index }) {
+				t.touch(k)
+			}
+		}
+	}
+}
+
+// objectsMoved marks the routes that lead to nexthop objects and do not show where.
+func (t *foreignTable) objectsMoved() {
+	if t.bare == 0 {
+		return
+	}
+	for k, f := range t.byKey {
+		for ; f != nil; f = f.next {
+			if f.bare() {
 				t.touch(k)
 			}
 		}
@@ -223,7 +247,7 @@ func (t *foreignTable) describe(k kernel.RouteKey) string {
 
 // picture brings the table of the picture up to date. Few changes are made as copies of the paths to them, many on a
 // copy of the whole.
-func (t *foreignTable) picture(nameOf func(int) string) {
+func (t *foreignTable) picture(nameOf func(int) string, objects *nexthopTable) {
 	if len(t.dirty) == 0 {
 		return
 	}
@@ -233,7 +257,7 @@ func (t *foreignTable) picture(nameOf func(int) string) {
 	}
 	for k := range t.dirty {
 		modify := func(old []HostRoute, _ bool) ([]HostRoute, bool) {
-			fresh := t.hostRoutes(k, old, nameOf)
+			fresh := t.hostRoutes(k, old, nameOf, objects)
 			return fresh, len(fresh) == 0
 		}
 		if copied {
@@ -246,7 +270,7 @@ func (t *foreignTable) picture(nameOf func(int) string) {
 }
 
 // hostRoutes is what the picture shows for one destination: the other metrics as before, this key's routes anew.
-func (t *foreignTable) hostRoutes(k kernel.RouteKey, old []HostRoute, nameOf func(int) string) []HostRoute {
+func (t *foreignTable) hostRoutes(k kernel.RouteKey, old []HostRoute, nameOf func(int) string, objects *nexthopTable) []HostRoute {
 	fresh := make([]HostRoute, 0, len(old)+1)
 	t.keep(t.felix, k.Dst, t.isFelix(k, nameOf))
 	for _, r := range old {
@@ -256,7 +280,13 @@ func (t *foreignTable) hostRoutes(k kernel.RouteKey, old []HostRoute, nameOf fun
 	}
 	for f := t.byKey[k]; f != nil; f = f.next {
 		r := HostRoute{Dst: k.Dst, Metric: k.Metric, Type: f.typ}
-		for _, h := range f.hops {
+		hops := f.hops
+		if f.bare() {
+			if hops = objects.hops(f.nhid); objects.dropping(f.nhid) {
+				r.Type = kernel.Blackhole
+			}
+		}
+		for _, h := range hops {
 			if name := nameOf(h.Link); name != "" {
 				r.Hops = append(r.Hops, NextHop{Gateway: h.Gateway, Device: name, Onlink: h.Onlink, Weight: h.Weight})
 			}

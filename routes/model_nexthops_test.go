@@ -22,11 +22,13 @@ func (w *world) objects() (all []kernel.Nexthop) {
 
 // objectMeddling has the other program write and delete nexthop objects: ours, under our protocol number, and its own.
 func (w *world) objectMeddling() {
-	n := kernel.Nexthop{ID: firstNexthop + uint32(w.rng.IntN(40)), Protocol: pick(w, []kernel.Protocol{kernel.ProtoCaracal, kernel.ProtoStatic})}
+	n := kernel.Nexthop{ID: firstNexthop + uint32(w.rng.IntN(40)), V6: w.rng.IntN(3) == 0, Protocol: pick(w, []kernel.Protocol{kernel.ProtoCaracal, kernel.ProtoStatic})}
 	verb := kernel.Add
 	if all := w.objects(); len(all) > 0 && w.rng.IntN(3) > 0 {
 		have := pick(w, all)
-		n.ID, n.V6 = have.ID, have.V6
+		if n.ID = have.ID; w.rng.IntN(3) > 0 {
+			n.V6 = have.V6
+		}
 		verb = pick(w, []kernel.Verb{kernel.Delete, kernel.Delete, kernel.Replace})
 		if verb == kernel.Replace && w.rng.IntN(2) == 0 {
 			n.Protocol = have.Protocol

@@ -56,11 +56,22 @@ func gatewayOn(device string, v6 bool, n int) netip.Addr {
 	return addr(fmt.Sprintf("2001:db8:%s::%d", map[string]string{"eth0": "0", "eth1": "e1", DeviceVXLAN: "ff"}[device], n))
 }
 
+// gatewayFor is one for a route to a destination: where that is IPv4, an IPv6 one now and then (RFC 8950).
+func (w *world) gatewayFor(dst netip.Prefix, device string, n int) netip.Addr {
+	switch v6 := dst.Addr().Is6(); {
+	case v6 || w.rng.IntN(4) > 0:
+		return gatewayOn(device, v6, n)
+	case w.rng.IntN(2) == 0:
+		return addr(fmt.Sprintf("fe80::%d", n))
+	}
+	return gatewayOn(device, true, n)
+}
+
 // wish is a random wish.
 func (w *world) wish() Route {
 	r := Route{Dst: w.prefix(), Type: kernel.Unicast}
 	nth := func(n int, device string) NextHop {
-		return NextHop{Gateway: gatewayOn(device, r.Dst.Addr().Is6(), n), Device: device, Onlink: true}
+		return NextHop{Gateway: w.gatewayFor(r.Dst, device, n), Device: device, Onlink: true}
 	}
 	hop := func(device string) NextHop { return nth(2+w.rng.IntN(4), device) }
 	if w.rng.IntN(10) == 0 {
@@ -199,7 +210,7 @@ func (w *world) foreignRoute() kernel.Route {
 		r.Type = kernel.Blackhole
 		return r
 	}
-	r.NextHops = []kernel.NextHop{{Gateway: gatewayOn(name, r.Dst.Addr().Is6(), 99), Link: l.Index, Onlink: true}}
+	r.NextHops = []kernel.NextHop{{Gateway: w.gatewayFor(r.Dst, name, 99), Link: l.Index, Onlink: true}}
 	return r
 }
 
@@ -268,7 +279,7 @@ func (w *world) oursChanged() {
 	}
 	changed := w.foreignRoute()
 	changed.Dst, changed.Metric, changed.Protocol = r.Dst, r.Metric, r.Protocol
-	if len(changed.NextHops) > 0 && r.Dst.Addr().Is4() != changed.NextHops[0].Gateway.Is4() {
+	if len(changed.NextHops) > 0 && r.Dst.Addr().Is6() && changed.NextHops[0].Gateway.Is4() {
 		changed.Type, changed.NextHops = kernel.Blackhole, nil
 	}
 	w.theirs(kernel.Replace, changed)

@@ -10,12 +10,11 @@ import (
 	"github.com/caracal-net/caracal/internal/kernel"
 )
 
-// nexthop is a nexthop object of ours: one way out, or a group of equal ones, that any number of routes lead to. It is told apart by
-// its next hops as wishes name them, so that an interface that comes back under another index changes the object and no
-// route's form.
+// nexthop is a nexthop object of ours: one way out, or a group of equal ones, that any number of routes lead to, of both families where its
+// gateways are IPv6. It is told apart by its next hops as wishes name them, so that an interface that comes back under another
+// index changes the object and no route's form.
 type nexthop struct {
 	id      uint32
-	v6      bool
 	hops    []NextHop  // in canonical order; nil for one found in the kernel that no wish names
 	members []*nexthop // of a group, in the order of hops
 	groups  []*nexthop // that it is a member of
@@ -115,18 +114,18 @@ func (t *nexthopTable) of(s *shape) *nexthop {
 		return nil
 	}
 	for i := range s.hops {
-		if g := s.hops[i].Gateway.Unmap(); !g.IsValid() || g.Is6() != s.v6 {
-			return nil
+		if g := s.hops[i].Gateway.Unmap(); !g.IsValid() || g.Is4() && s.v6 {
+			return nil // an IPv4 route takes gateways of both families (RFC 8950)
 		}
 	}
-	return t.named(s.v6, s.hops)
+	return t.named(s.hops)
 }
 
 // named returns the object of these next hops.
-func (t *nexthopTable) named(v6 bool, hops []NextHop) *nexthop {
+func (t *nexthopTable) named(hops []NextHop) *nexthop {
 	sorted := slices.Clone(hops)
 	slices.SortFunc(sorted, compareNamed)
-	t.buf = append(t.buf[:0], flag(v6))
+	t.buf = t.buf[:0]
 	for i := range sorted {
 		h := &sorted[i]
 		h.Gateway, h.Weight = h.Gateway.Unmap(), max(h.Weight, 1)
@@ -142,11 +141,11 @@ func (t *nexthopTable) named(v6 bool, hops []NextHop) *nexthop {
 	if known := t.byKey[string(t.buf)]; known != nil {
 		return known
 	}
-	o := &nexthop{v6: v6, hops: sorted}
+	o := &nexthop{hops: sorted}
 	t.byKey[string(t.buf)] = o
 	if len(sorted) > 1 {
 		for i := range sorted {
-			m := t.named(v6, sorted[i:i+1])
+			m := t.named(sorted[i : i+1])
 			o.members = append(o.members, m)
 			m.groups = append(m.groups, o)
 		}
@@ -156,15 +155,14 @@ func (t *nexthopTable) named(v6 bool, hops []NextHop) *nexthop {
 
 // bindNexthop finds out what an object must be with the links as they are.
 func (p *Programmer) bindNexthop(o *nexthop) {
-	want := kernel.Nexthop{ID: o.id, Protocol: kernel.ProtoCaracal, V6: o.v6}
+	want := kernel.Nexthop{ID: o.id, Protocol: kernel.ProtoCaracal}
 	if o.usable = false; len(o.members) == 0 {
 		h := &o.hops[0]
-		want.Gateway, want.Onlink = h.Gateway, h.Onlink
+		want.Gateway, want.V6, want.Onlink = h.Gateway, h.Gateway.Is6(), h.Onlink
 		if l := p.links.named(h.Device); l != nil && l.Up && l.Running {
 			want.Link, o.usable = l.Index, true
 		}
 	} else {
-		want.V6 = false
 		want.Group, o.usable = p.groupOf(o)
 	}
 	if !o.usable {
@@ -300,6 +298,15 @@ func (t *nexthopTable) hops(id uint32) []kernel.NextHop {
 		all[0].Weight = 1
 	}
 	return all
+}
+
+// dropping reports whether an object is a blackhole, or a group of one.
+func (t *nexthopTable) dropping(id uint32) bool {
+	n := t.at(id)
+	if n != nil && len(n.Group) == 1 {
+		n = t.at(n.Group[0].ID)
+	}
+	return n != nil && n.Blackhole
 }
 
 // at returns an object of anybody as the kernel holds it, or nil.

@@ -119,7 +119,10 @@ func (p *Programmer) nexthopSeen(n *kernel.Nexthop) {
 	o := t.byID[n.ID]
 	if !oursNexthop(n) {
 		if n.ID != kernel.ProbeNexthop {
-			t.others[n.ID], t.frozen = *n, nil
+			if known, ok := t.others[n.ID]; !ok || !known.Equal(n) {
+				p.nexthopsMoved()
+			}
+			t.others[n.ID] = *n
 			p.nexthopTaken(o)
 		}
 		return
@@ -156,7 +159,13 @@ func (p *Programmer) nexthopSeen(n *kernel.Nexthop) {
 			p.needNexthop(o)
 		}
 	}
-	t.frozen = nil
+	p.nexthopsMoved()
+}
+
+// nexthopsMoved says that objects lead elsewhere than before.
+func (p *Programmer) nexthopsMoved() {
+	p.nexthops.frozen = nil
+	p.foreign.objectsMoved()
 }
 
 // nexthopTaken gives an object whose number is another program's a fresh one; its routes follow.
@@ -190,7 +199,7 @@ func (t *nexthopTable) unstray(o *nexthop) {
 // program's doing, went along, in IPv4 without an event. Where no route of ours leads to such an object nothing is read.
 func (p *Programmer) otherNexthopGone(id uint32) {
 	delete(p.nexthops.others, id)
-	p.nexthops.frozen = nil
+	p.nexthopsMoved()
 	if p.forms.any(func(f *form) bool { return f.nhid != 0 && f.nexthop == nil && f.held > 0 }) || p.foreign.nexthops[id] > 0 {
 		for family := range p.dumps {
 			p.readRoutes(family, "a nexthop object went")
@@ -214,7 +223,7 @@ func (p *Programmer) nexthopsLost(lost []*nexthop, why string) {
 		return
 	}
 	t := &p.nexthops
-	t.frozen = nil
+	p.nexthopsMoved()
 	gone := map[uint32]bool{}
 	for i := 0; i < len(lost); i++ {
 		o := lost[i]

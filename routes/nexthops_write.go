@@ -60,7 +60,7 @@ func (p *Programmer) callNexthops(ctx context.Context, ops []kernel.NexthopOp, o
 	err := p.kernel.WriteNexthops(ctx, ops, func(i int, err error) { errs[i] = err })
 	p.mu.Lock()
 	p.now = time.Now()
-	p.nexthops.frozen = nil
+	p.nexthopsMoved()
 	if err == nil {
 		p.writes.failures, p.writes.notBefore = 0, time.Time{}
 		for i, o := range objects {
@@ -191,7 +191,7 @@ func (p *Programmer) predecessor(o *nexthop) *nexthop {
 		e.Note.counted = true
 		moving++
 	}
-	if former == nil || former.have == nil || (len(former.have.Group) > 0) != (len(o.members) > 0) || former.have.V6 != o.want.V6 || former.have.Blackhole {
+	if former == nil || former.have == nil || (len(former.have.Group) > 0) != (len(o.members) > 0) || former.have.Blackhole {
 		return nil
 	}
 	if former.wantedBy() > 0 || former.heldBy() != moving || len(former.groups) > 0 || p.nexthops.inGroup(former.id) || p.foreign.nexthops[former.id] > 0 {

@@ -20,7 +20,7 @@ func (p *Programmer) publish() {
 	p.hostDirty = false
 	changed := p.host == nil
 	if len(p.foreign.dirty) > 0 {
-		p.foreign.picture(p.links.nameOf)
+		p.foreign.picture(p.links.nameOf, &p.nexthops)
 		changed = true
 	}
 	interfaces := p.interfaces()

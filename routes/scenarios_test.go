@@ -46,6 +46,7 @@ func scenarios() []scenario {
 		{"leftovers taken over", leftoversTakenOver},
 		{"leftovers outlast a refusal", leftoversOutlastRefusal},
 		{"leftovers where no way is known", leftoversWithoutAWay},
+		{"IPv4 routes by IPv6 gateways", viaSix},
 		{"everything withdrawn", everythingWithdrawn},
 	}
 }

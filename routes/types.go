@@ -34,7 +34,7 @@ type Reason struct {
 
 // NextHop is one way out, with the interface by name: interfaces come and go and change index.
 type NextHop struct {
-	Gateway netip.Addr
+	Gateway netip.Addr // of an IPv4 route it may be IPv6 (RFC 8950)
 	Device  string
 	Onlink  bool
 	Weight  uint8 // 0 reads as 1

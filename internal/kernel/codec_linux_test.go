@@ -44,6 +44,9 @@ func randomRoute(r *rand.Rand) *Route {
 	}
 	for range 1 + r.IntN(4) {
 		h := NextHop{Link: 1 + r.IntN(1e6), Onlink: r.IntN(2) == 1, Gateway: addr()}
+		if !v6 && r.IntN(3) == 0 {
+			h.Gateway = netip.AddrFrom16([16]byte{0xfe, 0x80, 15: byte(r.Uint32())}) // RTA_VIA
+		}
 		h.Weight = uint8(1 + r.IntN(255))
 		route.NextHops = append(route.NextHops, h)
 	}

@@ -51,7 +51,7 @@ func (a attr) addr() netip.Addr {
 	}
 }
 
-// via reads struct rtvia: a gateway of another family (RFC 8950 next hops).
+// via reads struct rtvia: a gateway of another family than the route (RFC 8950), of which two bytes tell.
 func (a attr) via() netip.Addr {
 	if len(a.value) < 2 {
 		return netip.Addr{}

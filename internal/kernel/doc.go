@@ -64,6 +64,10 @@
 // Refusals differ. A gateway that is not onlink is looked for first: on an interface that is down it is ErrUnreachable,
 // not ErrDown, and on one that is missing ErrUnreachable in IPv4, ErrNoDevice in IPv6.
 //
+// An IPv4 route may have IPv6 gateways (RTA_VIA, RFC 8950; "via inet6"), beside IPv4 ones too, and through interfaces without an IPv4 address. They are looked at and
+// refused as in IPv6 routes: EHOSTUNREACH, ENODEV where the interface is missing, EACCES where it has IPv6 off. But they go as IPv4 routes
+// go: silently, and with the last IPv4 address of an interface that had one, while IPv6 addresses take none. An IPv6 route has no IPv4 gateway.
+//
 // Neighbours of ARP and NDP go with their interface going down, with an event each; permanent FDB entries of a VXLAN device stay.
 // Deleting an FDB entry with another destination than it has is no error and does nothing. A VXLAN device goes with its parent.
 //
@@ -84,8 +88,8 @@
 //     outlive the loss of carrier; and while there is none, no object can be made (ErrDown). Blackhole objects are on lo, but stay when it goes down.
 //   - The gateway is looked for when the object is written, never again: the last IPv4 address of an interface, which takes all other
 //     routes of the interface along, leaves those by object. So a changed tunnel address costs no route.
-//   - An IPv6 route takes IPv6 objects alone (blackholes and members of groups too), an IPv4 route takes both. An object with IPv6 routes
-//     cannot become IPv4 (ErrInvalid). A group cannot become a single one, nor the other way. A member is no group and is named once; a
+//   - An IPv6 route takes IPv6 objects alone (blackholes and members of groups too), an IPv4 route takes both, and groups of both. An object
+//     with IPv6 routes cannot become IPv4 (ErrInvalid); one without may change its family under its IPv4 routes. A group cannot become a single one, nor the other way. A member is no group and is named once; a
 //     blackhole is a member only alone.
 //   - A route to a number without an object is ErrNoNexthop, told from other EINVALs by the kernel's words; a kernel with other words makes it
 //     ErrInvalid. Deleting such a route is ErrNotThere.

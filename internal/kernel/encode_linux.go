@@ -43,6 +43,16 @@ func appendAddr(b []byte, typ uint16, a netip.Addr) []byte {
 	return append(appendAttr(b, typ, 16), x[:]...)
 }
 
+// appendGateway appends a gateway of a route of one family: RTA_VIA where it is of the other one (RFC 8950; Linux 5.2, IPv4 routes alone).
+func appendGateway(b []byte, v6 bool, gw netip.Addr) []byte {
+	if gw.Is6() == v6 {
+		return appendAddr(b, unix.RTA_GATEWAY, gw)
+	}
+	x := gw.As16()
+	b = binary.NativeEndian.AppendUint16(appendAttr(b, unix.RTA_VIA, 2+len(x)), unix.AF_INET6) // struct rtvia
+	return append(append(b, x[:]...), 0, 0)                                                     // padded to the alignment
+}
+
 // appendMAC appends a link-layer address, padded to the alignment.
 func appendMAC(b []byte, typ uint16, mac [6]byte) []byte {
 	b = append(appendAttr(b, typ, len(mac)), mac[:]...)
@@ -113,8 +123,9 @@ func checkRoute(verb Verb, r *Route) error {
 		return refuse("unknown verb %d", verb)
 	}
 	for i := range r.NextHops {
-		if h := &r.NextHops[i]; r.NexthopID == 0 && h.Gateway.IsValid() && h.Gateway.Is4() != r.Dst.Addr().Is4() {
-			return refuse("gateway %s is of another family", h.Gateway)
+		// An IPv4 route may have an IPv6 gateway; "IPv6 does not support RTA_VIA attribute", the kernel says of the reverse.
+		if gw := r.NextHops[i].Gateway; r.NexthopID == 0 && gw.IsValid() && (gw.Is4() && r.Dst.Addr().Is6() || gw.Is4In6()) {
+			return refuse("gateway %s is of another family", gw)
 		}
 	}
 	if r.Src.IsValid() && r.Src.Is4() != r.Dst.Addr().Is4() {
@@ -193,15 +204,15 @@ func appendHops(b []byte, r *Route) []byte {
 			b = appendUint32(b, unix.RTA_OIF, uint32(h.Link))
 		}
 		if h.Gateway.IsValid() {
-			b = appendAddr(b, unix.RTA_GATEWAY, h.Gateway)
+			b = appendGateway(b, r.Dst.Addr().Is6(), h.Gateway)
 		}
 		return b
 	default:
-		return appendMultipath(b, r.NextHops)
+		return appendMultipath(b, r.Dst.Addr().Is6(), r.NextHops)
 	}
 }
 
-func appendMultipath(b []byte, hops []NextHop) []byte {
+func appendMultipath(b []byte, v6 bool, hops []NextHop) []byte {
 	start := len(b)
 	b = appendAttr(b, unix.RTA_MULTIPATH, 0)
 	for i := range hops {
@@ -214,7 +225,7 @@ func appendMultipath(b []byte, hops []NextHop) []byte {
 		b = append(b, 0, 0, flags, max(h.Weight, 1)-1) // struct rtnexthop
 		b = binary.NativeEndian.AppendUint32(b, uint32(h.Link))
 		if h.Gateway.IsValid() {
-			b = appendAddr(b, unix.RTA_GATEWAY, h.Gateway)
+			b = appendGateway(b, v6, h.Gateway)
 		}
 		binary.NativeEndian.PutUint16(b[at:], uint16(len(b)-at))
 	}

@@ -170,9 +170,7 @@ func (op RouteOp) String() string {
 	}
 	if len(op.Route.NextHops) > 0 {
 		h := op.Route.NextHops[0]
-		if h.Gateway.IsValid() {
-			b.WriteString(" via " + h.Gateway.String())
-		}
+		formatHop(&b, &NextHop{Gateway: h.Gateway}, op.Route.Dst.Addr().Is6(), nil)
 		b.WriteString(" on link " + strconv.Itoa(h.Link))
 	}
 	if more := len(op.Route.NextHops) - 1; more > 0 {

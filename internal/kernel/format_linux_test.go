@@ -49,6 +49,9 @@ func TestFormatRoute(t *testing.T) {
 			"10.0.15.0/26 nhid 1 proto 202 metric 1024",
 			"10.0.16.0/26 nhid 3 proto 202 src 192.0.2.1 metric 1024 mtu 1400",
 			"10.0.17.0/26 nhid 4 proto 202",
+			"10.0.18.0/26 proto 202 metric 1024 nexthop via inet6 fe80::9 dev w0 weight 1 nexthop via inet6 2001:db8::9 dev w0 weight 4 nexthop via 192.0.2.7 dev w0 weight 1",
+			"10.0.19.0/26 nhid 61 proto 202 metric 1024",
+			"10.0.20.0/26 nhid 65 proto 202 metric 1024",
 		},
 		"-6": {
 			"fd00:1::/64 via 2001:db8::7 dev w0 proto 202 metric 1024",
@@ -77,7 +80,7 @@ func TestFormatRoute(t *testing.T) {
 	h.ip("addr", "add", "2001:db8::1/64", "dev", "w0", "nodad")
 	for _, n := range []string{
 		"id 1 via 192.0.2.7 dev w0", "id 2 via 203.0.113.7 dev w0 onlink", "id 3 group 1/2,5", "id 4 blackhole",
-		"id 61 via 2001:db8::7 dev w0", "id 62 via 2001:db8:ffff::7 dev w0 onlink", "id 63 group 61/62,5",
+		"id 61 via 2001:db8::7 dev w0", "id 62 via 2001:db8:ffff::7 dev w0 onlink", "id 63 group 61/62,5", "id 65 group 1/61,3",
 	} {
 		h.ip(append([]string{"nexthop", "add"}, strings.Fields(n)...)...)
 	}

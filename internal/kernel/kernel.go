@@ -46,7 +46,7 @@ const (
 
 // NextHop is one way out of a route.
 type NextHop struct {
-	Gateway netip.Addr // invalid = directly on the link
+	Gateway netip.Addr // invalid = directly on the link; of an IPv4 route it may be IPv6 (RTA_VIA, RFC 8950), which "via inet6" says
 	Link    int        // interface index
 	Onlink  bool       // RTNH_F_ONLINK
 	Weight  uint8      // as ip(8) prints it: 1 is one share; 0 reads as 1

@@ -47,7 +47,7 @@ func Conformance(t *testing.T, open func(t *testing.T) *Machine) {
 			name = "v6"
 		}
 		t.Run(name, func(t *testing.T) {
-			for _, c := range slices.Concat(routeCases(), deviceCases(), eventCases(), lookupCases(), nexthopCases()) {
+			for _, c := range slices.Concat(routeCases(), deviceCases(), eventCases(), lookupCases(), nexthopCases(), viaCases()) {
 				t.Run(c.name, func(t *testing.T) { c.run(newBench(t, open(t), v6)) })
 			}
 			t.Run("verbs", func(t *testing.T) { verbs(t, open, v6) })

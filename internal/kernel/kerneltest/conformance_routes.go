@@ -126,8 +126,6 @@ func refusals(b *bench) {
 	hostBits := b.ours(1, b.gw(1))
 	hostBits.Dst = netip.PrefixFrom(b.gw(1), hostBits.Dst.Bits())
 	b.wantErr(b.write(kernel.Add, hostBits), kernel.ErrInvalid)
-	otherFamily := b.ours(1, netip.MustParseAddr(map[bool]string{true: "192.0.2.1", false: "2001:db8::1"}[b.v6]))
-	b.wantErr(b.write(kernel.Add, otherFamily), kernel.ErrInvalid)
 	b.wantErr(b.write(kernel.Add, &kernel.Route{}), kernel.ErrInvalid)
 	b.wantText()
 }

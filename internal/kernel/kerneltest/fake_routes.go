@@ -192,23 +192,39 @@ func (f *Fake) check(r *kernel.Route) syscall.Errno {
 		return syscall.EINVAL
 	}
 	for _, h := range r.NextHops {
-		l := f.links[h.Link]
-		v6 := r.Dst.Addr().Is6()
-		switch {
-		case h.Gateway.IsValid() && h.Gateway.Is6() != v6:
-			return syscall.EINVAL
-		case l == nil && !v6 && h.Gateway.IsValid() && !h.Onlink:
-			return syscall.ENETUNREACH // IPv4 looks for a route to the gateway first
-		case l == nil:
-			return syscall.ENODEV
-		case h.Gateway.IsValid() && !h.Onlink && !f.onLink(h):
-			if v6 {
-				return syscall.EHOSTUNREACH
-			}
-			return syscall.ENETUNREACH
-		case !l.Up:
-			return syscall.ENETDOWN
+		if errno := f.checkHop(&h, r.Dst.Addr().Is6()); errno != 0 {
+			return errno
 		}
+	}
+	return 0
+}
+
+// checkHop refuses a next hop of a route of one family. What counts is the gateway's: an IPv4 route's IPv6 gateway is looked at as that of an
+// IPv6 route (fib_check_nh_v6_gw).
+func (f *Fake) checkHop(h *kernel.NextHop, v6 bool) syscall.Errno {
+	l, gw := f.links[h.Link], h.Gateway
+	if gw.IsValid() {
+		if gw.Is4() && v6 || gw.Is4In6() {
+			return syscall.EINVAL
+		}
+		v6 = gw.Is6()
+	}
+	switch {
+	case l == nil && !v6 && gw.IsValid() && !h.Onlink:
+		return syscall.ENETUNREACH // IPv4 looks for a route to the gateway first
+	case l == nil:
+		return syscall.ENODEV
+	case gw.Is6() && f.holds(gw):
+		return syscall.EINVAL
+	case gw.IsValid() && !h.Onlink && !f.onLink(*h):
+		if v6 {
+			return syscall.EHOSTUNREACH
+		}
+		return syscall.ENETUNREACH
+	case gw.Is6() && f.sysctls[kernel.DeviceSetting(l.Name, true, kernel.DisableIPv6)] != 0:
+		return syscall.EACCES
+	case !l.Up:
+		return syscall.ENETDOWN
 	}
 	return 0
 }

@@ -50,7 +50,7 @@ func appendGateway(b []byte, v6 bool, gw netip.Addr) []byte {
 	}
 	x := gw.As16()
 	b = binary.NativeEndian.AppendUint16(appendAttr(b, unix.RTA_VIA, 2+len(x)), unix.AF_INET6) // struct rtvia
-	return append(append(b, x[:]...), 0, 0)                                                     // padded to the alignment
+	return append(append(b, x[:]...), 0, 0)                                                    // padded to the alignment
 }
 
 // appendMAC appends a link-layer address, padded to the alignment.

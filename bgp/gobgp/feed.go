@@ -39,6 +39,7 @@ type feed struct {
 	dirty    []*dest // what is to be delivered, in the order in which it changed first
 	seen     attributes
 	single   []bgp.Path // filed last where a prefix has one path
+	anyStale bool       // some path may be stale; else an End-of-RIB need not look for those that did not come again
 	sessions map[netip.Addr]*session
 	held     map[netip.Addr]*holding // by peer
 	cold     cold
@@ -214,6 +215,7 @@ func (f *feed) file(p *apiutil.Path) (was bool) {
 		return was
 	}
 	path := bgp.Path{PeerAddr: p.PeerAddress, ID: p.RemoteID, RouterID: routerID(p), Stale: p.Stale, Best: true}
+	f.anyStale = f.anyStale || p.Stale
 	f.seen.fill(&path, p.Attrs)
 	if s := f.sessions[p.PeerAddress]; s != nil {
 		path.Peer = s.peer.Name
@@ -268,11 +270,25 @@ func (f *feed) mark(d *dest) {
 // stale marks or unmarks every path of a peer. GoBGP does so too but tells nobody: to it a path with the same attributes is the
 // same path.
 func (f *feed) stale(peer netip.Addr, stale bool) {
+	if !stale && !f.anyStale {
+		return // each peer of a mesh that starts sends an End-of-RIB
+	}
 	f.setStale(stale, func(d *dest, p *bgp.Path) bool { return !d.retained && p.PeerAddr == peer })
+	f.anyStale = stale || f.holdsStale()
+}
+
+func (f *feed) holdsStale() bool {
+	for _, d := range f.table.All() {
+		if slices.ContainsFunc(d.paths, func(p bgp.Path) bool { return p.Stale }) {
+			return true
+		}
+	}
+	return false
 }
 
 // setStale marks or unmarks the paths that are asked for. What was one list of paths remains one.
 func (f *feed) setStale(stale bool, which func(*dest, *bgp.Path) bool) {
+	f.anyStale = f.anyStale || stale
 	anew := make(map[*bgp.Path][]bgp.Path)
 	for _, d := range f.table.All() {
 		if !slices.ContainsFunc(d.paths, func(p bgp.Path) bool { return p.Stale != stale && which(d, &p) }) {

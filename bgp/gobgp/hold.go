@@ -31,7 +31,7 @@ func (f *feed) keep(peer netip.Addr, d *dest, known []bgp.Path) bool {
 	case s.restarting && s.state != stateEstablished && known[0].Stale:
 	case s.state == stateEstablished && s.collided():
 		d.paths = []bgp.Path{known[0]}
-		d.paths[0].Stale = true
+		d.paths[0].Stale, f.anyStale = true, true
 		f.mark(d)
 	default:
 		return false

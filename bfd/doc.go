@@ -16,15 +16,22 @@
 // # A planned restart
 //
 // A peer takes a silence of its detection time for a dead path, and a daemon is away for longer. Before a planned end, Handover tells the
-// peers of a slow pace by a poll sequence (RFC 5880 section 6.5), and writes discriminators and intervals of those that agreed to a file. The
-// next process finds it, goes on in state Up under the same discriminators, and polls the fast pace back. A process that is killed
-// leaves nothing: its peers see their sessions go down. Our packets say so beforehand, for their C bit is clear: our BFD shares the fate of
-// the control plane, and a peer that keeps to RFC 5882 section 4.3 lets graceful restart decide, and not BFD.
+// peers of a slow pace by a poll sequence (RFC 5880 section 6.5), and writes discriminators, ports and intervals of those that agreed to a
+// file. The next process reads it when it is first told of sessions, since its predecessor may not have ended before, goes on in state Up
+// under the same discriminators, and polls the fast pace back. A process that is killed leaves nothing: its peers see their sessions go
+// down. Our packets say so beforehand, for their C bit is clear: our BFD shares the fate of the control plane, and a peer that keeps to
+// RFC 5882 section 4.3 lets graceful restart decide, and not BFD.
 //
 // # A process that does not run
 //
 // After a pause in which the process was not run, packets wait in the sockets that would have kept sessions up. A session whose
-// detection time ends after such a pause reads for 10 ms before it goes down.
+// detection time ends after such a pause, or while packets are seen to wait, reads for 10 ms before it goes down, and again for a tenth of a second at
+// most: a busy host runs a process late more than once.
+//
+// # Values that change
+//
+// Values may change while a poll for others is under way. A Final does not say which poll it answers, so those of polls with former
+// values are counted off: slower packets before the peer has agreed to them would be a dead path to it.
 //
 // # Deviations and what is not here
 //
@@ -33,5 +40,5 @@
 //   - Not up, RFC 5880 asks for a packet a second at most; what has changed is said at once, as section 6.8.7 advises, so that a session
 //     is up within a few round trips of the peer's first packet.
 //   - A poll that is not answered is repeated with every packet, for ever.
-//   - The source port of a session changes while nobody answers, and then stays (RFC 5881 section 4 asks for one port for all of it).
+//   - AdminDown is said three times at once and not for a detection time (RFC 5880 section 6.8.16): a process that ends does not wait.
 package bfd

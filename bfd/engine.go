@@ -97,7 +97,6 @@ func New(opts Options) *Engine {
 	e := &Engine{opts: opts, runners: map[netip.Addr]*runner{}, byDisc: map[uint32]*runner{}, trigger: make(chan struct{}, 1)}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.wires = newWires(e.ctx, &opts, e.deliver)
-	e.saved = e.load()
 	e.routines.Go(e.tell)
 	return e
 }
@@ -119,6 +118,9 @@ func (e *Engine) Set(peers []Peer) error {
 	defer e.mu.Unlock()
 	if e.closed {
 		return nil
+	}
+	if e.saved == nil { // not before: a predecessor that has yet to end writes it then
+		e.saved = e.load()
 	}
 	for addr, r := range e.runners {
 		if p, ok := wanted[addr]; !ok || p.Local != r.peer.Local || p.Multihop != r.peer.Multihop {
@@ -157,14 +159,15 @@ const leastInterval = 10 * time.Millisecond
 // start and end are called with the lock held.
 func (e *Engine) start(p Peer) {
 	now := time.Now()
-	s := newSession(e.discriminator(), p.Timing, now)
+	s, port := newSession(e.discriminator(), p.Timing, now), uint16(0)
 	if kept, ok := e.saved[p.Addr]; ok {
 		delete(e.saved, p.Addr)
-		if _, taken := e.byDisc[kept.Local]; !taken && kept.fits(&p, now) {
-			s = kept.session(p.Timing, now)
+		if _, taken := e.byDisc[kept.Local]; !taken && kept.fits(&p, uptime()) {
+			s, port = kept.session(p.Timing, now), kept.SourcePort
 		}
 	}
 	r := newRunner(e, p, s, now)
+	r.line.source = port
 	e.runners[p.Addr], e.byDisc[s.local] = r, r
 	e.wires.listen(kindOf(&p))
 	e.routines.Go(r.run)
@@ -189,14 +192,21 @@ func (e *Engine) discriminator() uint32 {
 // deliver hands a packet to its session (RFC 5880 section 6.8.6, RFC 5881 section 4, RFC 5883 section 4).
 func (e *Engine) deliver(a arrival) {
 	e.mu.Lock()
-	var r *runner
-	if a.packet.your != 0 {
-		r = e.byDisc[a.packet.your]
-	} else {
-		r = e.runners[a.from]
+	r := e.runners[a.from]
+	if a.why == nil && a.packet.your != 0 {
+		if r = e.byDisc[a.packet.your]; r != nil && r.peer.Addr != a.from && !a.multihop {
+			r = nil
+		}
 	}
 	e.mu.Unlock()
-	if r == nil || r.peer.Multihop != a.multihop || r.peer.Addr != a.from && !a.multihop {
+	if r == nil {
+		return
+	}
+	if a.why == nil && r.peer.Multihop != a.multihop {
+		a.why = errHops
+	}
+	if a.why != nil {
+		r.discarded.Store(&discard{a.why, time.Now()}) // past the inbox, where it would take the place of what counts
 		return
 	}
 	select {

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/caracal-net/caracal/internal/netns"
 	"github.com/caracal-net/caracal/test/need"
 )
@@ -220,6 +222,104 @@ func TestRestart(t *testing.T) {
 	eventually(t, "the end is not noticed", func() bool { return b.Status()[0].State == Down && b.Status()[1].RemoteState == AdminDown })
 }
 
+// TestPredecessor: a process that starts while the one before it still runs goes on with the sessions that one hands over later.
+func TestPredecessor(t *testing.T) {
+	r := newRig(t)
+	file := filepath.Join(t.TempDir(), "bfd.json")
+	b := open(t, r.b, "", peer("192.0.2.1", false))
+	was := open(t, r.a, file, peer("192.0.2.2", false))
+	settled(t, was, b)
+	next := New(Options{In: r.a.Do, State: file})
+	defer next.Close()
+	if err := was.Handover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := next.Set([]Peer{peer("192.0.2.2", false)}); err != nil {
+		t.Fatal(err)
+	}
+	settled(t, &node{Engine: next}, b)
+	if st := b.Status()[0]; st.Downs != 0 {
+		t.Errorf("the peer saw it: %+v", st)
+	}
+}
+
+// TestSourcePort: all packets of a session come from one port, those too that nobody answers, and those of the next process
+// (RFC 5881 section 4).
+func TestSourcePort(t *testing.T) {
+	r := newRig(t)
+	file := filepath.Join(t.TempDir(), "bfd.json")
+	var conn net.PacketConn
+	if err := r.b.Do(func() (err error) { conn, err = net.ListenPacket("udp4", "192.0.2.2:3784"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	a := open(t, r.a, file, peer("192.0.2.2", false))
+	heard := map[string]int{}
+	for range 4 { // one a second, to somebody who does not answer
+		_ = conn.SetReadDeadline(time.Now().Add(patience))
+		_, from, err := conn.ReadFrom(make([]byte, 64))
+		if err != nil {
+			t.Fatal(err)
+		}
+		heard[from.String()]++
+	}
+	_ = conn.Close()
+	b := open(t, r.b, "", peer("192.0.2.1", false))
+	settled(t, a, b)
+	if err := a.Handover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.Close()
+	if err := r.b.Do(func() (err error) { conn, err = net.ListenPacket("udp4", "192.0.2.2:3784"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	open(t, r.a, file, peer("192.0.2.2", false))
+	_ = conn.SetReadDeadline(time.Now().Add(patience))
+	if _, from, err := conn.ReadFrom(make([]byte, 64)); err != nil {
+		t.Fatal(err)
+	} else if heard[from.String()]++; len(heard) != 1 {
+		t.Errorf("packets come from %v", heard)
+	}
+}
+
+// TestMute: a session that does not come up says why, and what to do.
+func TestMute(t *testing.T) {
+	r := newRig(t)
+	a := open(t, r.a, "", peer("192.0.3.4", false), peer("192.0.2.2", false), peer("2001:db8::2", true)) // the first is behind a router, the others are deaf
+	open(t, r.far, "", peer("192.0.2.1", false))
+	var conn net.Conn
+	if err := r.b.Do(func() (err error) { conn, err = net.Dial("udp", "192.0.2.1:3784"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	says := func(addr, want string) {
+		t.Helper()
+		eventually(t, "it does not say "+want, func() bool {
+			for _, st := range a.Status() {
+				if st.Addr == netip.MustParseAddr(addr) {
+					return strings.Contains(st.Err, want)
+				}
+			}
+			return false
+		}, a)
+	}
+	says("192.0.3.4", "TTL 254")
+	says("2001:db8::2", "UDP port 4784")
+	says("192.0.2.2", "UDP port 3784")
+	raw, err := conn.(*net.UDPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := control(raw, func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TTL, ttl) }); err != nil {
+		t.Fatal(err)
+	}
+	p := sample()
+	secret := p.append(nil)
+	secret[1] |= flagAuthenticated
+	_, _ = conn.Write(secret)
+	says("192.0.2.2", "authenticated")
+}
+
 // TestForeignPackets: what comes over a router is no packet of a neighbour, and nobody's packets disturb nobody.
 func TestForeignPackets(t *testing.T) {
 	r := newRig(t)
@@ -300,5 +400,33 @@ func TestRefused(t *testing.T) {
 		if st := e.Status(); len(st) != 1 || st[0].Addr != good.Addr {
 			t.Errorf("sessions %+v", st)
 		}
+	}
+}
+
+// TestBehind: a detection time that ends while packets wait to be read is prolonged, but not for ever.
+func TestBehind(t *testing.T) {
+	e := New(Options{})
+	defer e.Close()
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}) // which nobody reads
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	p := peer("127.0.0.1", false)
+	e.wires.keep(kindOf(&p), conn)
+	now := time.Now()
+	r := newRunner(e, p, newSession(1, p.Timing, now), now)
+	if r.behind(now, now) {
+		t.Error("nothing waits")
+	}
+	if !r.behind(now, now.Add(-2*stallLeast)) {
+		t.Error("not run for a while, and believes that a path is dead")
+	}
+	if _, err := conn.WriteTo([]byte{0}, conn.LocalAddr()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a packet that waits is not seen", func() bool { return r.behind(now, now) })
+	if at := now.Add(stallMost + 1); r.behind(at, at) {
+		t.Error("packets that wait keep a session up for ever")
 	}
 }

@@ -10,12 +10,14 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
-	// handoverTx is the interval peers are told before a planned restart: with the usual multiplier of 3 they wait 15 s for the
-	// next process, and find no dead path meanwhile.
-	handoverTx = 5 * time.Second
+	// handoverPatience is how long peers wait for the next process after a planned end, whatever the multiplier; they find no dead path
+	// meanwhile.
+	handoverPatience = 15 * time.Second
 	// handoverWait is how long the peers' consent is waited for, and handoverLook how often it is looked for.
 	handoverWait = time.Second
 	handoverLook = 5 * time.Millisecond
@@ -35,14 +37,15 @@ type saved struct {
 	RemoteMult   uint8         `json:"remoteMultiplier"`
 	RemoteIndep  bool          `json:"remoteControlPlaneIndependent"`
 	OurMult      uint8         `json:"multiplier"`
-	Written      time.Time     `json:"written"`
+	SourcePort   uint16        `json:"sourcePort"`
+	Uptime       time.Duration `json:"uptime"` // of the host when this was written
 	BootSequence string        `json:"boot"`
 }
 
 // fits reports whether the peer still waits for this session, and waits for it from where p says.
-func (k *saved) fits(p *Peer, now time.Time) bool {
+func (k *saved) fits(p *Peer, uptime time.Duration) bool {
 	patience := time.Duration(k.OurMult) * max(k.DesiredTx, k.RemoteMinRx)
-	age := now.Sub(k.Written)
+	age := uptime - k.Uptime
 	return k.LocalAddr == p.Local && k.Multihop == p.Multihop && age >= 0 && age < patience && k.BootSequence == boot()
 }
 
@@ -72,9 +75,7 @@ func (e *Engine) Handover(ctx context.Context) error {
 	e.closed = true
 	runners := make([]*runner, 0, len(e.runners))
 	for _, r := range e.runners {
-		t := r.wanted()
-		t.MinTx = max(t.MinTx, handoverTx)
-		r.retime(t)
+		r.retime(slow(r.wanted()))
 		runners = append(runners, r)
 	}
 	e.mu.Unlock()
@@ -103,6 +104,12 @@ func (e *Engine) Handover(ctx context.Context) error {
 	return e.store(all)
 }
 
+// slow is the pace of a session whose process is about to be replaced.
+func slow(t Timing) Timing {
+	t.MinTx = max(t.MinTx, handoverPatience/time.Duration(t.Multiplier))
+	return t
+}
+
 func (r *runner) wanted() Timing {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -113,7 +120,7 @@ func (r *runner) wanted() Timing {
 func (r *runner) slowing() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.s.state == Up && r.s.actualTx < handoverTx
+	return r.s.state == Up && r.s.actualTx < r.timing.MinTx
 }
 
 // save returns what the next process needs, and keeps the session from saying farewell. A session without the peer's consent is not
@@ -122,13 +129,14 @@ func (r *runner) save() (saved, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.s
-	if s.state != Up || s.actualTx < handoverTx {
+	if s.state != Up || s.actualTx < r.timing.MinTx {
 		return saved{}, false
 	}
 	r.silent = true
 	return saved{Addr: r.peer.Addr, LocalAddr: r.peer.Local, Multihop: r.peer.Multihop, Local: s.local, Remote: s.remote,
 		DesiredTx: s.desiredTx, RequiredRx: s.requiredRx, RemoteMinRx: s.remoteMinRx, RemoteMinTx: s.remoteMinTx,
-		RemoteMult: s.remoteMultiplier, RemoteIndep: s.remoteIndependent, OurMult: s.timing.Multiplier, Written: time.Now(), BootSequence: boot()}, true
+		RemoteMult: s.remoteMultiplier, RemoteIndep: s.remoteIndependent, OurMult: s.timing.Multiplier,
+		SourcePort: r.line.source, Uptime: uptime(), BootSequence: boot()}, true
 }
 
 func (e *Engine) store(all []saved) error {
@@ -168,6 +176,15 @@ func (e *Engine) load() map[netip.Addr]saved {
 		out[k.Addr] = k
 	}
 	return out
+}
+
+// uptime is the time since the host was started. No clock that is set disturbs it.
+func uptime() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
+		return 0
+	}
+	return time.Duration(t.Nano())
 }
 
 // boot names this start of the host: no peer waits for a session over a reboot, and the clock may be anything after one.

@@ -105,7 +105,8 @@ var (
 	errMultipoint    = errors.New("multipoint bit is set")
 	errDiscriminator = errors.New("my discriminator is 0")
 	errNoSession     = errors.New("your discriminator is 0 in a state that needs one")
-	errAuthenticated = errors.New("it is authenticated, and no authentication is configured")
+	errAuthenticated = errors.New("they are authenticated, which is not supported: turn that off at the peer")
+	errHops          = errors.New("they come to the other port, 3784 for one hop or 4784 for several: set hops as it is at the peer")
 	errPollFinal     = errors.New("poll and final are both set")
 )
 

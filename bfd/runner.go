@@ -2,8 +2,10 @@ package bfd
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -14,15 +16,26 @@ const (
 	// stallGrace before it believes that a path is dead.
 	stallLeast = 20 * time.Millisecond
 	stallGrace = 10 * time.Millisecond
+	// stallMost bounds it where packets wait all the time, as they do for a process that gets too little of the processor.
+	stallMost = 100 * time.Millisecond
+	// A discarded packet explains why a session is not up for discardMatters: not up, a peer sends one a second.
+	discardMatters = 5 * time.Second
 	// farewells is how often AdminDown is said: any of them may be lost, and nobody answers.
 	farewells = 3
 )
 
-// arrival is a packet that has come.
+// arrival is a packet that has come, or was discarded and why.
 type arrival struct {
 	packet   packet
+	why      error
 	from     netip.Addr
 	multihop bool
+}
+
+// discard is why a packet did not count, and when it came.
+type discard struct {
+	why error
+	at  time.Time
 }
 
 // runner is the goroutine of one session.
@@ -33,6 +46,8 @@ type runner struct {
 	poke   chan struct{} // size 1: look again
 	stop   chan struct{}
 	line   line
+	// discarded is the last packet that did not count.
+	discarded atomic.Pointer[discard]
 
 	mu             sync.Mutex // guards what follows
 	s              *session
@@ -41,8 +56,9 @@ type runner struct {
 	sent, received uint64
 	downs          int
 	err            error
-	told           State // last reported
-	silent         bool  // the next process goes on with the session: no farewell
+	told           State     // last reported
+	silent         bool      // the next process goes on with the session: no farewell
+	stalled        time.Time // when a detection time ended that packets may wait to prolong; zero if none did
 }
 
 func newRunner(e *Engine, p Peer, s *session, now time.Time) *runner {
@@ -87,6 +103,7 @@ func (r *runner) receive(a *arrival) {
 	defer r.mu.Unlock()
 	now := time.Now()
 	r.received++
+	r.stalled = time.Time{}
 	if r.s.receive(&a.packet, now) {
 		r.send(r.s.send(true, now))
 	}
@@ -98,7 +115,7 @@ func (r *runner) step(wake time.Time) time.Time {
 	defer r.mu.Unlock()
 	now := time.Now()
 	r.s.setTiming(r.timing, now)
-	if expired := !r.s.expires.IsZero() && !now.Before(r.s.expires); expired && (now.Sub(wake) > stallLeast || len(r.in) > 0) {
+	if expired := !r.s.expires.IsZero() && !now.Before(r.s.expires); expired && r.behind(now, wake) {
 		r.s.expires = now.Add(stallGrace)
 	}
 	r.s.elapse(now)
@@ -107,6 +124,17 @@ func (r *runner) step(wake time.Time) time.Time {
 	}
 	r.tell(now)
 	return r.s.wake(now)
+}
+
+// behind reports whether packets may wait to be read that came in time: this process was not run, or they are seen to wait.
+func (r *runner) behind(now, wake time.Time) bool {
+	if r.stalled.IsZero() {
+		r.stalled = now
+	}
+	if now.Sub(r.stalled) > stallMost {
+		return false
+	}
+	return now.Sub(wake) > stallLeast || len(r.in) > 0 || r.engine.wires.waiting(kindOf(&r.peer))
 }
 
 // tell reports a session that has entered or left Up.
@@ -165,8 +193,23 @@ func (r *runner) status() Status {
 		Sent: r.sent, Received: r.received, Downs: r.downs,
 	}
 	st.Timing = r.timing
-	if err := errors.Join(listening, r.err); err != nil {
+	switch err := errors.Join(listening, r.err); {
+	case err != nil:
 		st.Err = err.Error()
+	case r.s.state != Up:
+		st.Err = r.mute(time.Now())
 	}
 	return st
+}
+
+// mute says why a session is not up that has nothing against it here, "" if the peer is heard.
+func (r *runner) mute(now time.Time) string {
+	switch d := r.discarded.Load(); {
+	case d != nil && now.Sub(d.at) < discardMatters:
+		return "the peer's packets are discarded: " + d.why.Error()
+	case r.s.remote != 0 || now.Sub(r.since) < discardMatters:
+		return ""
+	}
+	hops := map[bool]string{false: "one hop", true: "several hops (multihop)"}[r.peer.Multihop]
+	return fmt.Sprintf("no packet comes from the peer: turn BFD on there, for %s, and let UDP port %d through", hops, kindOf(&r.peer).port())
 }

@@ -15,6 +15,9 @@ type Timing struct {
 	Multiplier uint8         // bfd.DetectMult
 }
 
+// roundTrip is more than a Final is ever under way: polls that are older have lost theirs.
+const roundTrip = time.Second
+
 // DefaultTiming finds a dead path in 150 ms.
 func DefaultTiming() Timing {
 	return Timing{MinTx: 50 * time.Millisecond, MinRx: 50 * time.Millisecond, Multiplier: 3}
@@ -36,6 +39,8 @@ type session struct {
 	desiredTx, requiredRx   time.Duration // as announced
 	actualTx, actualRx      time.Duration // as used; they differ from the announced until a poll has ended
 	polling                 bool
+	polls, stale            int       // polls without a Final, and how many of them were sent with other values than now
+	lastPoll, announced     time.Time // when the last was sent, and when the values changed
 	lastTx, nextTx, expires time.Time // expires is zero while nothing is expected
 	urgent                  bool      // the next packet says something new and is due at once
 
@@ -78,6 +83,10 @@ func (s *session) announce(now time.Time) {
 	}
 	s.desiredTx, s.requiredRx = tx, rx
 	s.polling = s.remote != 0
+	if now.Sub(s.lastPoll) > roundTrip {
+		s.polls = 0
+	}
+	s.stale, s.announced = s.polls, now
 	s.urgent = true
 	s.schedule()
 	if !s.expires.IsZero() {
@@ -99,10 +108,8 @@ func (s *session) receive(p *packet, now time.Time) (answer bool) {
 		s.remoteMinRx = p.requiredMinRx
 		s.schedule()
 	}
-	if s.polling && p.final {
-		s.polling = false
-		s.actualTx, s.actualRx = s.desiredTx, s.requiredRx
-		s.schedule()
+	if p.final {
+		s.endPoll(now)
 	}
 	if s.state == AdminDown {
 		return false
@@ -123,6 +130,25 @@ func (s *session) receive(p *packet, now time.Time) (answer bool) {
 	return p.poll
 }
 
+// endPoll ends the poll sequence (RFC 5880 section 6.5) if the Final answers what is announced now. A Final does not say which poll it answers, but each poll
+// has one, and they come in order: those of polls with former values are counted off.
+func (s *session) endPoll(now time.Time) {
+	if now.Sub(s.announced) > roundTrip {
+		s.stale = 0
+	}
+	switch {
+	case s.polls == 0:
+		return
+	case s.stale > 0:
+		s.stale--
+	case s.polling:
+		s.polling = false
+		s.actualTx, s.actualRx = s.desiredTx, s.requiredRx
+		s.schedule()
+	}
+	s.polls--
+}
+
 // elapse tells that time has passed: nothing came for the whole detection time.
 func (s *session) elapse(now time.Time) {
 	if s.expires.IsZero() || now.Before(s.expires) {
@@ -130,6 +156,7 @@ func (s *session) elapse(now time.Time) {
 	}
 	s.expires = time.Time{}
 	s.remote, s.remoteMinRx, s.polling = 0, time.Microsecond, false // RFC 5880 section 6.8.1
+	s.polls, s.stale = 0, 0
 	s.remoteDemand, s.remoteState = false, Down
 	if s.state == Init || s.state == Up {
 		s.become(Down, DetectionTimeExpired, now)
@@ -173,6 +200,10 @@ func (s *session) send(final bool, now time.Time) packet {
 	p := packet{
 		diag: s.diag, state: s.state, poll: s.polling && !final, final: final, multiplier: s.timing.Multiplier,
 		my: s.local, your: s.remote, desiredMinTx: s.desiredTx, requiredMinRx: s.requiredRx,
+	}
+	if p.poll {
+		s.polls++
+		s.lastPoll = now
 	}
 	if !final {
 		s.lastTx, s.urgent = now, false

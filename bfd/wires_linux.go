@@ -54,11 +54,12 @@ type wires struct {
 	deliver  func(arrival)
 	mu       sync.Mutex
 	faults   map[kind]error // has every kind that is listened on, nil once it works
+	conns    map[kind]syscall.RawConn
 	routines sync.WaitGroup
 }
 
 func newWires(ctx context.Context, opts *Options, deliver func(arrival)) *wires {
-	return &wires{ctx: ctx, log: opts.Log, in: opts.In, deliver: deliver, faults: map[kind]error{}}
+	return &wires{ctx: ctx, log: opts.Log, in: opts.In, deliver: deliver, faults: map[kind]error{}, conns: map[kind]syscall.RawConn{}}
 }
 
 // listen makes packets of a kind come in, from now on until the end.
@@ -84,6 +85,7 @@ func (w *wires) serve(k kind) {
 		conn, err := w.open(k)
 		if err == nil {
 			w.note(k, nil)
+			w.keep(k, conn)
 			unhook := context.AfterFunc(w.ctx, func() { _ = conn.Close() })
 			err = fmt.Errorf("read BFD packets on UDP port %d: %w", k.port(), w.read(conn, k))
 			unhook()
@@ -97,6 +99,31 @@ func (w *wires) serve(k kind) {
 		case <-time.After(listenRetry):
 		}
 	}
+}
+
+// keep remembers a socket for waiting.
+func (w *wires) keep(k kind, conn *net.UDPConn) {
+	if c, err := conn.SyscallConn(); err == nil {
+		w.mu.Lock()
+		w.conns[k] = c
+		w.mu.Unlock()
+	}
+}
+
+// waiting reports whether packets of a kind have come that are not read yet.
+func (w *wires) waiting(k kind) (yes bool) {
+	w.mu.Lock()
+	c := w.conns[k]
+	w.mu.Unlock()
+	if c == nil {
+		return false
+	}
+	_ = c.Control(func(fd uintptr) { // does not once the socket is closed
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(poll, 0)
+		yes = err == nil && n > 0
+	})
+	return yes
 }
 
 // note keeps a fault for Status and logs it once.
@@ -140,12 +167,13 @@ func (w *wires) read(conn *net.UDPConn, k kind) error {
 		if err != nil {
 			return err
 		}
-		if !k.multihop && hops(oob[:oobn]) != ttl {
-			continue // from farther than this network, or forged there (RFC 5881 section 5)
+		a := arrival{from: from.Addr().Unmap(), multihop: k.multihop}
+		if h := hops(oob[:oobn]); !k.multihop && h != ttl { // from farther than this network, or forged there (RFC 5881 section 5)
+			a.why = fmt.Errorf("they come with TTL %d, not 255, from farther than this network: use hops=multihop at both ends", h)
+		} else {
+			a.packet, a.why = parse(buf[:n])
 		}
-		if p, err := parse(buf[:n]); err == nil {
-			w.deliver(arrival{packet: p, from: from.Addr().Unmap(), multihop: k.multihop})
-		}
+		w.deliver(a)
 	}
 }
 
@@ -173,6 +201,7 @@ func (w *wires) close() { w.routines.Wait() }
 type line struct {
 	local, remote netip.Addr
 	port          uint16
+	source        uint16 // port, the same for all the session's packets (RFC 5881 section 4); 0 until it has one
 	in            func(func() error) error
 	conn          *net.UDPConn
 	buf           []byte
@@ -192,30 +221,33 @@ func (l *line) send(p *packet) error {
 	return err
 }
 
-// open tries a few of the many ports: one may be another session's.
+// open takes the session's port again, or tries a few of the many: one may be another session's.
 func (l *line) open() error {
-	source, err := l.source()
+	from, err := l.from()
 	if err != nil {
 		return err
 	}
 	lc := net.ListenConfig{Control: l.mark}
 	for range 16 {
-		at := netip.AddrPortFrom(source, uint16(sourceLow+rand.IntN(sourceHigh-sourceLow+1)))
+		if l.source < sourceLow {
+			l.source = uint16(sourceLow + rand.IntN(sourceHigh-sourceLow+1))
+		}
 		var conn net.PacketConn
-		if conn, err = lc.ListenPacket(context.Background(), kind{v6: l.remote.Is6()}.network(), at.String()); err == nil {
+		if conn, err = lc.ListenPacket(context.Background(), kind{v6: l.remote.Is6()}.network(), netip.AddrPortFrom(from, l.source).String()); err == nil {
 			l.conn = conn.(*net.UDPConn)
 			return nil
 		}
 		if !errors.Is(err, syscall.EADDRINUSE) {
 			break
 		}
+		l.source = 0
 	}
-	return fmt.Errorf("send BFD packets from %s: %w", source, err)
+	return fmt.Errorf("send BFD packets from %s: %w", from, err)
 }
 
-// source is the address to bind to. Left to itself the kernel sends from a global address to a link-local one while the interface's own
+// from is the address to bind to. Left to itself the kernel sends from a global address to a link-local one while the interface's own
 // is still tentative (RFC 4862 section 5.4), and the peer would take the packets for another session's.
-func (l *line) source() (netip.Addr, error) {
+func (l *line) from() (netip.Addr, error) {
 	switch {
 	case l.local.IsValid():
 		return l.local, nil

@@ -64,14 +64,14 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 		return errWorkloads
 	}
 	d := &daemon{cfg: cfg, log: log.With(logNode, cfg.Node), started: time.Now()}
-	if err := d.open(ctx); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, d.kernel.Close()) }()
-	listener, err := listen(ctx, cfg.Socket)
+	listener, err := listen(ctx, cfg.Socket) // first of all: what a predecessor leaves is whole when it has gone
 	if err != nil {
 		return err
 	}
+	if err := d.open(ctx); err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	defer func() { err = errors.Join(err, d.kernel.Close()) }()
 	server := inspect.NewServer(d.sources())
 	d.log.Info("caracald starts", logVersion, inspect.Version(), logBackend, cfg.Backend, logDatastore, cfg.Datastore, logSocket, cfg.Socket)
 	sources := stage{task{"datastore watcher", d.watch}, d.controller}
@@ -129,7 +129,7 @@ func (d *daemon) open(ctx context.Context) error {
 	})
 	d.engine.failed = d.sessions.ring
 	d.liveness = newLiveness(d.log, d.engine, d.cfg.Socket)
-	d.liveness.heard = d.sessions.ring
+	d.liveness.heard, d.liveness.sessions = d.sessions.ring, d.sessions.listen
 	d.liveness.avoid = d.programmer.Avoid
 	client := &ipam.Client{Store: d.store, Node: d.cfg.Node, Log: d.log}
 	d.tunnels = newTunnels(d.cfg.Node, d.log, d.ensureTunnels(client))

@@ -27,20 +27,22 @@ type liveness struct {
 	log    *slog.Logger
 	engine *engine
 	bfd    *bfd.Engine
-	// pending are sessions that must come up again; only changed touches it.
-	pending map[netip.Addr]*time.Timer
 	// avoid is told the addresses of peers to whom the path is dead, before the Speaker is: routes that have another way take it. Set before Run,
 	// nil for nobody.
 	avoid func(...netip.Addr)
-	mu    sync.Mutex // of dead
-	dead  map[netip.Addr]struct{}
+	// sessions calls back after every change of a BGP session until ctx ends; set before Run, nil for never.
+	sessions func(ctx context.Context, heard func())
+
+	mu      sync.Mutex                 // of what follows
+	pending map[netip.Addr]*time.Timer // sessions that must come up again
+	dead    map[netip.Addr]time.Time   // paths, and since when
 	// heard is called after every change; set before Run, nil for nobody.
 	heard func()
 }
 
 // newLiveness continues the sessions a former process has handed over beside the socket.
 func newLiveness(log *slog.Logger, e *engine, socket string) *liveness {
-	l := &liveness{log: log, engine: e, pending: map[netip.Addr]*time.Timer{}, dead: map[netip.Addr]struct{}{}}
+	l := &liveness{log: log, engine: e, pending: map[netip.Addr]*time.Timer{}, dead: map[netip.Addr]time.Time{}}
 	l.bfd = bfd.New(bfd.Options{Log: log, State: filepath.Join(filepath.Dir(socket), "bfd.json"), Changed: l.changed})
 	return l
 }
@@ -60,7 +62,7 @@ func (l *liveness) Set(cfg *bgp.Config) {
 		}
 	}
 	l.mark(func() {
-		maps.DeleteFunc(l.dead, func(a netip.Addr, _ struct{}) bool {
+		maps.DeleteFunc(l.dead, func(a netip.Addr, _ time.Time) bool {
 			return !slices.ContainsFunc(peers, func(p bfd.Peer) bool { return p.Addr == a })
 		})
 	})
@@ -80,10 +82,36 @@ func localFor(p *bgp.Peer) netip.Addr {
 
 // Run is the task. At its end the sessions are handed over to the next process.
 func (l *liveness) Run(ctx context.Context) error {
+	if l.sessions != nil {
+		l.sessions(ctx, func() {
+			if l.avoids() {
+				l.revive(l.engine.Peers())
+			}
+		})
+	}
 	<-ctx.Done()
 	bounded, cancel := context.WithTimeout(context.Background(), handoverTimeout)
 	defer cancel()
 	return l.bfd.Handover(bounded)
+}
+
+func (l *liveness) avoids() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.dead) > 0
+}
+
+// revive takes paths for alive over which a BGP session has come up since they died: without BFD, which its peer may not speak any more.
+func (l *liveness) revive(peers []bgp.PeerStatus) {
+	up := map[netip.Addr]time.Time{}
+	for _, p := range peers {
+		if p.State == bgp.Established {
+			up[p.Addr] = p.Since
+		}
+	}
+	l.mark(func() {
+		maps.DeleteFunc(l.dead, func(a netip.Addr, died time.Time) bool { return up[a].After(died) })
+	})
 }
 
 // changed is called for every session that enters or leaves Up, from one goroutine. One that the peer ended by will says nothing of the
@@ -92,24 +120,46 @@ func (l *liveness) changed(c bfd.Change) {
 	if l.heard != nil {
 		defer l.heard()
 	}
-	if t := l.pending[c.Addr]; t != nil {
-		t.Stop()
-		delete(l.pending, c.Addr)
-	}
-	if c.From != bfd.Up || c.ByWill {
-		l.mark(func() { delete(l.dead, c.Addr) })
-	}
-	switch {
-	case c.From != bfd.Up || c.ByWill:
-	case c.Renewed:
-		l.pending[c.Addr] = time.AfterFunc(renewal, func() { l.pathDown(c) })
-	default:
-		l.pathDown(c)
+	lost := c.From == bfd.Up && !c.ByWill
+	l.mark(func() {
+		if t := l.pending[c.Addr]; t != nil {
+			t.Stop()
+			delete(l.pending, c.Addr)
+		}
+		switch {
+		case !lost:
+			delete(l.dead, c.Addr)
+		case c.Renewed:
+			l.await(c)
+		default:
+			l.dead[c.Addr] = time.Now()
+		}
+	})
+	if lost && !c.Renewed {
+		l.end(c)
 	}
 }
 
-func (l *liveness) pathDown(c bfd.Change) {
-	l.mark(func() { l.dead[c.Addr] = struct{}{} })
+// await gives a session that began anew its time. It is called with the lock held.
+func (l *liveness) await(c bfd.Change) {
+	var t *time.Timer
+	t = time.AfterFunc(renewal, func() {
+		over := false
+		l.mark(func() {
+			if over = l.pending[c.Addr] == t; over { // nothing was heard meanwhile, not even while this began
+				delete(l.pending, c.Addr)
+				l.dead[c.Addr] = time.Now()
+			}
+		})
+		if over {
+			l.end(c)
+		}
+	})
+	l.pending[c.Addr] = t
+}
+
+// end ends the BGP session over a dead path.
+func (l *liveness) end(c bfd.Change) {
 	ctx, cancel := context.WithTimeout(context.Background(), handoverTimeout)
 	defer cancel()
 	if err := l.engine.pathDown(ctx, c.Addr, c.Resumable); err != nil {

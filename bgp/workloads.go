@@ -15,6 +15,17 @@ func (m *maker) workloads(b *cluster.BGPPeer) {
 		m.problem("BGPPeer "+b.Name, "spec.asNumber", "the AS of the workloads is not set: set asNumber")
 		return
 	}
+	for _, pod := range m.podsOf(b) {
+		for _, f := range families {
+			if a := firstOf(pod.Addrs, f); a.IsValid() && m.self.Addr(f).IsValid() {
+				m.workload(b, pod, a)
+			}
+		}
+	}
+}
+
+// podsOf returns the Pods of this node that a BGPPeer chooses.
+func (m *maker) podsOf(b *cluster.BGPPeer) (pods []*cluster.Pod) {
 	for _, pod := range m.st.Pods() {
 		if pod.Node != m.podNode {
 			continue
@@ -22,17 +33,36 @@ func (m *maker) workloads(b *cluster.BGPPeer) {
 		ok, err := m.match(b.WorkloadSelector, pod.Labels)
 		if err != nil {
 			m.problemOnce("BGPPeer "+b.Name, "spec.localWorkloadSelector", err.Error())
-			return
+			return nil
 		}
-		if !ok {
-			continue
-		}
-		for _, f := range families {
-			if a := firstOf(pod.Addrs, f); a.IsValid() && m.self.Addr(f).IsValid() {
-				m.workload(b, pod, a)
-			}
+		if ok {
+			pods = append(pods, pod)
 		}
 	}
+	return pods
+}
+
+// LocalWorkloads returns the names (namespace/name) of the Pods of a node that BGPPeers choose for its peers, for whoever puts an address in their
+// way (localWorkloadPeeringIPV4). What is wrong with the BGPPeers is for Plan to say.
+func (p *Planner) LocalWorkloads(st *cluster.State, node string) map[string]bool {
+	self := st.Node(node)
+	if self == nil {
+		return nil
+	}
+	m := &maker{st: st, self: self, podNode: p.PodNode, match: p.Match}
+	if m.match == nil {
+		m.match = matchAll
+	}
+	names := map[string]bool{}
+	for _, b := range st.BGPPeers() {
+		if b.WorkloadSelector == "" || b.ASN == 0 || !m.selects(b, self) {
+			continue
+		}
+		for _, pod := range m.podsOf(b) {
+			names[pod.Name] = true
+		}
+	}
+	return names
 }
 
 func (m *maker) workload(b *cluster.BGPPeer, pod *cluster.Pod, a netip.Addr) {

@@ -68,6 +68,7 @@ func (p *Programmer) nextAlarm() time.Time {
 		for _, d := range p.devices {
 			earlier(d.due)
 		}
+		earlier(p.addresses.due)
 	}
 	if p.netMoved && len(p.failing)+len(p.nexthops.retry) > 0 {
 		earlier(p.wakeAt)

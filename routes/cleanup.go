@@ -36,7 +36,11 @@ func Cleanup(ctx context.Context, k kernel.Kernel, besideFelix bool, log *slog.L
 		return errors.Join(append(errs, fmt.Errorf("list links: %w", err))...)
 	}
 	tunl0, policy := 0, ownership{beside: besideFelix}
+	workloads := map[int]string{}
 	for i := range links {
+		if isWorkloadInterface(links[i].Name) {
+			workloads[links[i].Index] = links[i].Name
+		}
 		switch l := &links[i]; {
 		case policy.removable(l):
 			err := k.DeleteLink(ctx, l.Index)
@@ -50,7 +54,10 @@ func Cleanup(ctx context.Context, k kernel.Kernel, besideFelix bool, log *slog.L
 		}
 	}
 	if tunl0 != 0 {
-		errs = append(errs, cleanAddresses(ctx, k, log, tunl0))
+		errs = append(errs, cleanAddresses(ctx, k, log, DeviceIPIP, func(a *kernel.Address) bool { return a.Link == tunl0 && a.Prefix.Addr().Is4() }))
+	}
+	if len(workloads) > 0 {
+		errs = append(errs, cleanAddresses(ctx, k, log, workloadPrefix+"*", func(a *kernel.Address) bool { return workloads[a.Link] != "" && a.Protocol == kernel.ProtoCaracal }))
 	}
 	return errors.Join(errs...)
 }
@@ -96,22 +103,22 @@ func cleanRoutes(ctx context.Context, k kernel.Kernel, v6 bool) (int, error) {
 	return removed, errors.Join(errs...)
 }
 
-// cleanAddresses takes the IPv4 addresses from tunl0.
-func cleanAddresses(ctx context.Context, k kernel.Kernel, log *slog.Logger, link int) error {
+// cleanAddresses takes addresses of ours from the interfaces of a name.
+func cleanAddresses(ctx context.Context, k kernel.Kernel, log *slog.Logger, name string, ours func(*kernel.Address) bool) error {
 	addrs, err := k.ListAddresses(ctx)
 	if err != nil {
 		return fmt.Errorf("list addresses: %w", err)
 	}
 	var errs []error
 	for _, a := range addrs {
-		if a.Link != link || !a.Prefix.Addr().Is4() {
+		if !ours(&a) {
 			continue
 		}
 		if err := k.DeleteAddress(ctx, a); err != nil && !errors.Is(err, kernel.ErrNotThere) {
-			errs = append(errs, fmt.Errorf("delete address %s from %s: %w", a.Prefix, DeviceIPIP, err))
+			errs = append(errs, fmt.Errorf("delete address %s from %s: %w", a.Prefix, name, err))
 			continue
 		}
-		log.Info("address removed", logDevice, DeviceIPIP, logAddress, a.Prefix.String())
+		log.Info("address removed", logDevice, name, logAddress, a.Prefix.String())
 	}
 	return errors.Join(errs...)
 }

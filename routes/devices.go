@@ -61,7 +61,7 @@ func (p *Programmer) arbitrateDevices() {
 
 // touchDevices says that something changed that our devices may depend on. One that the kernel refused is tried again soon.
 func (p *Programmer) touchDevices() {
-	p.devicesDirty, p.leftoversDirty, p.settings.dirty = true, true, true
+	p.devicesDirty, p.leftoversDirty, p.settings.dirty, p.addresses.dirty = true, true, true, true
 	for _, d := range p.devices {
 		if soon := d.tried.Add(wakeSpacing); d.outcome == failed && d.due.After(soon) {
 			d.due = soon
@@ -339,6 +339,7 @@ func (p *Programmer) removeLeftovers(ctx context.Context) {
 		return
 	}
 	p.leftoversDirty, p.leftoversDue = false, time.Time{}
+	p.removeAddresses(ctx)
 	for _, name := range tunnels {
 		l, d := p.links.named(name), p.devices[name]
 		switch {

@@ -67,6 +67,9 @@ func (p *Programmer) Apply(owner Owner, c Change) {
 				if c.Settings == nil {
 					c.Settings = o.change.Settings
 				}
+				if c.Addresses == nil {
+					c.Addresses = o.change.Addresses
+				}
 				return true
 			})
 		}

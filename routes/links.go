@@ -214,7 +214,9 @@ func (p *Programmer) addressSeen(a *kernel.Address) {
 		return
 	}
 	p.addressChanged(a, false)
-	p.links.addrs[a.Link] = append(p.links.addrs[a.Link], *a)
+	// One that was written over with another protocol or scope is still one.
+	list := slices.DeleteFunc(p.links.addrs[a.Link], func(o kernel.Address) bool { return o.Prefix == a.Prefix })
+	p.links.addrs[a.Link] = append(list, *a)
 	p.addressMoved(a.Link)
 }
 

@@ -74,6 +74,7 @@ type Programmer struct {
 	leftoversDue   time.Time        // a removal that failed is tried again
 	neighbours     neighbourTable
 	settings       settings
+	addresses      wishedAddresses
 
 	takeover takeover
 	recorder recorder
@@ -252,6 +253,7 @@ func (p *Programmer) pass(ctx context.Context) {
 	p.bindShapes()
 	p.reconcileDevices(ctx)
 	p.keepSettings(ctx)
+	p.keepAddresses(ctx)
 	p.writeNeighbours(ctx)
 	p.wakeRefused()
 	p.retryNexthops(false)
@@ -271,7 +273,7 @@ func (p *Programmer) pass(ctx context.Context) {
 // busy reports whether the next pass has work that waits for nothing.
 func (p *Programmer) busy() bool {
 	held := p.writes.held(p.now)
-	if p.reads.due(p.now) || p.settings.busy(p.now) || p.relink || p.devicesDirty && p.devicesKnown() || !held && (p.routes.Updates() > 0 || len(p.nexthops.queue) > 0) || p.neighbours.busy(false) {
+	if p.reads.due(p.now) || p.settings.busy(p.now) || p.relink || p.devicesDirty && p.devicesKnown() || p.addresses.dirty && p.devicesKnown() || !held && (p.routes.Updates() > 0 || len(p.nexthops.queue) > 0) || p.neighbours.busy(false) {
 		return true
 	}
 	return p.mayDelete() && (!held && (p.routes.Deletions() > 0 || p.nexthops.doomed) || p.neighbours.busy(true) || p.leftoversDirty && p.reads.complete())

@@ -37,6 +37,7 @@ func scenarios() []scenario {
 		{"preferred source goes", sourceGoes},
 		{"settings changed by another", settingsChanged},
 		{"settings that are wished for", settingsWished},
+		{"addresses that are wished for", addressesWished},
 		{"foreign route goes with its interface", foreignGoesWithItsInterface},
 		{"MTU of a route follows its interface", routeMTUFollows},
 		{"parent interface comes late", parentLate},

@@ -106,6 +106,12 @@ type Setting struct {
 	Value int
 }
 
+// InterfaceAddress is a desired address of the host on a workload's interface, to be dialled by the workload: the same may be on several.
+type InterfaceAddress struct {
+	Device string
+	Addr   netip.Addr
+}
+
 // Change is one step of an owner's desired state.
 type Change struct {
 	// Whole: Routes and Neighbours are the owner's whole set and everything else of that owner is withdrawn.
@@ -119,6 +125,8 @@ type Change struct {
 	Links []Link
 	// Settings is the owner's whole set of sysctls, in the order in which they are to be written; nil leaves them as they are.
 	Settings []Setting
+	// Addresses is the owner's whole set of addresses on workload interfaces; nil leaves them as they are, empty withdraws all of them.
+	Addresses []InterfaceAddress
 	// Cause is why, for History: "datastore revision 812".
 	Cause string
 }

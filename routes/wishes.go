@@ -85,7 +85,7 @@ func (n *routeNote) winner() *wish {
 // applyChange works one step of an owner into the wishes.
 func (p *Programmer) applyChange(ctx context.Context, owner Owner, c *Change) {
 	rank := p.rank(owner)
-	if c.Whole || len(c.Routes) > 0 || len(c.Withdraw) > 0 || len(c.Neighbours) > 0 || len(c.WithdrawNeighbours) > 0 || c.Links != nil {
+	if c.Whole || len(c.Routes) > 0 || len(c.Withdraw) > 0 || len(c.Neighbours) > 0 || len(c.WithdrawNeighbours) > 0 || c.Links != nil || c.Addresses != nil {
 		p.recorder.apply(p.now, owner, c.Cause)
 	}
 	p.applyNeighbours(rank, c)
@@ -95,6 +95,10 @@ func (p *Programmer) applyChange(ctx context.Context, owner Owner, c *Change) {
 	}
 	if c.Settings != nil {
 		p.settings.wish(rank, c.Settings)
+	}
+	if c.Addresses != nil {
+		p.addresses.wish(rank, c.Addresses)
+		p.touchDevices()
 	}
 	if c.Whole {
 		p.turn[rank]++

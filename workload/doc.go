@@ -4,8 +4,8 @@
 // # What flows in and out
 //
 // In come the Endpoints of this node, which EndpointsOf makes of its Pods, and the picture of the host. Out come the desired
-// routes of the owner "workload" (one for each address, to the interface, without a gateway), the settings of each interface, which the
-// route programmer keeps as it keeps routes, and problems. Plan is pure: it keeps nothing, touches nothing and starts nothing.
+// routes of the owner "workload" (one for each address, to the interface, without a gateway), the settings of each interface and the
+// addresses that a workload dials there (Endpoint.Dialled), which the route programmer keeps as it keeps routes, and problems. Plan is pure: it keeps nothing, touches nothing and starts nothing.
 //
 //	10.244.3.9 dev cali0ef24ba13b3 scope link
 //
@@ -24,4 +24,6 @@
 // Two endpoints with one address are a problem and the first by namespace and name has it, on every run alike; Felix takes the lowest
 // endpoint ID and is silent. A workload whose interface is missing has a route that waits for it (no-device), and is not announced. The elevated metric
 // of live migration is not known. rp_filter is set to strict, as Felix does where it does not filter by packet rules.
+// The addresses for BGP have scope host, or are deprecated in IPv6, and have no route: Felix's may become the source of what the host sends to the pod,
+// and the route of its IPv6 one, which leads to a workload's interface, could be taken for a workload's.
 package workload

@@ -22,6 +22,8 @@ type Endpoint struct {
 	Namespace, Pod string
 	// Addrs are its addresses of both families (status.podIPs).
 	Addrs []netip.Addr
+	// Dialled are the addresses at which the host answers on its interface, those of the families that it has addresses of.
+	Dialled []netip.Addr
 }
 
 // Interface returns the name of the endpoint's interface on the host.
@@ -72,7 +74,7 @@ func Plan(endpoints []Endpoint, h *routes.Host) Output {
 	slices.SortFunc(endpoints, func(a, b Endpoint) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Pod, b.Pod))
 	})
-	out := Output{Change: routes.Change{Whole: true, Settings: []routes.Setting{}}}
+	out := Output{Change: routes.Change{Whole: true, Settings: []routes.Setting{}, Addresses: []routes.InterfaceAddress{}}}
 	holders := map[netip.Addr]*Endpoint{}
 	for i := range endpoints {
 		e := &endpoints[i]
@@ -94,6 +96,11 @@ func Plan(endpoints []Endpoint, h *routes.Host) Output {
 			}
 		}
 		out.Change.Settings = append(out.Change.Settings, settings(e.Interface(), families)...)
+		for _, a := range e.Dialled {
+			if families[index(a)] {
+				out.Change.Addresses = append(out.Change.Addresses, routes.InterfaceAddress{Device: e.Interface(), Addr: a})
+			}
+		}
 	}
 	slices.SortFunc(out.Here, netip.Prefix.Compare)
 	return out

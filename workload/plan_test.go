@@ -43,15 +43,15 @@ func TestPlan(t *testing.T) {
 		problem   string // a part of the only one
 	}{
 		{"nothing", nil, "", 0, ""},
-		{"both families", []Endpoint{{"a", "web", addrs("10.1.0.5 fd00::5")}}, "10.1.0.5/32 fd00::5/128", 8, ""},
-		{"one family", []Endpoint{{"a", "web", addrs("10.1.0.5")}}, "10.1.0.5/32", 5, ""},
-		{"mapped, and twice", []Endpoint{{"a", "web", addrs("::ffff:10.1.0.5 10.1.0.5")}}, "10.1.0.5/32", 5, ""},
-		{"its interface is missing", []Endpoint{{"a", "late", addrs("10.1.0.6")}, {"a", "web", addrs("10.1.0.5")}}, "10.1.0.6/32 10.1.0.5/32", 10, ""},
-		{"no address yet", []Endpoint{{"a", "web", nil}}, "", 0, ""},
-		{"one address, two pods, in any order", []Endpoint{{"b", "web", addrs("10.1.0.5")}, {"a", "web", addrs("10.1.0.5")}}, "10.1.0.5/32", 5,
+		{"both families", []Endpoint{{Namespace: "a", Pod: "web", Addrs: addrs("10.1.0.5 fd00::5")}}, "10.1.0.5/32 fd00::5/128", 8, ""},
+		{"one family", []Endpoint{{Namespace: "a", Pod: "web", Addrs: addrs("10.1.0.5")}}, "10.1.0.5/32", 5, ""},
+		{"mapped, and twice", []Endpoint{{Namespace: "a", Pod: "web", Addrs: addrs("::ffff:10.1.0.5 10.1.0.5")}}, "10.1.0.5/32", 5, ""},
+		{"its interface is missing", []Endpoint{{Namespace: "a", Pod: "late", Addrs: addrs("10.1.0.6")}, {Namespace: "a", Pod: "web", Addrs: addrs("10.1.0.5")}}, "10.1.0.6/32 10.1.0.5/32", 10, ""},
+		{"no address yet", []Endpoint{{Namespace: "a", Pod: "web", Addrs: nil}}, "", 0, ""},
+		{"one address, two pods, in any order", []Endpoint{{Namespace: "b", Pod: "web", Addrs: addrs("10.1.0.5")}, {Namespace: "a", Pod: "web", Addrs: addrs("10.1.0.5")}}, "10.1.0.5/32", 5,
 			"Pod b/web: 10.1.0.5 is also the address of Pod a/web"},
-		{"the host's network", []Endpoint{{"a", "web", addrs("192.0.2.1")}}, "", 0, "this host's own address"},
-		{"no workload's address", []Endpoint{{"a", "web", addrs("127.0.0.1")}}, "", 0, "no address of a workload"},
+		{"the host's network", []Endpoint{{Namespace: "a", Pod: "web", Addrs: addrs("192.0.2.1")}}, "", 0, "this host's own address"},
+		{"no workload's address", []Endpoint{{Namespace: "a", Pod: "web", Addrs: addrs("127.0.0.1")}}, "", 0, "no address of a workload"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			given := slices.Clone(c.endpoints)
@@ -85,6 +85,29 @@ func TestPlan(t *testing.T) {
 				t.Error("the caller's list was sorted")
 			}
 		})
+	}
+}
+
+// TestDialled: what an endpoint dials is put on its interface in the families that it has, and not twice where an address is another's.
+func TestDialled(t *testing.T) {
+	both := addrs("169.254.0.179 fd12::1")
+	e := Endpoint{Namespace: "a", Pod: "web", Addrs: addrs("10.1.0.5"), Dialled: both}
+	for _, c := range []struct {
+		addrs, want string
+	}{{"10.1.0.5", "169.254.0.179"}, {"fd00::5", "fd12::1"}, {"10.1.0.5 fd00::5", "169.254.0.179 fd12::1"}, {"", ""}, {"127.0.0.1", ""}} {
+		e.Addrs = addrs(c.addrs)
+		var got []string
+		for _, a := range Plan([]Endpoint{e}, routes.NewHost(nil, nil, nil)).Change.Addresses {
+			if got = append(got, a.Addr.String()); a.Device != e.Interface() {
+				t.Errorf("%+v", a)
+			}
+		}
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%s: %s, want %s", c.addrs, got, c.want)
+		}
+	}
+	if out := Plan(nil, routes.NewHost(nil, nil, nil)); out.Change.Addresses == nil {
+		t.Error("nil leaves those of before")
 	}
 }
 

@@ -52,6 +52,8 @@ func (o *BGPConfiguration) Config() (*cluster.BGPConfig, []cluster.Problem) {
 	c.meshSettings(s, &conf)
 	c.services(s, &conf)
 	c.ignored(s, &conf)
+	conf.LocalPeering4 = c.addr("spec.localWorkloadPeeringIPV4", s.LocalWorkloadPeeringIPV4, cluster.IPv4)
+	conf.LocalPeering6 = c.addr("spec.localWorkloadPeeringIPV6", s.LocalWorkloadPeeringIPV6, cluster.IPv6)
 	c.onlyChecked(s)
 	conf.MeshBFD = c.bfd(o.Annotations)
 	conf.MeshMaxPrefixes = c.maxPrefixes(o.Annotations)
@@ -97,8 +99,6 @@ func (c *check) ignored(s *BGPConfigurationSpec, conf *cluster.BGPConfig) {
 func (c *check) onlyChecked(s *BGPConfigurationSpec) {
 	c.logSeverity(s)
 	c.oneOf("spec.programClusterRoutes", s.ProgramClusterRoutes, clusterRoutes()...)
-	c.addr("spec.localWorkloadPeeringIPV4", s.LocalWorkloadPeeringIPV4, cluster.IPv4)
-	c.addr("spec.localWorkloadPeeringIPV6", s.LocalWorkloadPeeringIPV6, cluster.IPv6)
 }
 
 func (c *check) logSeverity(s *BGPConfigurationSpec) {

@@ -26,6 +26,8 @@ type BGPConfig struct {
 	// stand in for these, family by family.
 	Advertisements     []Advertisement
 	NodeAdvertisements map[string][]Advertisement
+	// LocalPeering4/6 are the addresses of the node that local workloads dial (localWorkloadPeeringIPV4), none by default.
+	LocalPeering4, LocalPeering6 netip.Addr
 	// IgnoredInterfaces are patterns of interfaces over which no next hop is looked for (ignoredInterfaces).
 	IgnoredInterfaces []string
 	// Service ranges (serviceClusterIPs, serviceExternalIPs, serviceLoadBalancerIPs): announced by whoever watches Services,
@@ -236,7 +238,7 @@ func equalBGP(a, b *BGPConfig) bool {
 		a.MeshMaxRestartTime == b.MeshMaxRestartTime && a.MeshPassword == b.MeshPassword && a.MeshBFD == b.MeshBFD && a.MeshMaxPrefixes == b.MeshMaxPrefixes && a.NormalPriority4 == b.NormalPriority4 &&
 		a.NormalPriority6 == b.NormalPriority6 && maps.Equal(a.NodeListenPorts, b.NodeListenPorts) &&
 		EqualAdvertisements(a.Advertisements, b.Advertisements) && maps.EqualFunc(a.NodeAdvertisements, b.NodeAdvertisements, EqualAdvertisements) &&
-		slices.Equal(a.IgnoredInterfaces, b.IgnoredInterfaces) && slices.Equal(a.ServiceClusterIPs, b.ServiceClusterIPs) &&
+		slices.Equal(a.IgnoredInterfaces, b.IgnoredInterfaces) && a.LocalPeering4 == b.LocalPeering4 && a.LocalPeering6 == b.LocalPeering6 && slices.Equal(a.ServiceClusterIPs, b.ServiceClusterIPs) &&
 		slices.Equal(a.ServiceExternalIPs, b.ServiceExternalIPs) && slices.Equal(a.ServiceLoadBalancerIPs, b.ServiceLoadBalancerIPs) &&
 		a.NoServiceAggregation == b.NoServiceAggregation && a.Programs == b.Programs && a.Reflection == b.Reflection
 }

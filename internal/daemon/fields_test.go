@@ -20,12 +20,15 @@ type field struct{ without, with, ignored string }
 
 const felix = "a matter of what is beside us"
 
+// dialled is why a field has no part in the configuration of BGP, though it counts.
+const dialled = "a matter of the workloads' interfaces: TestDialled"
+
 func configurationFields() map[string]field {
 	return map[string]field{
 		"logSeverityScreen":                    {"", "logSeverityScreen: Debug", "BIRD's logging; ours is --log-level"},
 		"programClusterRoutes":                 {"", "programClusterRoutes: Disabled", felix},
-		"localWorkloadPeeringIPV4":             {"", "localWorkloadPeeringIPV4: 169.254.0.179", felix},
-		"localWorkloadPeeringIPV6":             {"", "localWorkloadPeeringIPV6: 'fd12::1'", felix},
+		"localWorkloadPeeringIPV4":             {"", "localWorkloadPeeringIPV4: 169.254.0.179", dialled},
+		"localWorkloadPeeringIPV6":             {"", "localWorkloadPeeringIPV6: 'fd12::1'", dialled},
 		"nodeToNodeMeshEnabled":                {"", "nodeToNodeMeshEnabled: false", ""},
 		"asNumber":                             {"", "asNumber: 65001", ""},
 		"listenPort":                           {"", "listenPort: 1179", ""},

@@ -55,13 +55,14 @@ func (c *controller) planWorkloads(in *inbox, v *view) {
 	if w.node == "" {
 		return
 	}
-	out := workload.Plan(workload.EndpointsOf(in.update.State, w.node), in.host)
+	out := workload.Plan(c.dialled(workload.EndpointsOf(in.update.State, w.node), in.update.State, v.backend), in.host)
 	v.problems = append(v.problems, out.Problems...)
 	changed := !w.told || !sameWorkloads(&w.last, &out)
 	if changed {
 		w.last, w.told = out, true
 		out.Change.Cause = c.why
 		out.Change.Routes = slices.Clone(out.Change.Routes) // ours stays to be compared with
+		out.Change.Addresses = append([]routes.InterfaceAddress{}, out.Change.Addresses...)
 		c.prog.Apply(routes.OwnerWorkload, out.Change)
 	}
 	c.settled(*in, routes.OwnerWorkload)
@@ -71,18 +72,39 @@ func (c *controller) planWorkloads(in *inbox, v *view) {
 	in.host = w.merged
 }
 
+// dialled says which endpoints are BGP peers of ours, and at which address they find this node.
+func (c *controller) dialled(endpoints []workload.Endpoint, st *cluster.State, backend cluster.Backend) []workload.Endpoint {
+	conf := st.BGP()
+	var at []netip.Addr
+	for _, a := range []netip.Addr{conf.LocalPeering4, conf.LocalPeering6} {
+		if a.IsValid() {
+			at = append(at, a)
+		}
+	}
+	if len(at) == 0 || backend != cluster.BackendBird {
+		return endpoints
+	}
+	peers := c.plannerOfBGP().LocalWorkloads(st, c.node)
+	for i := range endpoints {
+		if e := &endpoints[i]; peers[e.Namespace+"/"+e.Pod] {
+			e.Dialled = at
+		}
+	}
+	return endpoints
+}
+
 // leaveWorkloads wants no routes to workloads.
 func (c *controller) leaveWorkloads() {
 	c.workloads.told = false
 	if c.workloads.node != "" {
-		c.prog.Apply(routes.OwnerWorkload, routes.Change{Whole: true, Settings: []routes.Setting{}})
+		c.prog.Apply(routes.OwnerWorkload, routes.Change{Whole: true, Settings: []routes.Setting{}, Addresses: []routes.InterfaceAddress{}})
 		c.prog.InSync(routes.OwnerWorkload)
 	}
 }
 
 // sameWorkloads reports whether two plans ask for the same.
 func sameWorkloads(a, b *workload.Output) bool {
-	return slices.Equal(a.Change.Settings, b.Change.Settings) && slices.EqualFunc(a.Change.Routes, b.Change.Routes, func(x, y routes.Route) bool {
+	return slices.Equal(a.Change.Settings, b.Change.Settings) && slices.Equal(a.Change.Addresses, b.Change.Addresses) && slices.EqualFunc(a.Change.Routes, b.Change.Routes, func(x, y routes.Route) bool {
 		return x.Dst == y.Dst && slices.Equal(x.NextHops, y.NextHops) && *x.Reason == *y.Reason
 	})
 }

@@ -99,3 +99,52 @@ func TestWorkloadRoutesBesideFelix(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// TestDialled: Pods that a BGPPeer chooses, and no others, have the addresses that they dial on their interfaces, under bird only.
+func TestDialled(t *testing.T) {
+	c, k := newSample()
+	c.workloads.node, c.podNode = "k8s-a", "k8s-a"
+	c.setHost(hostOfPods("web", "plain"))
+	chosen := podOf("k8s-a", "web", "10.2.0.5")
+	chosen.Labels = map[string]string{"speaks": "bgp"}
+	state := func(backend cluster.Backend, peering string, peers ...*cluster.BGPPeer) *cluster.State {
+		o := sampleState(backend, true).Objects()
+		o.Pods = []*cluster.Pod{chosen, podOf("k8s-a", "plain", "10.2.0.6")}
+		o.Peers = append(o.Peers, peers...)
+		conf := cluster.DefaultBGP()
+		if peering != "" {
+			conf.LocalPeering4, conf.LocalPeering6 = netip.MustParseAddr(peering), netip.MustParseAddr("fd12::1")
+		}
+		o.BGP = conf
+		return cluster.Build(o)
+	}
+	child := &cluster.BGPPeer{Name: "child", ASN: 65401, WorkloadSelector: "speaks == 'bgp'"}
+	elsewhere := &cluster.BGPPeer{Name: "child", ASN: 65401, WorkloadSelector: "speaks == 'bgp'", Node: "b"}
+	nameless := &cluster.BGPPeer{Name: "child", WorkloadSelector: "speaks == 'bgp'"}
+	for _, step := range []struct {
+		name string
+		st   *cluster.State
+		want string
+	}{
+		{"chosen", state(cluster.BackendBird, "169.254.0.179", child), "169.254.0.179"},
+		{"another address", state(cluster.BackendBird, "169.254.0.180", child), "169.254.0.180"},
+		{"no address", state(cluster.BackendBird, "", child), ""},
+		{"chosen again", state(cluster.BackendBird, "169.254.0.179", child), "169.254.0.179"},
+		{"no peer", state(cluster.BackendBird, "169.254.0.179"), ""},
+		{"a peer of another node", state(cluster.BackendBird, "169.254.0.179", elsewhere), ""},
+		{"a peer without an AS", state(cluster.BackendBird, "169.254.0.179", nameless), ""},
+		{"no BGP", state(cluster.BackendVXLAN, "169.254.0.179", child), ""},
+	} {
+		c.step(datastore.Update{State: step.st, InSync: true})
+		var want []routes.InterfaceAddress
+		if step.want != "" {
+			want = []routes.InterfaceAddress{{Device: (&workload.Endpoint{Namespace: "default", Pod: "web"}).Interface(), Addr: netip.MustParseAddr(step.want)}}
+		}
+		if got := c.workloads.last.Change.Addresses; !slices.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", step.name, got, want)
+		}
+	}
+	if k.speaker == nil && len(k.order) == 0 {
+		t.Error("nothing was planned")
+	}
+}

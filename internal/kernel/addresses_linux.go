@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"net"
 
@@ -45,7 +46,50 @@ func libraryAddr(a Address) *netlink.Addr {
 
 // AddAddress adds an address.
 func (k *linux) AddAddress(ctx context.Context, a Address) error {
+	if a.Protocol != 0 && a.Link > 0 && a.Prefix.IsValid() {
+		if err := k.markedAddress(ctx, a); err != nil {
+			return fmt.Errorf("add address %s on link %d: %w", a.Prefix, a.Link, err)
+		}
+		return nil
+	}
 	return k.address(ctx, "add", a, k.handle.AddrAdd)
+}
+
+// ifaProto is IFA_PROTO (linux/if_addr.h), which kernels before 5.18 pass over, like the library.
+const ifaProto = 11
+
+// forever is INFINITY_LIFE_TIME (net/addrconf.h).
+const forever = ^uint32(0)
+
+// markedAddress adds an address that says who put it there.
+func (k *linux) markedAddress(ctx context.Context, a Address) error {
+	s, err := k.socket()
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	_, err = s.exchange(ctx, appendMarked(nil, a))
+	return err
+}
+
+func appendMarked(b []byte, a Address) []byte {
+	addr := a.Prefix.Addr()
+	b = begin(b, unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
+	b = append(b, family(addr.Is6()), byte(a.Prefix.Bits()), 0, byte(a.Scope)) // struct ifaddrmsg; the flags follow
+	b = binary.NativeEndian.AppendUint32(b, uint32(a.Link))
+	b = appendAddr(b, unix.IFA_LOCAL, addr)
+	b = appendAddr(b, unix.IFA_ADDRESS, addr)
+	b = append(appendAttr(b, ifaProto, 1), byte(a.Protocol), 0, 0, 0)
+	flags := uint32(unix.IFA_F_NOPREFIXROUTE)
+	if addr.Is6() {
+		flags |= unix.IFA_F_NODAD
+		// Deprecated, so that it is the source of nothing but answers (RFC 6724 section 5, rule 3). IPv4 has scopes for that.
+		b = appendAttr(b, unix.IFA_CACHEINFO, 16)
+		for _, v := range [...]uint32{0, forever, 0, 0} { // preferred, valid, and two that are not read
+			b = binary.NativeEndian.AppendUint32(b, v)
+		}
+	}
+	return appendUint32(b, unix.IFA_FLAGS, flags)
 }
 
 // DeleteAddress removes an address.

@@ -188,6 +188,7 @@ func parseAddress(payload []byte) (Address, bool) {
 		return Address{}, false
 	}
 	var addr, local netip.Addr
+	var protocol Protocol
 	for rest := payload[unix.SizeofIfAddrmsg:]; len(rest) > 0; {
 		a, more, ok := nextAttr(rest)
 		if !ok {
@@ -198,6 +199,11 @@ func parseAddress(payload []byte) (Address, bool) {
 			addr = a.addr()
 		case unix.IFA_LOCAL:
 			local = a.addr()
+		case ifaProto:
+			// Those below RTPROT_STATIC, such as of router advertisements, are the kernel's own and mean nothing to anybody here.
+			if len(a.value) == 1 && a.value[0] > unix.RTPROT_STATIC {
+				protocol = Protocol(a.value[0])
+			}
 		}
 		rest = more
 	}
@@ -207,7 +213,7 @@ func parseAddress(payload []byte) (Address, bool) {
 	out := Address{
 		Link:   int(binary.NativeEndian.Uint32(payload[4:])),
 		Prefix: netip.PrefixFrom(addr, int(payload[1])),
-		Scope:  Scope(payload[3]),
+		Scope:  Scope(payload[3]), Protocol: protocol,
 	}
 	return out, out.Prefix.IsValid()
 }

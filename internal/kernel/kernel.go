@@ -42,6 +42,7 @@ type Scope uint8
 const (
 	ScopeUniverse Scope = 0
 	ScopeLink     Scope = 253
+	ScopeHost     Scope = 254
 )
 
 // NextHop is one way out of a route.
@@ -155,6 +156,9 @@ type Address struct {
 	Prefix netip.Prefix
 	// Scope is rtm_scope: link-local IPv6 addresses have ScopeLink.
 	Scope Scope
+	// Protocol says who put it there (IFA_PROTO, Linux 5.18), 0 where nobody or an older kernel says. One that is added with a
+	// Protocol is there to be dialled only: it has no route of its own, and the host takes it for its source where it has no other.
+	Protocol Protocol
 }
 
 // Neighbour is an ARP/NDP entry, or an FDB entry where FDB is set.

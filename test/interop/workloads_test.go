@@ -139,6 +139,8 @@ const (
 	childAddr  = "10.123.0.1"
 	childAddr6 = "fd12:3::1"
 	strayNet   = "10.66.0.0/24" // refused by the BGPFilter
+	peering    = "169.254.0.179"
+	peering6   = "fd12:ffff::179"
 )
 
 // TestLocalWorkload: a BGP speaker in a pod announces networks of its own, and routers outside reach them; what the filter refuses is not used. The routes
@@ -151,6 +153,7 @@ func TestLocalWorkload(t *testing.T) {
 	r.args = []string{"--workload-routes"}
 	r.startRouters(ctx, peers.BIRD2, peers.Neighbour{Passive: true, GracefulRestart: 30 * time.Second})
 	r.cluster("")
+	r.manifest("bgp", fmt.Sprintf("apiVersion: projectcalico.org/v3\nkind: BGPConfiguration\nmetadata: {name: default}\nspec: {localWorkloadPeeringIPV4: %s, localWorkloadPeeringIPV6: %q}\n", peering, peering6))
 	r.manifest("child", `apiVersion: projectcalico.org/v3
 kind: BGPPeer
 metadata: {name: child}
@@ -180,6 +183,12 @@ spec: {exportV4: [{action: Accept, matchOperator: In, cidr: 10.123.0.0/16, sourc
 	r.ip(pod, "link set lo up")
 	r.start()
 	r.sessionsUp(ctx)
+	t.Cleanup(func() {
+		if t.Failed() {
+			out, _ := r.node.Run("ip", "address", "show", "dev", cali)
+			t.Logf("the pod's interface:\n%s", out)
+		}
+	})
 	child := r.startChild(ctx, pod)
 	all := func(when string) {
 		t.Helper()
@@ -203,6 +212,26 @@ spec: {exportV4: [{action: Accept, matchOperator: In, cidr: 10.123.0.0/16, sourc
 	r.start()
 	r.sessionsUp(ctx)
 	all("with another daemon")
+	addresses := func() string {
+		out, _ := r.node.Run("ip", "address", "show", "dev", cali)
+		return out
+	}
+	if got := addresses(); !strings.Contains(got, peering+"/32") || !strings.Contains(got, peering6+"/128") {
+		t.Errorf("addresses of the pod's interface:\n%s", got)
+	}
+	if got, _ := r.node.Run("ip", "-6", "route", "show", peering6); got != "" {
+		t.Errorf("the address has a route: %s", got)
+	}
+	r.manifest("child", "")
+	if err := peers.Poll(ctx, func() error {
+		if got := addresses(); strings.Contains(got, peering) || strings.Contains(got, peering6) {
+			return fmt.Errorf("the pod is no peer any more, and there is\n%s", got)
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+	r.reach(ctx, "when it is no peer any more", r.node, podAddr)
 	r.manifest("pod", "")
 	if err := peers.Poll(ctx, func() error {
 		if got := kernel(); got != "" {
@@ -214,7 +243,7 @@ spec: {exportV4: [{action: Accept, matchOperator: In, cidr: 10.123.0.0/16, sourc
 	}
 }
 
-// startChild runs BIRD in a pod. It dials the node's addresses, which are no neighbours of the pod's.
+// startChild runs BIRD in a pod. It dials the addresses that the node has for that, which are no neighbours of the pod's.
 func (r *rack) startChild(ctx context.Context, pod netns.NS) *peers.Router {
 	r.t.Helper()
 	dir := filepath.Join(r.dir, "child")
@@ -228,7 +257,7 @@ protocol static s6 { ipv6; route %s blackhole; }
 template bgp node { multihop; graceful restart; connect retry time 1; connect delay time 1; error wait time 1, 2; }
 protocol bgp n4 from node { local %s as 65401; neighbor %s as 64512; ipv4 { import all; export all; }; }
 protocol bgp n6 from node { local %s as 65401; neighbor %s as 64512; ipv6 { import all; export all; }; }
-`, podAddr, childNet, strayNet, childNet6, podAddr, nodeAddr, podAddr6, nodeAddr6)
+`, podAddr, childNet, strayNet, childNet6, podAddr, peering, podAddr6, peering6)
 	router, err := peers.Start(ctx, peers.BIRD2, pod, dir, peers.Config{ASN: 65401, RouterID: netip.MustParseAddr(podAddr), Files: map[string]string{"bird.conf": conf}})
 	if err != nil {
 		r.t.Fatal(err)

@@ -113,7 +113,7 @@ func holds(all []kernel.Address, link int, p netip.Prefix) bool {
 }
 
 func addressCases() []testCase {
-	return []testCase{{"addresses", addresses}, {"connected routes", connectedRoutes}}
+	return []testCase{{"addresses", addresses}, {"connected routes", connectedRoutes}, {"addresses that say whose they are", markedAddresses}}
 }
 
 func addresses(b *bench) {
@@ -133,6 +133,38 @@ func addresses(b *bench) {
 			b.Errorf("address %s is still there", p)
 		}
 		b.wantErr(b.Kernel.DeleteAddress(b.ctx, a), kernel.ErrNotThere)
+	}
+}
+
+// markedAddresses: an address keeps the protocol that it was added with, may be on several interfaces, and brings no route.
+func markedAddresses(b *bench) {
+	for _, a := range []kernel.Address{
+		{Prefix: netip.MustParsePrefix("169.254.0.179/32"), Scope: kernel.ScopeHost, Protocol: kernel.ProtoCaracal},
+		{Prefix: netip.MustParsePrefix("fd12::1/128"), Protocol: kernel.ProtoCaracal},
+	} {
+		one, two := a, a
+		one.Link, two.Link = b.w0, 1 // lo
+		b.must(b.Kernel.AddAddress(b.ctx, one))
+		b.must(b.Kernel.AddAddress(b.ctx, two))
+		b.wantErr(b.Kernel.AddAddress(b.ctx, one), kernel.ErrExists)
+		all, err := b.Kernel.ListAddresses(b.ctx)
+		b.must(err)
+		if !slices.Contains(all, one) || !slices.Contains(all, two) {
+			b.Errorf("addresses %v, want %v and %v among them", all, one, two)
+		}
+		b.must(b.Kernel.ListRoutes(b.ctx, a.Prefix.Addr().Is6(), func(r *kernel.Route) bool {
+			if r.Dst == a.Prefix {
+				b.Errorf("there is a route %+v", *r)
+			}
+			return true
+		}))
+		b.must(b.Kernel.DeleteAddress(b.ctx, one))
+		all, err = b.Kernel.ListAddresses(b.ctx)
+		b.must(err)
+		if slices.Contains(all, one) || !slices.Contains(all, two) {
+			b.Errorf("addresses %v, want %v but not %v", all, two, one)
+		}
+		b.must(b.Kernel.DeleteAddress(b.ctx, two))
 	}
 }
 

@@ -1,0 +1,63 @@
+package routes
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/caracal-net/caracal/internal/kernel"
+)
+
+// addressesWished: an address that an owner wishes for on a workload's interface is put there when that comes, and put there again; it goes when nobody
+// wishes for it any more, also one of a process before, and no address of another program's ever does.
+func addressesWished(r *rig) {
+	const device = "cali1"
+	on := func(link int) (list []string) {
+		all, err := r.far.ListAddresses(r.t.Context())
+		r.must(err)
+		for _, a := range all {
+			if a.Link == link && !a.Prefix.Addr().IsLinkLocalUnicast() || a.Prefix.Addr().Is4() && a.Link == link {
+				list = append(list, fmt.Sprintf("%s %d", a.Prefix, a.Protocol))
+			}
+		}
+		slices.Sort(list)
+		return list
+	}
+	want := func(link int, list ...string) {
+		r.t.Helper()
+		r.eventually(func() error {
+			if have := on(link); !slices.Equal(have, list) {
+				return fmt.Errorf("addresses %q, want %q", have, list)
+			}
+			return nil
+		})
+	}
+	other := r.wire("cali2")
+	left := kernel.Address{Link: other, Prefix: pfx("169.254.0.180/32"), Protocol: kernel.ProtoCaracal} // of a process before
+	r.must(r.far.AddAddress(r.t.Context(), left))
+	r.must(r.far.AddAddress(r.t.Context(), kernel.Address{Link: other, Prefix: pfx("169.254.0.179/32")}))
+	r.must(r.far.AddAddress(r.t.Context(), kernel.Address{Link: r.eth0, Prefix: pfx("198.18.0.7/32"), Protocol: kernel.ProtoCaracal}))
+	before := on(r.eth0)
+	wishes := []InterfaceAddress{{device, addr("169.254.0.179")}, {device, addr("fd12::1")}, {"cali2", addr("169.254.0.179")}, {"eth0", addr("198.18.0.9")}}
+	r.start(Options{})
+	r.apply(Change{Whole: true, Addresses: wishes})
+	r.wait()
+	want(other, "169.254.0.179/32 0", "169.254.0.180/32 202") // nothing goes before every source is in sync
+	r.p.Expect(OwnerVXLAN)
+	r.p.InSync(OwnerVXLAN)
+	want(other, "169.254.0.179/32 0")
+	link := r.wire(device)
+	want(link, "169.254.0.179/32 202", "fd12::1/128 202")
+	for _, a := range []string{"169.254.0.179/32", "fd12::1/128"} {
+		r.must(r.far.DeleteAddress(r.t.Context(), kernel.Address{Link: link, Prefix: pfx(a)}))
+		want(link, "169.254.0.179/32 202", "fd12::1/128 202")
+	}
+	r.must(r.far.AddAddress(r.t.Context(), kernel.Address{Link: link, Prefix: pfx("203.0.113.9/32")}))
+	r.apply(Change{Addresses: wishes[1:2]})
+	want(link, "203.0.113.9/32 0", "fd12::1/128 202")
+	want(other, "169.254.0.179/32 0")
+	r.apply(Change{Addresses: []InterfaceAddress{}})
+	want(link, "203.0.113.9/32 0")
+	if now := on(r.eth0); !slices.Equal(now, before) {
+		r.t.Fatalf("eth0 has %q, had %q", now, before)
+	}
+}

@@ -56,7 +56,7 @@ func Cleanup(ctx context.Context, k kernel.Kernel, besideFelix bool, log *slog.L
 	if tunl0 != 0 {
 		errs = append(errs, cleanAddresses(ctx, k, log, DeviceIPIP, func(a *kernel.Address) bool { return a.Link == tunl0 && a.Prefix.Addr().Is4() }))
 	}
-	if len(workloads) > 0 {
+	if len(workloads) > 0 && !besideFelix {
 		errs = append(errs, cleanAddresses(ctx, k, log, workloadPrefix+"*", func(a *kernel.Address) bool { return workloads[a.Link] != "" && a.Protocol == kernel.ProtoCaracal }))
 	}
 	return errors.Join(errs...)

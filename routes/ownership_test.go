@@ -127,6 +127,10 @@ func TestCleanup(t *testing.T) {
 		r.ready(set)
 		r.wantOurs(append(vxlanRoutes(2, 3), direct("2001:db8:1::/64", "2001:db8::7"))...)
 		r.stop()
+		pod := r.wire("cali1")
+		for a, protocol := range map[string]kernel.Protocol{"169.254.0.179/32": kernel.ProtoCaracal, "169.254.0.180/32": 0} {
+			r.must(r.far.AddAddress(r.t.Context(), kernel.Address{Link: pod, Prefix: pfx(a), Protocol: protocol}))
+		}
 		r.must(Cleanup(r.t.Context(), r.k, false, nil))
 		r.wantOurs()
 		if r.device(DeviceVXLAN) != nil || r.device(DeviceIPIP) == nil || !r.device(DeviceIPIP).Up {
@@ -134,6 +138,10 @@ func TestCleanup(t *testing.T) {
 		}
 		addrs, err := r.far.ListAddresses(r.t.Context())
 		r.must(err)
+		kept := slices.DeleteFunc(slices.Clone(addrs), func(a kernel.Address) bool { return a.Link != pod || a.Prefix.Addr().Is6() })
+		if len(kept) != 1 || kept[0].Prefix != pfx("169.254.0.180/32") {
+			t.Errorf("left on the workload's interface: %v", kept)
+		}
 		for _, a := range addrs {
 			if a.Link == tunl0 {
 				t.Errorf("%s is left on tunl0", a.Prefix)

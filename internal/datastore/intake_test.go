@@ -92,14 +92,14 @@ func TestSettingsFallBackToDefaults(t *testing.T) {
 	want := conf
 	want.NodeListenPorts = map[string]uint16{"a": 1179, "b": 2179}
 	s := in.State()
-	if diff := cmp.Diff(want, s.BGP()); diff != "" || s.Felix() != felix || s.Backend() != cluster.BackendVXLAN {
+	if diff := cmp.Diff(want, s.BGP(), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" || s.Felix() != felix || s.Backend() != cluster.BackendVXLAN {
 		t.Errorf("%s %v %v", diff, s.Felix(), s.Backend())
 	}
 	for k := range set {
 		in.Delete(k)
 	}
 	s = in.State()
-	if diff := cmp.Diff(cluster.DefaultBGP(), s.BGP()); diff != "" || s.Felix() != cluster.DefaultFelix() || s.Backend() != "" {
+	if diff := cmp.Diff(cluster.DefaultBGP(), s.BGP(), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" || s.Felix() != cluster.DefaultFelix() || s.Backend() != "" {
 		t.Errorf("%s %v %v", diff, s.Felix(), s.Backend())
 	}
 }

@@ -13,9 +13,8 @@ import (
 	"github.com/caracal-net/caracal/internal/kernel"
 )
 
-// wishedAddresses are the addresses that owners wish for on workload interfaces. They carry our protocol (IFA_PROTO), by which a process that
+// wishedAddresses are the addresses that owners wish for on workload interfaces. They carry our protocol (kernel.Address), by which a process that
 // remembers nothing knows them; one that is there without it is another program's, does as well, and is left when nobody wishes for it any more.
-// Kernels before 5.18 forget the protocol, so there an address stays until its interface goes, as it does with the workload.
 type wishedAddresses struct {
 	owners map[uint8][]InterfaceAddress
 	list   map[InterfaceAddress]*addressWish
@@ -28,7 +27,7 @@ type addressWish struct {
 	rank     uint8
 	link     int  // where it was put or seen
 	put      bool // by us, and its event is awaited
-	seen     bool
+	seen     bool // ours is in the mirror
 	repairs  int
 	attempts int
 	written  time.Time
@@ -38,7 +37,7 @@ type addressWish struct {
 // isWorkloadInterface reports whether an interface is a workload's, by its name.
 func isWorkloadInterface(name string) bool { return strings.HasPrefix(name, workloadPrefix) }
 
-// wish takes an owner's whole set; those on other than workload interfaces are not an owner's to wish for.
+// wish takes an owner's whole set. Those on other than workload interfaces are not an owner's to wish for.
 func (t *wishedAddresses) wish(rank uint8, list []InterfaceAddress) {
 	if t.owners == nil {
 		t.owners = map[uint8][]InterfaceAddress{}
@@ -76,8 +75,8 @@ func (p *Programmer) keepAddresses(ctx context.Context) {
 		if w.link != l.Index {
 			*w = addressWish{rank: w.rank, link: l.Index}
 		}
-		if slices.ContainsFunc(p.links.addrs[l.Index], func(o kernel.Address) bool { return o.Prefix.Addr() == a.Addr }) {
-			w.seen, w.put = true, false
+		if there, ours := p.holdsOn(l.Index, a.Addr); there {
+			w.seen, w.put = ours, false
 			continue
 		}
 		if w.seen {
@@ -90,6 +89,16 @@ func (p *Programmer) keepAddresses(ctx context.Context) {
 			t.due = w.due
 		}
 	}
+}
+
+// holdsOn reports whether an interface has an address, and whether it is ours.
+func (p *Programmer) holdsOn(link int, a netip.Addr) (there, ours bool) {
+	for _, o := range p.links.addrs[link] {
+		if o.Prefix.Addr() == a {
+			there, ours = true, ours || o.Protocol == kernel.ProtoCaracal
+		}
+	}
+	return there, ours
 }
 
 // putAddress writes one. Its event brings it into the mirror; until then a second attempt is refused as existing.
@@ -138,6 +147,9 @@ func (p *Programmer) addressFought(a InterfaceAddress, w *addressWish) {
 
 // removeAddresses removes what carries our protocol on workload interfaces and nobody wishes for any more. The kernel drops all IPv4 routes of an interface
 // with its last IPv4 address, also another program's to the workload: ours to the same place come back at once. Beside a Felix the interfaces are its own.
+//
+// A delete cannot say whose address is meant. So the mirror loses it here, and not by the event to come: a second delete would hit what another program
+// has put there since.
 func (p *Programmer) removeAddresses(ctx context.Context) {
 	if p.policy.beside {
 		return
@@ -148,8 +160,13 @@ func (p *Programmer) removeAddresses(ctx context.Context) {
 			continue
 		}
 		for _, a := range slices.Clone(list) {
-			if a.Protocol == kernel.ProtoCaracal && p.addresses.list[InterfaceAddress{name, a.Prefix.Addr()}] == nil {
-				p.removed(thing{device: name, kind: addressThing, addr: a.Prefix}, p.kernel.DeleteAddress(ctx, a))
+			if a.Protocol != kernel.ProtoCaracal || p.addresses.list[InterfaceAddress{name, a.Prefix.Addr()}] != nil {
+				continue
+			}
+			err := p.kernel.DeleteAddress(ctx, a)
+			p.removed(thing{device: name, kind: addressThing, addr: a.Prefix}, err)
+			if err == nil {
+				p.addressGone(&a)
 			}
 		}
 	}

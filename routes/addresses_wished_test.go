@@ -3,6 +3,7 @@ package routes
 import (
 	"fmt"
 	"slices"
+	"testing"
 
 	"github.com/caracal-net/caracal/internal/kernel"
 )
@@ -60,4 +61,86 @@ func addressesWished(r *rig) {
 	if now := on(r.eth0); !slices.Equal(now, before) {
 		r.t.Fatalf("eth0 has %q, had %q", now, before)
 	}
+}
+
+// addressOfAWorkloadsInterface: an address that another program puts there, as Felix does for workloads that are BGP peers, brings a route of the kernel's own
+// in IPv6, and is no workload's for that.
+func addressOfAWorkloadsInterface(r *rig) {
+	link := r.wire("cali1")
+	pod := func(dst string, protocol kernel.Protocol) {
+		r.write(kernel.Add, kernel.Route{Dst: pfx(dst), Metric: 1024, Type: kernel.Unicast, Protocol: protocol, NextHops: []kernel.NextHop{{Link: link}}})
+	}
+	pod("fd00::5/128", kernel.ProtoBoot)
+	r.ready(whole())
+	workloads := func(want ...string) {
+		r.t.Helper()
+		r.eventually(func() error {
+			var have []string
+			for _, p := range r.p.Host().Workloads {
+				have = append(have, p.String())
+			}
+			if !slices.Equal(have, want) {
+				return fmt.Errorf("workloads %q, want %q", have, want)
+			}
+			return nil
+		})
+	}
+	workloads("fd00::5/128")
+	r.must(r.far.AddAddress(r.t.Context(), kernel.Address{Link: link, Prefix: pfx("fd12::1/128")}))
+	r.eventually(func() error {
+		if r.p.Host().RouteTo(pfx("fd12::1/128")) == nil {
+			return fmt.Errorf("the address has no route: nothing is shown")
+		}
+		return nil
+	})
+	workloads("fd00::5/128")
+	pod("fd12::1/128", kernel.ProtoFelix) // of a metric of its own
+	workloads("fd00::5/128", "fd12::1/128")
+}
+
+// TestAddressIsRemovedOnce: what another program puts in the place of an address that we have removed stays, also before we hear of any of it.
+func TestAddressIsRemovedOnce(t *testing.T) {
+	bubble(t, func(r *rig) {
+		s := newSlow(r.fake)
+		r.k = s
+		link := r.wire("cali1")
+		a := kernel.Address{Link: link, Prefix: pfx("169.254.0.179/32")}
+		r.ready(Change{Whole: true, Addresses: []InterfaceAddress{{"cali1", a.Prefix.Addr()}}})
+		release := s.hold()
+		r.apply(Change{Addresses: []InterfaceAddress{}})
+		r.wait()
+		r.must(r.far.AddAddress(t.Context(), a))
+		r.apply(Change{Addresses: []InterfaceAddress{{"cali2", a.Prefix.Addr()}}}) // another look at what is to go
+		r.wait()
+		release()
+		r.wait()
+		all, err := r.far.ListAddresses(t.Context())
+		r.must(err)
+		if !slices.Contains(all, a) {
+			t.Errorf("it is gone: %v", all)
+		}
+	})
+}
+
+// TestAddressesBesideFelix: neither are put nor removed, its own or ours of before.
+func TestAddressesBesideFelix(t *testing.T) {
+	bubble(t, func(r *rig) {
+		before := kernel.Address{Link: r.wire("cali1"), Prefix: pfx("169.254.0.180/32"), Scope: kernel.ScopeHost, Protocol: kernel.ProtoCaracal}
+		r.must(r.far.AddAddress(t.Context(), before))
+		r.start(Options{BesideFelix: true})
+		r.apply(Change{Whole: true, Addresses: []InterfaceAddress{{"cali1", addr("169.254.0.179")}}})
+		r.p.Expect()
+		r.wait()
+		var have []kernel.Address
+		all, err := r.far.ListAddresses(t.Context())
+		r.must(err)
+		for _, a := range all {
+			if a.Link == before.Link {
+				have = append(have, a)
+			}
+		}
+		if !slices.Equal(have, []kernel.Address{before}) {
+			t.Errorf("addresses %v, want %v", have, before)
+		}
+	})
 }

@@ -373,7 +373,7 @@ func (p *Programmer) removed(t thing, err error) {
 		p.log.Info("device is removed: nobody wants it", logDevice, t.device)
 		p.noteThing(t, 0, cause, deleted, "")
 	default:
-		p.log.Info("address is removed from a device of ours: nobody wants it", logDevice, t.device, logAddress, t.addr.String())
+		p.log.Info("address of ours is removed: nobody wants it", logDevice, t.device, logAddress, t.addr.String())
 		p.noteThing(t, 0, cause, deleted, "")
 	}
 }

@@ -33,7 +33,8 @@
 // event says that it is gone. What BIRD (protocol 12) and Felix (80; 3 on VXLAN
 // devices) left behind can be taken over within named destinations, unless that program shows that it lives (adopt.go).
 //
-// Addresses that workloads dial, on their interfaces (addresses_wished.go), are told from others by their protocol, as routes are.
+// Addresses that workloads dial, on their interfaces (addresses_wished.go), are told from others by their protocol, as routes are. A delete cannot name it: who
+// takes the place of one of ours in the microseconds between its event and our delete is hit.
 //
 // Settings: forwarding of the namespace, and forwarding and reverse path filter of our tunnel devices (settings.go), and what owners wish for
 // of single interfaces (settings_wished.go). Those of other interfaces are only looked at.

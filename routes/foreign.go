@@ -294,7 +294,9 @@ func (t *foreignTable) hostRoutes(k kernel.RouteKey, old []HostRoute, nameOf fun
 		fresh = append(fresh, r)
 	}
 	slices.SortStableFunc(fresh, func(a, b HostRoute) int { return cmp.Compare(a.Metric, b.Metric) })
-	workload := slices.ContainsFunc(fresh, func(r HostRoute) bool { return isWorkload(&r) })
+	workload := slices.ContainsFunc(fresh, func(r HostRoute) bool {
+		return isWorkload(&r) && !t.isAddress(kernel.RouteKey{Dst: k.Dst, Metric: r.Metric})
+	})
 	t.keep(t.workloads, k.Dst, workload)
 	return fresh
 }
@@ -310,6 +312,17 @@ func (t *foreignTable) keep(set map[netip.Prefix]struct{}, dst netip.Prefix, in 
 	} else {
 		delete(set, dst)
 	}
+}
+
+// isAddress reports whether what is under a key comes with an address of the host's (IPv6 has a route even for a /128), such as Felix puts on the interfaces of
+// workloads that are BGP peers (localWorkloadPeeringIPV6).
+func (t *foreignTable) isAddress(k kernel.RouteKey) bool {
+	for f := t.byKey[k]; f != nil; f = f.next {
+		if f.protocol != kernel.ProtoKernel {
+			return false
+		}
+	}
+	return true
 }
 
 // isFelix reports whether a route under a key is one that Felix makes to another node: protocol 80 through a gateway, or protocol 3

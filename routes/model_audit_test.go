@@ -68,15 +68,20 @@ func (w *world) rawTable() rawTable {
 	return t
 }
 
-// DeleteLink and DeleteAddress hold that nothing of others goes.
+// DeleteLink holds that nothing of others goes.
 func (a *auditedKernel) DeleteLink(ctx context.Context, index int) error {
 	a.mine("delete link", index)
 	return a.Kernel.DeleteLink(ctx, index)
 }
 
+// AddAddress and DeleteAddress hold addresses against the rules.
+func (a *auditedKernel) AddAddress(ctx context.Context, x kernel.Address) error {
+	return a.w.auditAdd(x, func() error { return a.Kernel.AddAddress(ctx, x) })
+}
+
+// DeleteAddress is for AddAddress to say.
 func (a *auditedKernel) DeleteAddress(ctx context.Context, x kernel.Address) error {
-	a.mine("delete address", x.Link)
-	return a.Kernel.DeleteAddress(ctx, x)
+	return a.w.auditDelete(x, func() error { return a.Kernel.DeleteAddress(ctx, x) })
 }
 
 func (a *auditedKernel) SetLink(ctx context.Context, index, mtu int, mac [6]byte, up bool) error {

@@ -91,6 +91,27 @@ func (s *shakyKernel) WriteNeighbours(ctx context.Context, ops []kernel.Neighbou
 	return errShaken
 }
 
+// AddAddress is audited, and may fail before or after it was done.
+func (s *shakyKernel) AddAddress(ctx context.Context, x kernel.Address) error {
+	return s.w.auditAdd(x, func() error { return s.shaken(func() error { return s.Kernel.AddAddress(ctx, x) }) })
+}
+
+// DeleteAddress is audited, and may fail before or after it was done.
+func (s *shakyKernel) DeleteAddress(ctx context.Context, x kernel.Address) error {
+	return s.w.auditDelete(x, func() error { return s.shaken(func() error { return s.Kernel.DeleteAddress(ctx, x) }) })
+}
+
+func (s *shakyKernel) shaken(do func() error) error {
+	switch before, after := s.strikes(), s.strikes(); {
+	case before:
+		return errShaken
+	case after:
+		_ = do()
+		return errShaken
+	}
+	return do()
+}
+
 // listener hears every route notification of the namespace, with the port of who caused it.
 type listener struct {
 	t   *testing.T

@@ -64,7 +64,7 @@ func (w *world) leanOn() {
 
 // carrier takes the carrier of an interface that is up, or brings it.
 func (w *world) carrier() {
-	name := pick(w, []string{"eth0", "eth1"})
+	name := pick(w, []string{"eth0", "eth1", "cali0"})
 	if !w.wires[name] {
 		return
 	}

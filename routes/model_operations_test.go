@@ -30,8 +30,10 @@ func (w *world) operations() []operation {
 		{3, w.tunnelMeddling},
 		{4, w.flap},
 		{3, w.carrier},
-		{1, w.wireGone},
+		{2, w.wireGone},
 		{3, w.addresses},
+		{5, w.dialWish},
+		{5, w.addressMeddling},
 		{2, w.crash},
 		{2, w.resyncNow},
 	}
@@ -53,7 +55,7 @@ func gatewayOn(device string, v6 bool, n int) netip.Addr {
 	if !v6 {
 		return addr(fmt.Sprintf("192.0.2.%d", n))
 	}
-	return addr(fmt.Sprintf("2001:db8:%s::%d", map[string]string{"eth0": "0", "eth1": "e1", DeviceVXLAN: "ff"}[device], n))
+	return addr(fmt.Sprintf("2001:db8:%s::%d", map[string]string{"eth0": "0", "eth1": "e1", "cali0": "ca", DeviceVXLAN: "ff"}[device], n))
 }
 
 // gatewayFor is one for a route to a destination: where that is IPv4, an IPv6 one now and then (RFC 8950).
@@ -80,13 +82,15 @@ func (w *world) wish() Route {
 	switch n := w.rng.IntN(20); {
 	case n < 8:
 		r.NextHops = []NextHop{hop("eth0")}
-	case n < 11:
+	case n < 10:
+		r.NextHops = []NextHop{hop("cali0")}
+	case n < 12:
 		r.NextHops = []NextHop{hop("eth1")}
 		if r.Dst.Addr().Is4() && w.rng.IntN(3) == 0 {
 			r.Src = sourceAddress.Addr()
 		}
 	case n < 14:
-		r.NextHops = []NextHop{hop("eth0"), hop("eth1")}
+		r.NextHops = []NextHop{hop("eth0"), hop(pick(w, []string{"eth1", "cali0"}))}
 	case n < 15:
 		r.NextHops = []NextHop{nth(2, "eth0"), nth(3, "eth0"), hop("eth1")}
 	case n < 17:
@@ -345,7 +349,7 @@ func (w *world) tunnelMeddling() {
 
 // flap takes an interface down or up.
 func (w *world) flap() {
-	name := pick(w, []string{"eth0", "eth1"})
+	name := pick(w, []string{"eth0", "eth1", "cali0", "cali1"})
 	up, there := w.wires[name]
 	if !there {
 		return
@@ -353,7 +357,11 @@ func (w *world) flap() {
 	defer w.shake()()
 	w.say("%s up: %v", name, !up)
 	w.wires[name] = !up
-	w.must(w.far.SetLink(w.t.Context(), w.device(name).Index, 0, [6]byte{}, !up))
+	index := w.device(name).Index
+	w.must(w.far.SetLink(w.t.Context(), index, 0, [6]byte{}, !up))
+	if up {
+		w.interfaceFell(index)
+	}
 	if name == "eth0" && !up { // what the kernel drops when an interface goes down
 		_ = w.far.AddAddress(w.t.Context(), kernel.Address{Link: w.device(name).Index, Prefix: pfx("2001:db8::1/64")})
 	}
@@ -377,14 +385,16 @@ func (w *world) addresses() {
 
 // wireGone takes an interface away, or brings it back under another index.
 func (w *world) wireGone() {
-	name := pick(w, []string{"eth0", "eth1", "eth1"})
+	name := pick(w, []string{"eth0", "eth1", "eth1", "cali0", "cali1"})
 	defer w.shake()()
 	if _, there := w.wires[name]; there {
 		w.say("%s goes", name)
 		delete(w.wires, name)
 		delete(w.cut, name)
 		w.source = w.source && name != "eth1"
-		w.must(w.far.DeleteLink(w.t.Context(), w.device(name).Index))
+		index := w.device(name).Index
+		w.must(w.far.DeleteLink(w.t.Context(), index))
+		w.interfaceWent(index)
 		return
 	}
 	w.say("%s comes", name)

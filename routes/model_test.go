@@ -80,12 +80,15 @@ type world struct {
 	wants  map[Owner]map[Key]Route
 	links  []Link // the tunnel device of OwnerVXLAN, if any
 	neighs map[neighbourKey]Neighbour
-	wires  map[string]bool // eth0, eth1: up; absent = no such interface
-	cut    map[string]bool // without carrier
-	faulty bool
-	source bool        // sourceAddress is on eth1
-	shaky  atomic.Bool // calls of the real kernel fail now and then
-	audit  audit
+	dials  map[Owner][]InterfaceAddress // the addresses that owners wish for
+	// theirAddresses are those that the other program has put on workload interfaces.
+	theirAddresses map[place]bool
+	wires          map[string]bool // eth0, eth1, cali0, cali1: up; absent = no such interface
+	cut            map[string]bool // without carrier
+	faulty         bool
+	source         bool        // sourceAddress is on eth1
+	shaky          atomic.Bool // calls of the real kernel fail now and then
+	audit          audit
 	// settled is called when all is quiet, silent when the kernel drops routes without a word.
 	settled, silent func()
 }
@@ -98,8 +101,9 @@ type audit struct {
 	fresh map[kernel.RouteKey]time.Time // foreign routes that came since all was last quiet: when
 	// meddled: another program has written objects, or routes that lead to ours, since all was last quiet. The kernel compares nothing when
 	// an object is replaced or deleted: who takes one in the moment before is overwritten.
-	meddled bool
-	faults  []string
+	meddled   bool
+	addresses addressAudit
+	faults    []string
 }
 
 func (a *audit) breach(format string, args ...any) {
@@ -133,12 +137,18 @@ func newWorld(r *rig, seed uint64) *world {
 		settled: func() {}, silent: func() {},
 		rig: r, rng: rand.New(rand.NewPCG(seed, 0)), owners: []Owner{OwnerVXLAN, OwnerBGP, "later"},
 		wants: map[Owner]map[Key]Route{}, neighs: map[neighbourKey]Neighbour{}, wires: map[string]bool{"eth0": true, "eth1": true}, cut: map[string]bool{},
+		dials: map[Owner][]InterfaceAddress{}, theirAddresses: map[place]bool{},
 	}
 	w.audit.stay, w.audit.fresh = map[kernel.RouteKey]bool{}, map[kernel.RouteKey]time.Time{}
 	for _, o := range w.owners {
 		w.wants[o] = map[Key]Route{}
 	}
 	w.wire("eth1")
+	for _, name := range workloadInterfaces {
+		w.wires[name] = true
+		w.wire(name)
+	}
+	w.addressesQuiet()
 	return w
 }
 
@@ -167,7 +177,7 @@ func (w *world) begin() {
 
 // whole is an owner's whole set.
 func (w *world) whole(o Owner) Change {
-	c := Change{Whole: true, Routes: slices.Collect(maps.Values(w.wants[o]))}
+	c := Change{Whole: true, Routes: slices.Collect(maps.Values(w.wants[o])), Addresses: append([]InterfaceAddress{}, w.dials[o]...)}
 	if o == OwnerVXLAN {
 		c.Links, c.Neighbours = w.links, slices.Collect(maps.Values(w.neighs))
 	}
@@ -309,6 +319,9 @@ func (w *world) agrees() error {
 	if err := w.statusesAgree(want, have); err != nil {
 		return err
 	}
+	if err := w.addressesAgree(); err != nil {
+		return err
+	}
 	return w.tunnelAgrees()
 }
 
@@ -377,6 +390,7 @@ func (w *world) quiet() {
 	w.say("-- quiet")
 	w.settle(w.agrees)
 	w.settled()
+	want := w.expected()
 	w.audit.mu.Lock()
 	defer w.audit.mu.Unlock()
 	if len(w.audit.faults) > 0 {
@@ -386,7 +400,8 @@ func (w *world) quiet() {
 	clear(w.audit.fresh)
 	clear(w.audit.stay)
 	w.audit.meddled = false
-	for k := range w.expected() {
+	w.addressesQuiet()
+	for k := range want {
 		if len(have.ours[k]) == 1 && len(have.foreign[k]) == 0 && !w.open(k) {
 			w.audit.stay[k] = true
 		}

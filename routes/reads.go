@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/caracal-net/caracal/internal/kernel"
@@ -216,14 +217,18 @@ func (p *Programmer) readAddresses(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	there := make(map[kernel.Address]bool, len(list))
-	for _, a := range list {
-		there[a] = true
+	type key struct {
+		link   int
+		prefix netip.Prefix
+	}
+	there := make(map[key]bool, len(list))
+	for i := range list {
+		there[key{list[i].Link, list[i].Prefix}] = true
 	}
 	var gone []kernel.Address
 	for _, have := range p.links.addrs {
 		for _, a := range have {
-			if !there[a] {
+			if !there[key{a.Link, a.Prefix}] {
 				gone = append(gone, a)
 			}
 		}

@@ -1,6 +1,9 @@
 package routes
 
 import (
+	"fmt"
+	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/caracal-net/caracal/internal/kernel"
@@ -96,4 +99,45 @@ func TestScenariosOnTheKernel(t *testing.T) {
 			t.Run("objects", func(t *testing.T) { s.run(onKernelByID(t)) })
 		})
 	}
+}
+
+// An address of ours that another program writes over is its own from then on. The routes of the workload are there again when one of ours went.
+func TestAddressWrittenOverOnTheKernel(t *testing.T) {
+	r := onKernel(t)
+	link := r.wire("cali1")
+	shown := func(protocols ...kernel.Protocol) {
+		t.Helper()
+		r.eventually(func() error {
+			all, err := r.far.ListAddresses(t.Context())
+			r.must(err)
+			var have []kernel.Protocol
+			for _, a := range all {
+				if a.Link == link && !a.Prefix.Addr().IsLinkLocalUnicast() || a.Link == link && a.Prefix.Addr().Is4() {
+					have = append(have, a.Protocol)
+				}
+			}
+			if !slices.Equal(have, protocols) {
+				return fmt.Errorf("addresses of protocols %v, want %v", have, protocols)
+			}
+			return nil
+		})
+	}
+	wish := []InterfaceAddress{{"cali1", addr("169.254.0.179")}, {"cali1", addr("fd12::1")}}
+	pod := Route{Dst: pfx("10.244.0.5/32"), NextHops: []NextHop{{Device: "cali1"}}}
+	r.ready(Change{Whole: true, Routes: []Route{pod}, Addresses: wish})
+	shown(kernel.ProtoCaracal, kernel.ProtoCaracal)
+	r.ip("address", "replace", "169.254.0.179/32", "dev", "cali1")
+	r.ip("address", "replace", "fd12::1/128", "dev", "cali1")
+	shown(0, 0)
+	r.apply(Change{Addresses: []InterfaceAddress{}})
+	r.resync()
+	shown(0, 0)
+	for _, a := range wish {
+		r.ip("address", "del", netip.PrefixFrom(a.Addr, a.Addr.BitLen()).String(), "dev", "cali1")
+	}
+	r.apply(Change{Addresses: wish})
+	shown(kernel.ProtoCaracal, kernel.ProtoCaracal)
+	r.apply(Change{Addresses: []InterfaceAddress{}})
+	shown()
+	r.wantOurs("10.244.0.5 dev cali1 proto 202 scope link metric 1024")
 }

@@ -38,6 +38,7 @@ func scenarios() []scenario {
 		{"settings changed by another", settingsChanged},
 		{"settings that are wished for", settingsWished},
 		{"addresses that are wished for", addressesWished},
+		{"address on a workload's interface", addressOfAWorkloadsInterface},
 		{"foreign route goes with its interface", foreignGoesWithItsInterface},
 		{"MTU of a route follows its interface", routeMTUFollows},
 		{"parent interface comes late", parentLate},

@@ -96,9 +96,9 @@ func (p *Programmer) applyChange(ctx context.Context, owner Owner, c *Change) {
 	if c.Settings != nil {
 		p.settings.wish(rank, c.Settings)
 	}
-	if c.Addresses != nil {
+	if c.Addresses != nil && !p.policy.beside { // Felix puts them there itself
 		p.addresses.wish(rank, c.Addresses)
-		p.touchDevices()
+		p.leftoversDirty = true
 	}
 	if c.Whole {
 		p.turn[rank]++

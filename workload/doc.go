@@ -25,5 +25,5 @@
 // endpoint ID and is silent. A workload whose interface is missing has a route that waits for it (no-device), and is not announced. The elevated metric
 // of live migration is not known. rp_filter is set to strict, as Felix does where it does not filter by packet rules.
 // The addresses for BGP have scope host, or are deprecated in IPv6, and have no route: Felix's may become the source of what the host sends to the pod,
-// and the route of its IPv6 one, which leads to a workload's interface, could be taken for a workload's.
+// and the route of its IPv6 one leads to a workload's interface, as a workload's does.
 package workload

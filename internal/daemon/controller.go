@@ -151,6 +151,7 @@ func (c *controller) plan(in inbox) {
 	default:
 		c.planVXLAN(in, &v)
 		c.planBGP(in, &v)
+		v.problems = append(v.problems, c.undialled(in.update.State)...)
 	}
 	c.whole = v.backend == cluster.BackendBird
 	v.planned = true

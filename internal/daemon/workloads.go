@@ -93,6 +93,28 @@ func (c *controller) dialled(endpoints []workload.Endpoint, st *cluster.State, b
 	return endpoints
 }
 
+// undialled says why the addresses that workloads shall dial answer nobody, where there are such workloads.
+func (c *controller) undialled(st *cluster.State) (problems []cluster.Problem) {
+	conf, why := st.BGP(), ""
+	switch {
+	case conf.BindNodeIP:
+		why = "nothing listens at this address with bindMode: NodeIP: leave bindMode out, or have workloads dial an address of their node"
+	case c.workloads.node == "" && !c.besideFelix:
+		why = "nobody puts this address on the interfaces of workloads: run with --workload-routes (" + EnvWorkloads + "), or have them dial an address of their node"
+	default:
+		return nil
+	}
+	for _, f := range []struct {
+		addr netip.Addr
+		name string
+	}{{conf.LocalPeering4, "spec.localWorkloadPeeringIPV4"}, {conf.LocalPeering6, "spec.localWorkloadPeeringIPV6"}} {
+		if f.addr.IsValid() && len(c.plannerOfBGP().LocalWorkloads(st, c.node)) > 0 {
+			problems = append(problems, cluster.Problem{Object: "BGPConfiguration default", Field: f.name, Text: why})
+		}
+	}
+	return problems
+}
+
 // leaveWorkloads wants no routes to workloads.
 func (c *controller) leaveWorkloads() {
 	c.workloads.told = false

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/caracal-net/caracal/bgp"
@@ -146,5 +147,47 @@ func TestDialled(t *testing.T) {
 	}
 	if k.speaker == nil && len(k.order) == 0 {
 		t.Error("nothing was planned")
+	}
+}
+
+// TestUndialled: an address that answers no workload is a problem, where there is a workload to dial it.
+func TestUndialled(t *testing.T) {
+	for _, s := range []struct {
+		name                    string
+		node                    string
+		felix, nodeIP, addr, by bool
+		want                    string
+	}{
+		{"ours to put", "k8s-a", false, false, true, true, ""},
+		{"Felix's to put", "", true, false, true, true, ""},
+		{"nobody's to put", "", false, false, true, true, "--workload-routes"},
+		{"nobody listens", "k8s-a", false, true, true, true, "bindMode"},
+		{"nobody listens beside a Felix", "", true, true, true, true, "bindMode"},
+		{"nobody dials", "", false, true, true, false, ""},
+		{"no address", "", false, true, false, true, ""},
+	} {
+		c, _ := newSample()
+		c.workloads.node, c.podNode, c.besideFelix = s.node, "k8s-a", s.felix
+		c.setHost(hostOfPods("web"))
+		o := sampleState(cluster.BackendBird, true).Objects()
+		pod := podOf("k8s-a", "web", "10.2.0.5")
+		pod.Labels = map[string]string{"speaks": "bgp"}
+		o.Pods, o.BGP = []*cluster.Pod{pod}, cluster.DefaultBGP()
+		if o.BGP.BindNodeIP = s.nodeIP; s.addr {
+			o.BGP.LocalPeering6 = netip.MustParseAddr("fd12::1")
+		}
+		if s.by {
+			o.Peers = append(o.Peers, &cluster.BGPPeer{Name: "child", ASN: 65401, WorkloadSelector: "speaks == 'bgp'"})
+		}
+		c.step(datastore.Update{State: cluster.Build(o), InSync: true})
+		got := ""
+		for _, p := range c.View().problems {
+			if strings.HasPrefix(p.Field, "spec.localWorkloadPeering") {
+				got += p.Field + " " + p.Text
+			}
+		}
+		if (got != "") != (s.want != "") || !strings.Contains(got, s.want) || strings.Contains(got, "IPV4") {
+			t.Errorf("%s: %q, want %q", s.name, got, s.want)
+		}
 	}
 }

@@ -58,6 +58,26 @@ func (k *linux) AddAddress(ctx context.Context, a Address) error {
 // ifaProto is IFA_PROTO (linux/if_addr.h), which kernels before 5.18 pass over, like the library.
 const ifaProto = 11
 
+// protocolMark and the protocol are the priority (IFA_RT_PRIORITY, Linux 4.18) of an address that says who put it there, for kernels that
+// forget the protocol. It would be the metric of the route that comes with the address, and there is none.
+const protocolMark = 0xCA000000
+
+// addressProtocol says who put an address there, by its protocol, or where the kernel has none, by its priority. Nobody does of one with a route: who writes
+// over an IPv6 address without a word of these two leaves them as they are.
+func addressProtocol(protocol []byte, priority, flags uint32) Protocol {
+	if flags&unix.IFA_F_NOPREFIXROUTE == 0 {
+		return 0
+	}
+	if len(protocol) == 0 && priority&^0xff == protocolMark {
+		protocol = []byte{byte(priority)}
+	}
+	// Those up to RTPROT_STATIC, such as of router advertisements, are the kernel's own and mean nothing to anybody here.
+	if len(protocol) != 1 || protocol[0] <= unix.RTPROT_STATIC {
+		return 0
+	}
+	return Protocol(protocol[0])
+}
+
 // forever is INFINITY_LIFE_TIME (net/addrconf.h).
 const forever = ^uint32(0)
 
@@ -80,6 +100,7 @@ func appendMarked(b []byte, a Address) []byte {
 	b = appendAddr(b, unix.IFA_LOCAL, addr)
 	b = appendAddr(b, unix.IFA_ADDRESS, addr)
 	b = append(appendAttr(b, ifaProto, 1), byte(a.Protocol), 0, 0, 0)
+	b = appendUint32(b, unix.IFA_RT_PRIORITY, protocolMark|uint32(a.Protocol))
 	flags := uint32(unix.IFA_F_NOPREFIXROUTE)
 	if addr.Is6() {
 		flags |= unix.IFA_F_NODAD

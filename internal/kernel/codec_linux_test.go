@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"reflect"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -118,6 +119,51 @@ func TestDeleteNamesNoMoreThanIsOurs(t *testing.T) {
 	}
 }
 
+// TestAddressCodec: whose an address is shows in what a kernel tells of it that knows IFA_PROTO, and of one that does not.
+func TestAddressCodec(t *testing.T) {
+	for _, p := range []string{"169.254.0.179/32", "fd12::1/128"} {
+		want := Address{Link: 7, Prefix: netip.MustParsePrefix(p), Protocol: ProtoCaracal}
+		m := appendMarked(nil, want)
+		finish(m, 1)
+		told, _, err := nextMessage(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		attrs := func(keep func(attr) bool) []byte {
+			out := slices.Clone(told.payload[:unix.SizeofIfAddrmsg])
+			for rest := told.payload[unix.SizeofIfAddrmsg:]; len(rest) > 0; {
+				a, more, ok := nextAttr(rest)
+				if !ok {
+					t.Fatal("no attribute")
+				}
+				if keep(a) {
+					out = append(out, rest[:len(rest)-len(more)]...)
+				}
+				rest = more
+			}
+			return out
+		}
+		foreign := want
+		foreign.Protocol = 0
+		for _, c := range []struct {
+			name    string
+			payload []byte
+			want    Address
+		}{
+			{"a kernel of today", told.payload, want},
+			{"a kernel before 5.18", attrs(func(a attr) bool { return a.typ != ifaProto }), want},
+			{"no mark", attrs(func(a attr) bool { return a.typ != ifaProto && a.typ != unix.IFA_RT_PRIORITY }), foreign},
+			{"another metric", appendUint32(attrs(func(a attr) bool { return a.typ != ifaProto && a.typ != unix.IFA_RT_PRIORITY }), unix.IFA_RT_PRIORITY, 202), foreign},
+			{"written over", appendUint32(attrs(func(a attr) bool { return a.typ != unix.IFA_FLAGS }), unix.IFA_FLAGS, unix.IFA_F_NODAD), foreign},
+			{"the kernel's own", append(appendAttr(attrs(func(a attr) bool { return a.typ != ifaProto }), ifaProto, 1), 2, 0, 0, 0), foreign},
+		} {
+			if got, ok := parseAddress(c.payload); !ok || got != c.want {
+				t.Errorf("%s: %+v, want %+v", c.name, got, c.want)
+			}
+		}
+	}
+}
+
 func seeds(f *testing.F) {
 	r := rand.New(rand.NewPCG(5, 6))
 	for range 20 {
@@ -144,6 +190,9 @@ func seeds(f *testing.F) {
 		finish(b, 1)
 		f.Add(b)
 	}
+	b := appendMarked(nil, Address{Link: 3, Prefix: netip.MustParsePrefix("169.254.0.179/32"), Protocol: ProtoCaracal})
+	finish(b, 1)
+	f.Add(b)
 	netconf := appendUint32([]byte{unix.AF_INET, 0, 0, 0}, netconfaIfindex, 2)
 	f.Add(msg(unix.RTM_NEWNETCONF, 0, 1, appendUint32(netconf, netconfaRPFilter, RPFilterLoose)...))
 	f.Add(msg(unix.NLMSG_ERROR, unix.NLM_F_ACK_TLVS, 1, code(unix.EINVAL)...))

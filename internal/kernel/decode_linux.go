@@ -188,7 +188,8 @@ func parseAddress(payload []byte) (Address, bool) {
 		return Address{}, false
 	}
 	var addr, local netip.Addr
-	var protocol Protocol
+	var protocol []byte
+	var priority, flags uint32
 	for rest := payload[unix.SizeofIfAddrmsg:]; len(rest) > 0; {
 		a, more, ok := nextAttr(rest)
 		if !ok {
@@ -200,10 +201,11 @@ func parseAddress(payload []byte) (Address, bool) {
 		case unix.IFA_LOCAL:
 			local = a.addr()
 		case ifaProto:
-			// Those below RTPROT_STATIC, such as of router advertisements, are the kernel's own and mean nothing to anybody here.
-			if len(a.value) == 1 && a.value[0] > unix.RTPROT_STATIC {
-				protocol = Protocol(a.value[0])
-			}
+			protocol = a.value
+		case unix.IFA_RT_PRIORITY:
+			priority = a.uint32()
+		case unix.IFA_FLAGS:
+			flags = a.uint32()
 		}
 		rest = more
 	}
@@ -213,7 +215,7 @@ func parseAddress(payload []byte) (Address, bool) {
 	out := Address{
 		Link:   int(binary.NativeEndian.Uint32(payload[4:])),
 		Prefix: netip.PrefixFrom(addr, int(payload[1])),
-		Scope:  Scope(payload[3]), Protocol: protocol,
+		Scope:  Scope(payload[3]), Protocol: addressProtocol(protocol, priority, flags),
 	}
 	return out, out.Prefix.IsValid()
 }

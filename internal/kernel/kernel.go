@@ -156,7 +156,7 @@ type Address struct {
 	Prefix netip.Prefix
 	// Scope is rtm_scope: link-local IPv6 addresses have ScopeLink.
 	Scope Scope
-	// Protocol says who put it there (IFA_PROTO, Linux 5.18), 0 where nobody or an older kernel says. One that is added with a
+	// Protocol says who put it there (IFA_PROTO, or IFA_RT_PRIORITY before Linux 5.18), 0 where nobody says. One that is added with a
 	// Protocol is there to be dialled only: it has no route of its own, and the host takes it for its source where it has no other.
 	Protocol Protocol
 }

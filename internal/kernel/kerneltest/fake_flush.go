@@ -12,6 +12,9 @@ import (
 
 // connect makes the connected route of an address on an interface that is up.
 func (f *Fake) connect(a kernel.Address) {
+	if a.Protocol != 0 {
+		return // IFA_F_NOPREFIXROUTE
+	}
 	r := kernel.Route{
 		Dst: a.Prefix.Masked(), Table: kernel.TableMain, Type: kernel.Unicast, Protocol: kernel.ProtoKernel,
 		NextHops: []kernel.NextHop{{Link: a.Link, Weight: 1}},

@@ -273,7 +273,7 @@ func (f *Fake) addAddress(ctx context.Context, a kernel.Address) error {
 		}
 	}
 	f.addrs = append(f.addrs, a)
-	if l.Up && a.Protocol == 0 {
+	if l.Up {
 		f.connect(a)
 	}
 	f.emit(kernel.Event{Kind: kernel.EventAddress, Address: a})

@@ -60,7 +60,7 @@ routerID: 192.0.2.9 | Node a spec.bgp.ipv4Address
 listenPort: 1790 | BGPConfiguration default spec.listenPort
 listenAddresses: [192.0.2.9, "2001:db8::9"] | BGPConfiguration default spec.bindMode
 peers: | 
-  - name: Global_192_0_2_10 | BGPPeer clients
+  - name: Global_192_0_2_10_port_1790 | BGPPeer clients
     address: 192.0.2.10 | Node b spec.bgp.ipv4Address
     port: 1790 | BGPConfiguration default spec.listenPort
     asNumber: 64513 | Node b spec.bgp.asNumber
@@ -86,7 +86,7 @@ peers: |
     export: | 
       - "reject not in 10.1.0.0/16{20,26} from remote peers through eth*" | BGPFilter rack spec.exportV4[0]
       - "accept with community 65000:1 with an AS path that begins 65001 of priority 512 and add community 1:2:3 and prepend 64512, 64512 and set priority 7" | BGPFilter rack spec.exportV4[1]
-  - name: Global_2001_db8__c | BGPPeer clients
+  - name: Global_2001_db8__c_port_2179 | BGPPeer clients
     address: "2001:db8::c" | Node c spec.bgp.ipv6Address
     port: 2179 | BGPConfiguration node.c spec.listenPort
     asNumber: 64512 | default of BGPConfiguration default spec.asNumber

@@ -123,8 +123,8 @@ func (m *maker) addressed(b *cluster.BGPPeer) {
 		port = m.portOf(b, node)
 	}
 	kind, rank := standing(b)
-	p := m.fromResource(b, kind, b.PeerIP, port)
-	p.Name = peerName(kind, b.PeerIP, b.PeerPort)
+	p := m.fromResource(b, b.PeerIP, port)
+	p.Name = peerName(kind, b.PeerIP, cmp.Or(b.PeerPort, namedPort(port)))
 	p.ASN, p.LocalASN, p.AllowOwnAS = b.ASN, b.LocalASN, b.AllowOwnAS
 	if p.LocalASN == m.asnOf(m.self) {
 		p.LocalASN = 0
@@ -158,12 +158,21 @@ func (m *maker) reflect(p *Peer, remote *cluster.Node) {
 	p.Client, p.ClusterID = true, own
 }
 
-// portOf returns the port of a peer whose resource names none: the node's if address and AS are a node's, else the cluster's.
+// portOf returns the port of a peer whose resource names none: the node's if address and AS are a node's, else 179. Where the cluster's nodes
+// listen says nothing about a router that is none of them (confd: CL updatePeersV1).
 func (m *maker) portOf(b *cluster.BGPPeer, node *cluster.Node) uint16 {
 	if node != nil && m.asnOf(node) == b.ASN {
 		return m.listenPort(node.Name)
 	}
-	return cmp.Or(m.bgp.ListenPort, DefaultPort)
+	return DefaultPort
+}
+
+// namedPort returns the port that the name of a session with a node tells of, 0 for none: confd names what listenPort says.
+func namedPort(port uint16) uint16 {
+	if port == DefaultPort {
+		return 0
+	}
+	return port
 }
 
 // selected adds the sessions of a BGPPeer that picks its peers among the nodes.
@@ -209,7 +218,8 @@ func (m *maker) withNode(b *cluster.BGPPeer, n *cluster.Node, of []cluster.Famil
 		if n.Name == m.self.Name || !own.IsValid() || !remote.IsValid() || own.Addr() == remote.Addr() {
 			continue
 		}
-		p := m.fromResource(b, kind, remote.Addr(), m.listenPort(n.Name))
+		p := m.fromResource(b, remote.Addr(), m.listenPort(n.Name))
+		p.Name = peerName(kind, p.Addr, namedPort(p.Port))
 		p.ASN = m.asnOf(n)
 		p.Node = n.Name
 		m.reflect(&p, n)
@@ -220,9 +230,9 @@ func (m *maker) withNode(b *cluster.BGPPeer, n *cluster.Node, of []cluster.Famil
 	}
 }
 
-func (m *maker) fromResource(b *cluster.BGPPeer, kind string, a netip.Addr, port uint16) Peer {
+// fromResource is the session of a BGPPeer with an address, but for its name and AS.
+func (m *maker) fromResource(b *cluster.BGPPeer, a netip.Addr, port uint16) Peer {
 	p := Peer{
-		Name:        peerName(kind, a, 0),
 		Addr:        a,
 		Port:        port,
 		RestartTime: b.MaxRestartTime,

@@ -174,6 +174,25 @@ func TestExplicitPeers(t *testing.T) {
 		peers: []*cluster.BGPPeer{{Name: "tor", Node: "a", PeerIP: tor, ASN: 65000, NoSource: true}},
 		want:  []string{"Node_192_0_2_1 192.0.2.1:179 AS65000 from invalid IP | BGPPeer tor | "},
 	}, {
+		name: "listenPort is where nodes listen, not other routers", self: "a", bgp: cluster.BGPConfig{ASN: 64512, ListenPort: 1790, NodeListenPorts: map[string]uint16{"c": 1791}},
+		peers: []*cluster.BGPPeer{
+			{Name: "tor", PeerIP: tor, ASN: 65000}, {Name: "ten", PeerIP: netip.MustParseAddr("192.0.2.10"), ASN: 64512},
+			{Name: "eleven", Node: "a", PeerSelector: "all()"}, {Name: "other", PeerIP: netip.MustParseAddr("192.0.2.11"), ASN: 65000},
+		},
+		want: []string{
+			"Global_192_0_2_1 192.0.2.1:179 AS65000 from 192.0.2.9 | BGPPeer tor | ",
+			"Global_192_0_2_10_port_1790 192.0.2.10:1790 AS64512 from 192.0.2.9 | BGPPeer ten | b",
+			"Global_192_0_2_11 192.0.2.11:179 AS65000 from 192.0.2.9 | BGPPeer other | c",
+		},
+		problems: []string{"BGPPeer eleven: spec.peerIP", "BGPPeer eleven: spec.peerIP"},
+	}, {
+		name: "listenPort of peers by label", self: "a", bgp: cluster.BGPConfig{ASN: 64512, ListenPort: 1790, NodeListenPorts: map[string]uint16{"c": 1791, "b": 179}},
+		peers: []*cluster.BGPPeer{{Name: "every", Node: "a", PeerSelector: "all()"}},
+		want: []string{
+			"Node_192_0_2_10 192.0.2.10:179 AS64512 from 192.0.2.9 | BGPPeer every | b",
+			"Node_192_0_2_11_port_1791 192.0.2.11:1791 AS64512 from 192.0.2.9 | BGPPeer every | c",
+		},
+	}, {
 		name: "for one node, seen from another", self: "b", bgp: off,
 		peers: []*cluster.BGPPeer{{Name: "tor", Node: "a", PeerIP: tor, ASN: 65000}},
 	}, {

@@ -118,7 +118,7 @@ func (m *maker) addressedSources(p *Peer, b *cluster.BGPPeer, node *cluster.Node
 	case node != nil && m.asnOf(node) == b.ASN:
 		p.Sources[valPort] = m.sourceOfPort(node.Name)
 	default:
-		p.Sources[valPort] = m.global("spec.listenPort", cmp.Or(m.bgp.ListenPort, DefaultPort) == DefaultPort)
+		p.Sources[valPort] = "default of " + p.Source + " spec.peerIP"
 	}
 	p.Sources[valPassive] = "a BGPPeer's session dials"
 	if node != nil && b.Node == "" && b.NodeSelector == "" {

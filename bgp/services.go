@@ -117,7 +117,7 @@ func readyAt(endpoints []*cluster.EndpointSlice, node string) (r readiness) {
 }
 
 // wants reports whether a node announces one address of a Service by itself: where only nodes with endpoints forward packets to it, from
-// those; else if no range that is announced as a whole holds it, from all, while there is an endpoint. Endpoints of the other family do not count.
+// those; else if it is listed as a range of its own, or no range that is announced as a whole holds it, from all, while there is an endpoint. Endpoints of the other family do not count.
 func (k *serviceKind) wants(s *cluster.Service, addr netip.Addr, r readiness) bool {
 	single, family := netip.PrefixFrom(addr, addr.BitLen()), 0
 	if addr.Is6() {
@@ -129,7 +129,8 @@ func (k *serviceKind) wants(s *cluster.Service, addr netip.Addr, r readiness) bo
 	if k.local(s) {
 		return r.here[family]
 	}
-	if slices.ContainsFunc(k.ranges, func(p netip.Prefix) bool { return k.announcedWhole(p) && p.Contains(addr) }) {
+	listed := k.each && slices.Contains(k.ranges, single)
+	if !listed && slices.ContainsFunc(k.ranges, func(p netip.Prefix) bool { return k.announcedWhole(p) && p.Contains(addr) }) {
 		return false
 	}
 	return r.anywhere[family]

@@ -98,7 +98,18 @@ func serviceTable() []serviceCase {
 		// In Calico aggregation of load balancers' addresses decides about all.
 		{name: "no aggregation concerns load balancers only", cluster: "10.96.0.0/16", lbs: "203.0.113.0/24", single: true, clusterIPs: "10.96.0.7", lbIPs: "203.0.113.9",
 			slices: []string{"IPv4: a"}, want: both("10.96.0.0/16 203.0.113.9/32")},
-		{name: "a single address among ranges", lbs: "203.0.113.9/32 203.0.113.0/24", lbIPs: "203.0.113.9", slices: []string{"IPv4: a"}, want: both("203.0.113.0/24")},
+		// Who lists an address beside its range wants the longer prefix announced, too.
+		{name: "a single address among ranges", lbs: "203.0.113.9/32 203.0.113.0/24", lbIPs: "203.0.113.9 203.0.113.10", slices: []string{"IPv4: a"},
+			want: both("203.0.113.0/24 203.0.113.9/32")},
+		{name: "a single address among ranges, no endpoint", external: "203.0.113.9/32 203.0.113.0/24", extIPs: "203.0.113.9", slices: []string{"IPv4:"}, want: both("203.0.113.0/24")},
+		{name: "a single address among ranges of another kind", lbs: "203.0.113.0/24", external: "203.0.113.9/32", extIPs: "203.0.113.9", lbIPs: "203.0.113.10",
+			slices: []string{"IPv4: a"}, want: both("203.0.113.0/24 203.0.113.9/32")},
+		{name: "one range of two kinds, of which one is announced one by one", lbs: "203.0.113.0/24", external: "203.0.113.0/24", single: true, extIPs: "203.0.113.9", lbIPs: "203.0.113.10",
+			slices: []string{"IPv4: a"}, want: both("203.0.113.0/24 203.0.113.10/32")},
+		{name: "a range inside another", lbs: "203.0.113.0/24 203.0.113.128/25", lbIPs: "203.0.113.129", service: local, slices: []string{"IPv4: b"},
+			want: only("203.0.113.0/24 203.0.113.128/25", "203.0.113.0/24 203.0.113.128/25 203.0.113.129/32")},
+		{name: "a Service of several addresses, in both families", lbs: "203.0.113.0/24 2001:db8:9::/64", lbIPs: "203.0.113.9 203.0.113.10 2001:db8:9::9 198.51.100.1", service: local,
+			slices: []string{"IPv4: a", "IPv6: a b"}, want: only("203.0.113.0/24 203.0.113.9/32 203.0.113.10/32 2001:db8:9::/64 2001:db8:9::9/128", "203.0.113.0/24 2001:db8:9::/64 2001:db8:9::9/128")},
 		// Nodes without an endpoint drop these; Calico does not look.
 		{name: "internal policy Local", cluster: "10.96.0.0/16", lbs: "203.0.113.0/24", clusterIPs: "10.96.0.7", lbIPs: "203.0.113.9",
 			service: cluster.Service{InternalLocal: true}, slices: []string{"IPv4: b"},

@@ -182,7 +182,8 @@ func (c *check) named(field string, list []string, names map[string]cluster.Comm
 // maxRestart is the longest restart time BGP can say: 12 bits of seconds (RFC 4724 section 3).
 const maxRestart = 4095 * time.Second
 
-// restartTime reads a restart time, rounded to seconds as Calico rounds it.
+// restartTime reads a restart time, rounded to seconds as Calico rounds it. The shortest is a second: zero is how no restart time is said here, and
+// to the engine.
 func (c *check) restartTime(field string, d *Duration, def time.Duration) time.Duration {
 	if d == nil {
 		return def
@@ -192,7 +193,7 @@ func (c *check) restartTime(field string, d *Duration, def time.Duration) time.D
 		c.add(field, "%s is out of range: write a duration from 0s to 4095s", time.Duration(*d))
 		return def
 	}
-	return t
+	return max(t, time.Second)
 }
 
 // keepalive reads a keepalive time, rounded to seconds. The hold time is three times as long and has 16 bits of seconds (RFC

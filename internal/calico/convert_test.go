@@ -200,3 +200,28 @@ func TestPoolsThatCalicoWouldRefuse(t *testing.T) {
 		}
 	}
 }
+
+// TestRestartTimes: no restart time is the default, zero is as little as can be said, which is not the default.
+func TestRestartTimes(t *testing.T) {
+	for _, tc := range []struct {
+		text string
+		want time.Duration
+	}{{"", 0}, {"0s", time.Second}, {"400ms", time.Second}, {"1500ms", 2 * time.Second}, {"4095s", 4095 * time.Second}} {
+		b := &BGPPeer{ObjectMeta: ObjectMeta{Name: "p"}, Spec: BGPPeerSpec{PeerIP: "192.0.2.1", ASNumber: 1}}
+		c := &BGPConfiguration{ObjectMeta: ObjectMeta{Name: DefaultName}}
+		mesh := cluster.DefaultBGP().MeshMaxRestartTime
+		if tc.text != "" {
+			d, err := time.ParseDuration(tc.text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.Spec.MaxRestartTime, c.Spec.NodeMeshMaxRestartTime = (*Duration)(&d), (*Duration)(&d)
+			mesh = tc.want
+		}
+		p, problems := b.Peer()
+		conf, more := c.Config()
+		if len(problems)+len(more) > 0 || p.MaxRestartTime != tc.want || conf.MeshMaxRestartTime != mesh {
+			t.Errorf("%q: peer %s, mesh %s, want %s: %v %v", tc.text, p.MaxRestartTime, conf.MeshMaxRestartTime, tc.want, problems, more)
+		}
+	}
+}

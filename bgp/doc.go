@@ -28,7 +28,9 @@
 //     program them), and so are blocks whose pool has gone, whose workloads still run;
 //   - workload addresses outside its own blocks but inside a pool: borrowed addresses, addresses of a block whose
 //     affinity went away; inside them with a metric below the ordinary one, as a workload has that is moving here;
-//   - addresses of Services, see below.
+//   - addresses of Services, see below;
+//   - where a rule of some peer's BGPFilters accepts it, and therefore the defaults are not asked: blocks and workloads of pools with disableBGPExport, all
+//     other workloads, and the networks that the node's interfaces are connected to.
 //
 // What of that, and of what was learned, goes to which peer is decided in this order: the rules of the peer's BGPFilters, the
 // first that holds; pools with disableBGPExport stay home; communities are added; own blocks go whole, and of what is inside only
@@ -82,6 +84,10 @@
 //   - ignoredInterfaces: BIRD may still find such a next hop by a less specific route; here the path is refused, and said so.
 //   - A rule's interface is that of the host's own route to the next hop, so never tunl0; in BIRD it is the same, the tunnel being
 //     chosen later. Of a block of ours it is none.
+//   - Of the host's routes BIRD sends, where a rule accepts it, those that somebody wrote into the kernel too; here only the networks of interfaces. What we
+//     originate is ours before anything learned, so a default route of the host would hide one that is learned. No default sends the networks of
+//     interfaces, not even inside a pool, unless a rule of another peer has them originated.
+//   - Of prefixAdvertisements of one node each family stands in for the cluster's by itself; in Calico either one replaces both.
 //   - prefixLength with Equal or NotEqual is read as with In or NotIn; in BIRD such a rule never or always holds.
 //   - BIRD makes unreachable routes of prefixes whose next hop leads nowhere, and passes them on; here there is no route and nobody gets them. Its default
 //     route from a ToR hides the kernel's when it looks up next hops, and BGP routes being no answer, all behind it are then lost; here the kernel's serves.

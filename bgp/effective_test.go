@@ -24,7 +24,7 @@ func everything() cluster.Objects {
 		Secrets:    []*cluster.Secret{{Name: "bgp", Data: map[string]string{"tor": "seasoning"}}},
 		Filters: []*cluster.BGPFilter{{Name: "rack", Export4: []cluster.FilterRule{
 			{CIDR: p("10.1.0.0/16"), MinLen: 20, MaxLen: 26, RemotePeers: true, Interface: "eth*", Not: true},
-			{Community: cluster.Community{A: 65000, B: 1}, ASPathPrefix: []uint32{65001}, Priority: 512, Accept: true,
+			{Community: cluster.Community{A: 65000, B: 1}, ASPathPrefix: []uint32{65100, 65001}, Priority: 512, Accept: true,
 				AddCommunities: []cluster.Community{{Large: true, A: 1, B: 2, C: 3}}, Prepend: []uint32{64512, 64512}, SetPriority: 7},
 		}}},
 		Peers: []*cluster.BGPPeer{

@@ -388,7 +388,7 @@ func TestAnnouncePlanning(t *testing.T) {
 		Affinities: []*cluster.Affinity{{Node: "a", CIDR: p("10.1.0.0/26")}, {Node: "a", CIDR: p("10.5.0.0/26"), State: cluster.Confirmed},
 			{Node: "a", CIDR: p("10.1.0.64/26"), State: cluster.PendingDeletion}, {Node: "b", CIDR: p("10.1.1.0/26")}},
 		BGP: cluster.BGPConfig{
-			ASN: 64512, NormalPriority4: 2000, ServiceClusterIPs: []netip.Prefix{p("10.96.0.0/12")}, ServiceExternalIPs: []netip.Prefix{p("203.0.113.0/24")},
+			ASN: 64512, NormalPriority4: 2000, IgnoredInterfaces: []string{"eth9"}, ServiceClusterIPs: []netip.Prefix{p("10.96.0.0/12")}, ServiceExternalIPs: []netip.Prefix{p("203.0.113.0/24")},
 			ServiceLoadBalancerIPs: []netip.Prefix{p("198.51.100.0/24")},
 			Advertisements:         []cluster.Advertisement{tag("10.1.0.0/16", 1), tag("fd00::/48", 2)},
 			NodeAdvertisements:     map[string][]cluster.Advertisement{"a": {tag("10.1.0.0/24", 3)}, "b": {tag("fd00::/64", 4)}},
@@ -396,7 +396,16 @@ func TestAnnouncePlanning(t *testing.T) {
 		Peers:   []*cluster.BGPPeer{{Name: "p", PeerIP: netip.MustParseAddr("192.0.2.1"), ASN: 65000, Filters: []string{"f"}}},
 		Filters: []*cluster.BGPFilter{{Name: "f", Export4: []cluster.FilterRule{{Accept: false}}}},
 	}
-	h := routes.NewHost(nil, []netip.Prefix{p("10.1.0.5/32"), p("10.1.0.6/32"), p("10.5.9.9/32")}, []routes.HostRoute{
+	up := func(name string, addrs ...string) routes.Interface {
+		in := routes.Interface{Name: name, Up: true}
+		for _, a := range addrs {
+			in.Addrs = append(in.Addrs, p(a))
+		}
+		return in
+	}
+	interfaces := []routes.Interface{up("lo", "127.0.0.1/8", "::1/128", "10.255.0.9/32"), up("eth0", "192.0.2.9/24", "2001:db8::9/64", "fe80::9/64"), up("eth9", "192.0.3.9/24"),
+		up("cali5", "192.0.4.9/24"), {Name: "down0", Addrs: []netip.Prefix{p("192.0.5.9/24")}}}
+	h := routes.NewHost(interfaces, []netip.Prefix{p("10.1.0.5/32"), p("10.1.0.6/32"), p("10.5.9.9/32"), p("10.6.0.1/32")}, []routes.HostRoute{
 		{Dst: p("10.1.0.5/32"), Metric: 512, Hops: []routes.NextHop{{Device: "cali5"}}}, {Dst: p("10.1.0.6/32"), Metric: 2000, Hops: []routes.NextHop{{Device: "cali6"}}},
 	})
 	planner := &bgp.Planner{}
@@ -419,9 +428,72 @@ func TestAnnouncePlanning(t *testing.T) {
 	if d := cmp.Diff([]string{"10.1.0.0/26 2000", "10.1.0.5/32 512", "10.96.0.0/12 2000", "198.51.100.0/24 2000", "203.0.113.0/24 2000"}, prefixes(cfg)); d != "" {
 		t.Error(d)
 	}
-	o.Filters[0] = &cluster.BGPFilter{Name: "f", Export4: []cluster.FilterRule{{Accept: true}}}
-	cfg, _ = planner.Plan(cluster.Build(o), "a", h)
-	if d := cmp.Diff([]string{"10.1.0.0/26 2000", "10.1.0.5/32 512", "10.5.0.0/26 2000", "10.5.9.9/32 2000", "10.96.0.0/12 2000", "198.51.100.0/24 2000", "203.0.113.0/24 2000"}, prefixes(cfg)); d != "" {
-		t.Error(d)
+	always := []string{"10.1.0.0/26 2000", "10.1.0.5/32 512", "10.96.0.0/12 2000", "198.51.100.0/24 2000", "203.0.113.0/24 2000"}
+	for _, tc := range []struct {
+		name string
+		rule cluster.FilterRule
+		six  bool // of exportV6
+		more []string
+	}{
+		{name: "all", rule: cluster.FilterRule{Accept: true},
+			more: []string{"10.1.0.6/32 2000", "10.5.0.0/26 2000", "10.5.9.9/32 2000", "10.6.0.1/32 2000", "10.255.0.9/32 2000", "192.0.2.0/24 2000"}},
+		{name: "what BGP has brought", rule: cluster.FilterRule{Accept: true, RemotePeers: true}},
+		{name: "workloads' addresses one by one", rule: cluster.FilterRule{Accept: true, CIDR: p("10.1.0.0/16"), MinLen: 32, MaxLen: 32}, more: []string{"10.1.0.6/32 2000"}},
+		{name: "a workload in no pool", rule: cluster.FilterRule{Accept: true, CIDR: p("10.6.0.0/24"), MinLen: 24, MaxLen: 32}, more: []string{"10.6.0.1/32 2000"}},
+		{name: "the node's own address", rule: cluster.FilterRule{Accept: true, Interface: "lo"}, more: []string{"10.255.0.9/32 2000"}},
+		{name: "an interface", rule: cluster.FilterRule{Accept: true, Interface: "eth*"}, more: []string{"192.0.2.0/24 2000"}},
+		{name: "a hidden block", rule: cluster.FilterRule{Accept: true, CIDR: p("10.5.0.0/26"), MinLen: 26, MaxLen: 26}, more: []string{"10.5.0.0/26 2000"}},
+		{name: "another family", rule: cluster.FilterRule{Accept: true}, six: true},
+	} {
+		o.Filters[0] = &cluster.BGPFilter{Name: "f", Export4: []cluster.FilterRule{tc.rule}}
+		if tc.six {
+			o.Filters[0] = &cluster.BGPFilter{Name: "f", Export6: o.Filters[0].Export4}
+		}
+		cfg, _ = planner.Plan(cluster.Build(o), "a", h)
+		want := slices.Concat(always, tc.more)
+		slices.SortFunc(want, func(a, b string) int {
+			of := func(s string) netip.Prefix { cidr, _, _ := strings.Cut(s, " "); return p(cidr) }
+			return of(a).Compare(of(b))
+		})
+		if d := cmp.Diff(want, prefixes(cfg)); d != "" {
+			t.Errorf("%s: %s", tc.name, d)
+		}
+		nobody := &bgp.Peer{Addr: netip.MustParseAddr("192.0.2.77"), ASN: 65000}
+		for _, o := range cfg.Originate {
+			if _, v := cfg.Send(nobody, bgp.RouteFrom(&o)); v.Accept != slices.Contains(always, fmt.Sprint(o.Prefix, " ", bgp.MaxPref-o.LocalPref)) {
+				t.Errorf("%s: to a peer without rules: %s: %+v", tc.name, o.Prefix, v)
+			}
+		}
+	}
+}
+
+// TestASPathPrefixTowardsOthers: what eBGP peers are sent begins with our own AS before rules are asked, as in BIRD 1.6.
+func TestASPathPrefixTowardsOthers(t *testing.T) {
+	for _, tc := range []struct {
+		name          string
+		prefix        []uint32
+		asn, localASN uint32
+		export        string // what is left of the prefix, "none" without the rule
+		said          int
+	}{
+		{"our own first", []uint32{64512, 65001}, 65000, 0, "[65001]", 0},
+		{"our own alone", []uint32{64512}, 65000, 0, "[]", 0},
+		{"another first", []uint32{65001}, 65000, 0, "none", 1},
+		{"our own towards this peer", []uint32{65100, 65001}, 65000, 65100, "[65001]", 0},
+		{"our own towards others", []uint32{64512, 65001}, 65000, 65100, "none", 1},
+		{"iBGP", []uint32{65001}, 64512, 0, "[65001]", 0},
+	} {
+		filters := func(o *cluster.Objects) {
+			rules := []cluster.FilterRule{{Accept: true, ASPathPrefix: tc.prefix}}
+			o.Filters = []*cluster.BGPFilter{{Name: "f", Export4: rules, Import4: rules}}
+		}
+		cfg, said := fieldsOf(t, filters, &cluster.BGPPeer{Name: "p", PeerIP: netip.MustParseAddr("192.0.2.1"), ASN: tc.asn, LocalASN: tc.localASN, Filters: []string{"f"}, ManualReverse: true})
+		export := "none"
+		if rules := cfg.Peers[0].Export; len(rules) > 0 {
+			export = fmt.Sprint(rules[0].ASPathPrefix)
+		}
+		if export != tc.export || len(said) != tc.said || !slices.Equal(cfg.Peers[0].Import[0].ASPathPrefix, tc.prefix) {
+			t.Errorf("%s: %s, import %v: %q", tc.name, export, cfg.Peers[0].Import, said)
+		}
 	}
 }

@@ -11,10 +11,10 @@ import (
 )
 
 // originate returns what a node announces: its own blocks, workload addresses outside them but inside a pool, those inside with
-// an elevated metric (a live migration), and service addresses. What a pool with disableBGPExport hides is there only if a
-// rule of some peer may send it all the same.
+// an elevated metric (a live migration), and service addresses. What no default sends - what a pool with disableBGPExport hides, the other
+// workload addresses, the networks the node is connected to - is there where a rule of some peer sends it all the same.
 func (m *maker) originate(peers []Peer, services []Origination, h *routes.Host) []Origination {
-	hidden := overrules(peers)
+	ruled := ruledBy(peers)
 	var out []Origination
 	var own prefixSet
 	for _, a := range m.st.AffinitiesOf(m.self.Name) {
@@ -22,22 +22,26 @@ func (m *maker) originate(peers []Peer, services []Origination, h *routes.Host) 
 			continue
 		}
 		own.add(a.CIDR)
-		if pool := m.st.PoolFor(a.CIDR); pool == nil || !pool.DisableBGPExport || hidden {
-			out = append(out, Origination{Prefix: a.CIDR, Source: "BlockAffinity " + affinityName(a), LocalPref: ordinaryPref(m.st, a.CIDR)})
+		o := Origination{Prefix: a.CIDR, Source: "BlockAffinity " + affinityName(a), LocalPref: ordinaryPref(m.st, a.CIDR)}
+		if h != nil && isWorkload(h, a.CIDR) { // a block of one address
+			w, _ := m.workloadRoute(h, a.CIDR)
+			o.LocalPref, o.Interface = w.LocalPref, w.Interface
+		}
+		if pool := m.st.PoolFor(a.CIDR); pool == nil || !pool.DisableBGPExport || ruled.sent(o) {
+			out = append(out, o)
 		}
 	}
 	if h != nil {
 		for _, w := range h.Workloads {
+			o, elevated := m.workloadRoute(h, w)
 			pool := m.st.PoolFor(w)
-			if pool == nil || pool.DisableBGPExport && !hidden {
-				continue
+			if pool != nil && !pool.DisableBGPExport && (elevated || !own.covers(w)) || ruled.sent(o) {
+				out = append(out, o)
 			}
-			pref := ordinaryPref(m.st, w)
-			if r := h.RouteTo(w); r != nil && r.Metric > 0 && r.Metric < MaxPref-pref {
-				pref = MaxPref - r.Metric
-			}
-			if !own.covers(w) || pref > ordinaryPref(m.st, w) {
-				out = append(out, Origination{Prefix: w, Source: "workload interface route", LocalPref: pref})
+		}
+		for _, o := range m.connected(h) {
+			if ruled.sent(o) {
+				out = append(out, o)
 			}
 		}
 	}
@@ -49,11 +53,69 @@ func (m *maker) originate(peers []Peer, services []Origination, h *routes.Host) 
 	return slices.CompactFunc(out, func(a, b Origination) bool { return a.Prefix == b.Prefix })
 }
 
-// overrules reports whether a peer's rules may send what no default would: an Accept comes before them.
-func overrules(peers []Peer) bool {
-	return slices.ContainsFunc(peers, func(p Peer) bool {
-		return slices.ContainsFunc(p.Export, func(r Rule) bool { return r.Accept })
+// workloadRoute returns what the host's route to a workload of this node is to others, and whether its metric is below the ordinary one.
+func (m *maker) workloadRoute(h *routes.Host, w netip.Prefix) (o Origination, elevated bool) {
+	o = Origination{Prefix: w, Source: "workload interface route", LocalPref: ordinaryPref(m.st, w)}
+	r := h.RouteTo(w)
+	if r == nil {
+		return o, false
+	}
+	o.Interface = deviceThrough(r)
+	if elevated = r.Metric > 0 && r.Metric < MaxPref-o.LocalPref; elevated {
+		o.LocalPref = MaxPref - r.Metric
+	}
+	return o, elevated
+}
+
+// connected returns the networks of the node's interfaces, as BIRD's protocol direct knows them: without those of workloads and of ignored
+// interfaces, and without what means something on one link or host only.
+func (m *maker) connected(h *routes.Host) []Origination {
+	var out []Origination
+	for i := range h.Interfaces {
+		in := &h.Interfaces[i]
+		if !in.Up || ignores(m.bgp.IgnoredInterfaces, in.Name) || ignores([]string{"cali*", "kube-ipvs*"}, in.Name) {
+			continue
+		}
+		for _, a := range in.Addrs {
+			if p := a.Masked(); !a.Addr().IsLoopback() && !a.Addr().IsLinkLocalUnicast() {
+				out = append(out, Origination{Prefix: p, Source: "network of interface " + in.Name, LocalPref: ordinaryPref(m.st, p), Interface: in.Name})
+			}
+		}
+	}
+	return out
+}
+
+// ruling holds the different export rules of a node's sessions, IPv4 first.
+type ruling [2][][]Rule
+
+func ruledBy(peers []Peer) *ruling {
+	var out ruling
+	for i := range peers {
+		rules := peers[i].Export
+		if !slices.ContainsFunc(rules, func(r Rule) bool { return r.Accept }) {
+			continue
+		}
+		of := &out[digit(peers[i].Addr.Is6())]
+		if !slices.ContainsFunc(*of, func(other []Rule) bool { return EqualRules(other, rules) }) {
+			*of = append(*of, rules)
+		}
+	}
+	return &out
+}
+
+// sent reports whether a rule of some session accepts an origination, which then is sent whatever the defaults are.
+func (r *ruling) sent(o Origination) bool {
+	return slices.ContainsFunc(r[digit(o.Prefix.Addr().Is6())], func(rules []Rule) bool {
+		_, v, decided := (&Config{}).apply(rules, RouteFrom(&o))
+		return decided && v.Accept
 	})
+}
+
+func digit(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // announce returns what decides about routes that no rule has decided about.

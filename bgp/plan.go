@@ -82,8 +82,9 @@ func (p *Planner) Plan(st *cluster.State, node string, h *routes.Host) (Config, 
 	cfg.Nowhere = m.nowhere(h, &cfg)
 	if asksForInterfaces(cfg.Peers) {
 		cfg.Ways = ways(h)
+	} else {
 		for i := range cfg.Originate {
-			cfg.Originate[i].Interface = deviceOf(h, cfg.Originate[i].Prefix)
+			cfg.Originate[i].Interface = ""
 		}
 	}
 	if m.explain {

@@ -33,6 +33,8 @@ func (m *maker) filters(p *Peer, b *cluster.BGPPeer) {
 	p.Export = m.rulesOf(k, b)
 }
 
+// rulesOf returns the rules of one direction. BIRD 1.6 puts our AS before the path before it asks export filters about what eBGP peers are sent; rules here are
+// asked about the path as it was learned, so an asPathPrefix begins with our AS there, or never holds, and loses it.
 func (m *maker) rulesOf(k rulesKey, b *cluster.BGPPeer) []Rule {
 	if rules, ok := m.rules[k]; ok {
 		return rules
@@ -49,6 +51,14 @@ func (m *maker) rulesOf(k rulesKey, b *cluster.BGPPeer) []Rule {
 		for i, r := range f.Rules(k.family, k.export) {
 			if r.PeerType != "" && r.PeerType != k.kind {
 				continue
+			}
+			if k.export && k.kind == cluster.EBGP && len(r.ASPathPrefix) > 0 {
+				if r.ASPathPrefix[0] != k.localAS {
+					m.problemOnce("BGPFilter "+f.Name, fmt.Sprintf("spec.%s[%d].asPathPrefix", list, i),
+						fmt.Sprintf("holds for nothing that is sent to eBGP peers: their paths begin with our own AS, so write %d before the others, or peerType: iBGP", k.localAS))
+					continue
+				}
+				r.ASPathPrefix = r.ASPathPrefix[1:]
 			}
 			r.PeerType = ""
 			r.RemotePeers = r.RemotePeers && k.export // what is received comes from a remote peer
@@ -132,15 +142,4 @@ func deviceThrough(r *routes.HostRoute) string {
 		return ""
 	}
 	return r.Hops[0].Device
-}
-
-// deviceOf returns the interface of the host's own route to a prefix, "" if it has none, as for a block.
-func deviceOf(h *routes.Host, p netip.Prefix) string {
-	if h == nil || !isWorkload(h, p) {
-		return ""
-	}
-	if r := h.RouteTo(p); r != nil {
-		return deviceThrough(r)
-	}
-	return ""
 }

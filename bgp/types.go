@@ -89,7 +89,7 @@ type Origination struct {
 	Prefix    netip.Prefix
 	Source    string // "BlockAffinity node-a-10-244-1-0-26", "workload interface route"
 	LocalPref uint32 // 2147483647 - metric, iBGP only
-	Interface string // the workload's; "" for a block. Set only where a rule asks for interfaces
+	Interface string // of the workload, or that the network is connected to; "" for a block. Set only where a rule asks for interfaces
 }
 
 // Reach is a route to a peer that is not reached by the host's own routes.

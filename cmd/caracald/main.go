@@ -128,7 +128,7 @@ func healthCommand() *cobra.Command {
 }
 
 func cleanupCommand() *cobra.Command {
-	beside := false
+	beside, leave := false, false
 	cmd := &cobra.Command{
 		Use:   "cleanup",
 		Short: "Remove every route, device and address of ours from this host; stop the daemon first",
@@ -138,9 +138,13 @@ func cleanupCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if leave {
+				return daemon.LeaveToCalico(cmd.Context(), log)
+			}
 			return daemon.Cleanup(cmd.Context(), beside, log)
 		},
 	}
+	cmd.Flags().BoolVar(&leave, "leave-to-calico", false, "leave devices, addresses and the routes that lead to other nodes as calico-node's own, so that it takes over without a lost packet; start it next")
 	cmd.Flags().BoolVar(&beside, "beside-felix", os.Getenv(daemon.EnvBesideFelix) == "true", "leave the devices of a Felix; default "+daemon.EnvBesideFelix)
 	return cmd
 }

@@ -289,6 +289,16 @@ func Cleanup(ctx context.Context, besideFelix bool, log *slog.Logger) (err error
 	return routes.Cleanup(ctx, k, besideFelix, log)
 }
 
+// LeaveToCalico makes what is of ours in the calling process's network namespace calico-node's; see routes.LeaveToCalico.
+func LeaveToCalico(ctx context.Context, log *slog.Logger) (err error) {
+	k, err := kernel.Open(kernel.Options{})
+	if err != nil {
+		return fmt.Errorf("open netlink: %w; cleanup needs CAP_NET_ADMIN", err)
+	}
+	defer func() { err = errors.Join(err, k.Close()) }()
+	return routes.LeaveToCalico(ctx, k, log)
+}
+
 // task is a Task made of a name and a function.
 type task struct {
 	name string

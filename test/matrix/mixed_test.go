@@ -13,7 +13,7 @@ import (
 // block that comes and goes does so everywhere, and a node of either kind that dies and comes back loses no route of anybody's.
 func TestMixedMesh(t *testing.T) {
 	t.Parallel()
-	m := newMixed(t)
+	m := newMixed(t, 1, plain())
 	m.start()
 	m.up()
 	m.routed()
@@ -23,15 +23,14 @@ func TestMixedMesh(t *testing.T) {
 		m.block(x, 1)
 		m.changed(x)
 		m.routed()
-		for f := range x.blocks {
-			x.blocks[f] = x.blocks[f][:1]
-		}
+		m.unblock(x)
 		m.changed(x)
 		m.routed()
 	}
 
 	deleted, lost := m.deletions(), m.stream(m.members...)
-	m.restart(syscall.SIGKILL, m.members[0], m.members[1])
+	m.restart(syscall.SIGKILL, m.members[0])
+	m.restart(syscall.SIGKILL, m.members[1])
 	m.restart(syscall.SIGTERM, m.members[0])
 	if what := lost(); what != "" {
 		t.Errorf("packets were lost over restarts: %s", what)
@@ -45,7 +44,7 @@ func TestMixedMesh(t *testing.T) {
 	must(t, m.members[3].bird.Stop()) // which says so: its blocks go
 	gone := m.members[3]
 	was := gone.blocks
-	gone.blocks = [2][]netip.Prefix{}
+	gone.blocks = make([][]netip.Prefix, len(m.pools))
 	m.members = m.members[:3]
 	for _, x := range m.members {
 		eventually(t, "the blocks of "+gone.name+" go", func(context.Context) error {
@@ -92,7 +91,7 @@ func TestMixedReflectors(t *testing.T) {
 	for i, name := range []string{"caracald", "bird1"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			m := newMixed(t)
+			m := newMixed(t, 1, plain())
 			m.start()
 			m.up()
 			reflect := func(x *member) {
@@ -108,9 +107,7 @@ func TestMixedReflectors(t *testing.T) {
 			m.block(client, 1)
 			m.changed(client)
 			m.routed()
-			for f := range client.blocks {
-				client.blocks[f] = client.blocks[f][:1]
-			}
+			m.unblock(client)
 			m.changed(client)
 			m.routed()
 

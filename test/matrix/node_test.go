@@ -24,8 +24,8 @@ import (
 // askEvery is between two looks at what is waited for; looking costs a process, and many cells look at once.
 const askEvery = 100 * time.Millisecond
 
-// patience is for what takes a session: GoBGP tries again 5 to 10 s after it has lost one.
-const patience = 30 * time.Second
+// patience is for what takes a session, on the guest kernel's slow machine too: GoBGP tries again 5 to 10 s after it has lost one.
+const patience = 60 * time.Second
 
 // eventually fails the test unless f returns nil in time.
 func eventually(t *testing.T, what string, f func(context.Context) error) {
@@ -72,12 +72,17 @@ type node struct {
 // newNode makes the namespace and the directories; the daemon is not started.
 func newNode(t *testing.T, name string) *node {
 	t.Helper()
-	need.Root(t)
+	return nodeIn(t, name, need.Namespace(t))
+}
+
+// nodeIn is the same in a namespace that is there.
+func nodeIn(t *testing.T, name string, ns netns.NS) *node {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "matrix")
 	must(t, err)
 	must(t, os.Chmod(dir, 0o755)) // FRR has a user of its own
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	n := &node{t: t, name: name, ns: need.Namespace(t), dir: dir, data: filepath.Join(dir, "datastore")}
+	n := &node{t: t, name: name, ns: ns, dir: dir, data: filepath.Join(dir, "datastore")}
 	must(t, os.Mkdir(n.data, 0o755))
 	t.Cleanup(func() {
 		if t.Failed() {

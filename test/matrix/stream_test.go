@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Each workload sends to each other one at this pace, all the time, from and to this port.
+// Each workload sends to each other one of its pool, all the time, from and to this port, and at this pace if nothing else is said.
 const (
 	streamPace = 10 * time.Millisecond
 	streamPort = 7008
@@ -24,6 +24,7 @@ const (
 // flow is the packets of one workload to another.
 type flow struct {
 	from, to netip.Addr
+	pace     time.Duration
 	sent     atomic.Int64
 
 	mu   sync.Mutex
@@ -42,11 +43,11 @@ func (m *mixed) stream(from ...*member) (lost func() string) {
 	}
 	var sockets []socket
 	for _, x := range m.members {
-		for f, at := range x.workloads() {
+		for i, at := range x.workloads() {
 			s := socket{UDPConn: m.streamSocket(x, at), first: len(flows)}
 			for _, y := range m.members {
 				if y != x && slices.Contains(from, x) {
-					flows = append(flows, &flow{from: at, to: y.workloads()[f], last: time.Now()})
+					flows = append(flows, &flow{from: at, to: y.workloads()[i], pace: m.pace, last: time.Now()})
 				}
 			}
 			s.end = len(flows)
@@ -59,7 +60,7 @@ func (m *mixed) stream(from ...*member) (lost func() string) {
 		receiving.Go(func() { receive(s.UDPConn, flows) })
 	}
 	for _, s := range sockets {
-		sending.Go(func() { send(ctx, s.UDPConn, flows, s.first, s.end) })
+		sending.Go(func() { send(ctx, s.UDPConn, m.pace, flows[s.first:s.end], s.first) })
 	}
 	end := sync.OnceFunc(func() {
 		cancel()
@@ -74,7 +75,7 @@ func (m *mixed) stream(from ...*member) (lost func() string) {
 	})
 	return func() string {
 		end()
-		for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(streamPace) { // what is on its way arrives
+		for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(m.pace) { // what is on its way arrives
 			if what := missing(flows); what == "" || time.Now().After(deadline) {
 				return what
 			}
@@ -105,14 +106,14 @@ func roomFor(fd uintptr) {
 	_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, room)
 }
 
-// send sends one packet of each of some flows at each tick: the flow's number, and the packet's in it.
-func send(ctx context.Context, conn *net.UDPConn, flows []*flow, first, end int) {
-	tick := time.NewTicker(streamPace)
+// send sends one packet of each of some flows at each tick: the flow's number, which is first for the first, and the packet's in it.
+func send(ctx context.Context, conn *net.UDPConn, pace time.Duration, flows []*flow, first int) {
+	tick := time.NewTicker(pace)
 	defer tick.Stop()
 	for {
-		for i := first; i < end; i++ {
-			packet := binary.BigEndian.AppendUint32([]byte{byte(i)}, uint32(flows[i].sent.Add(1)))
-			_, _ = conn.WriteToUDPAddrPort(packet, netip.AddrPortFrom(flows[i].to, streamPort)) // a refusal is a loss like any other
+		for i, f := range flows {
+			packet := binary.BigEndian.AppendUint32([]byte{byte(first + i)}, uint32(f.sent.Add(1)))
+			_, _ = conn.WriteToUDPAddrPort(packet, netip.AddrPortFrom(f.to, streamPort)) // a refusal is a loss like any other
 		}
 		select {
 		case <-ctx.Done():
@@ -141,7 +142,7 @@ func (f *flow) came(number int64) {
 	defer f.mu.Unlock()
 	now := time.Now()
 	f.got++
-	if number > f.got+int64(len(f.gaps)) && now.Sub(f.last) > 2*streamPace {
+	if number > f.got+int64(len(f.gaps)) && now.Sub(f.last) > 2*f.pace {
 		f.gaps = append(f.gaps, fmt.Sprintf("none from %s for %v", f.last.UTC().Format("15:04:05.000"), now.Sub(f.last).Round(time.Millisecond)))
 	}
 	f.last = now

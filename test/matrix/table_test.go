@@ -107,6 +107,8 @@ func rules() []rule {
 		{name: "wrong AS", says: "OPEN Message Error/Bad Peer AS at both ends, with the remedy; then the right one", run: wrongAS},
 		{name: "mixed mesh", says: "two nodes of ours and two of BIRD 1.6 as Calico configures them, a node of either kind killed under a stream of packets", elsewhere: "matrix: TestMixedMesh",
 			cannot: not("the mesh is BIRD 1.6's, from which Calico's branched off", onlyBIRD1Mesh)},
+		{name: "mixed mesh, IPIP", says: "the same in two subnets with IPIP (Always and CrossSubnet), VXLAN and IPv6, in the guest kernel: equal routes at nodes of both kinds, encapsulation looked at on the wire; BIRD's nodes become ours and BIRD's again without a lost packet. What Calico adds to BIRD for IPIP has a stand-in", elsewhere: "matrix: TestMixedMeshIPIP",
+			cannot: not("the mesh is BIRD 1.6's, from which Calico's branched off", onlyBIRD1Mesh)},
 		{name: "route reflector", says: "the mesh moves to a reflector of either kind and back; blocks come and go everywhere; reflector and clients are killed under a stream of packets, of which ours lose none", elsewhere: "matrix: TestMixedReflectors",
 			cannot: not("the mesh is BIRD 1.6's, from which Calico's branched off", onlyBIRD1Mesh)},
 		{name: "BFD", says: "single hop and multihop, both families; traffic moves before BGP notices, our restart is not seen", elsewhere: "interop: TestBFD",

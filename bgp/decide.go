@@ -22,11 +22,11 @@ const (
 	refusedInPool    = "next hop %s lies inside IPPool %s: refused, the overlay cannot be reached through itself"
 	refusedOurs      = "next hop %s is an address of this node: refused"
 	refusedFamily    = "next hop %s is of another address family than %s: refused"
+	refusedOuter     = "next hop %s is not IPv4, and %s is reached through IPIP, which needs an IPv4 outer header: refused"
 	refusedNoTunnel  = "IPPool %s uses IPIP, which this node cannot do"
 	refusedNoRoute   = "next hop %s: %s"
 	butNotBGP        = "; routes learned by BGP are not asked, they could lead in a circle"
 	refusedIgnored   = "next hop %s: the host's route there uses interface %s, which BGPConfiguration ignoredInterfaces leaves out"
-	refusedOtherVia  = "next hop %s: the host's route there has the gateway %s of the other address family, which routes of ours cannot have: refused"
 	refusedFarLink   = "next hop %s is a link-local address, and BGP peer %s, whose link it would be on, is not on a link of this node: refused"
 	refusedNoNextHop = "the path has no next hop: refused"
 )
@@ -51,7 +51,7 @@ func (w *way) equal(v *way) bool {
 	return w.mtu == v.mtu && w.rule == v.rule && w.node == v.node && w.refused == v.refused && slices.Equal(w.hops, v.hops)
 }
 
-// forwardKey tells apart what routes share: pool, family (a next hop of the other one is refused) and paths.
+// forwardKey tells apart what routes share: pool, family (an IPv4 next hop of an IPv6 prefix is refused) and paths.
 type forwardKey struct {
 	pool, peer, rest string
 	gateway          netip.Addr
@@ -247,13 +247,19 @@ func once(list []string, s string) []string {
 	return append(list, s)
 }
 
-// way returns where the next hop of a path leads for prefixes of a pool. Prefixes and next hops of two families have no way.
+// otherFamily reports whether routes to a prefix cannot have a next hop for its family. An IPv4 prefix may have an IPv6 one (RFC 8950), but for those that
+// stand for IPv4 addresses; the reverse does not exist.
+func otherFamily(p netip.Prefix, gw netip.Addr) bool {
+	return gw.Is4() && p.Addr().Is6() || gw.Is4In6()
+}
+
+// way returns where the next hop of a path leads for prefixes of a pool.
 func (r *Routes) way(p netip.Prefix, pool *cluster.Pool, path *Path) way {
 	gw := path.NextHop
 	switch {
 	case !gw.IsValid() || gw.IsUnspecified():
 		return way{refused: refusedNoNextHop}
-	case gw.Is4() != p.Addr().Is4():
+	case otherFamily(p, gw):
 		return way{refused: fmt.Sprintf(refusedFamily, gw, p)}
 	}
 	k := wayKey{pool: nameOf(pool), gateway: gw}
@@ -315,12 +321,13 @@ func (r *Routes) findWay(st *cluster.State, self *cluster.Node, h *routes.Host, 
 	return w
 }
 
-// overHost finds the hops to a next hop by the host's own routes, or says why there are none. A link-local address is on the link
-// of the peer that names it (RFC 2545 section 3).
+// overHost finds the hops to a next hop by the host's own routes, or says why there are none. They may be IPv6 gateways although the next hop is IPv4, as on
+// links without IPv4 addresses. A link-local address is on the link of the peer that names it (RFC 2545 section 3), or by which that peer is reached through
+// just this address.
 func (r *Routes) overHost(h *routes.Host, k wayKey) ([]routes.NextHop, string) {
 	if onLinkOnly(k.gateway) {
 		for _, hop := range h.Resolve(k.peer) {
-			if hop.Gateway == k.peer {
+			if hop.Gateway == k.peer || hop.Gateway == k.gateway {
 				return []routes.NextHop{{Gateway: k.gateway, Device: hop.Device}}, ""
 			}
 		}
@@ -337,11 +344,6 @@ func (r *Routes) overHost(h *routes.Host, k wayKey) ([]routes.NextHop, string) {
 			why += butNotBGP
 		}
 		return nil, fmt.Sprintf(refusedNoRoute, k.gateway, why)
-	}
-	over := hops[0].Gateway
-	hops = slices.DeleteFunc(hops, func(hop routes.NextHop) bool { return hop.Gateway.Is4() != via.Is4() })
-	if len(hops) == 0 {
-		return nil, fmt.Sprintf(refusedOtherVia, k.gateway, over)
 	}
 	return hops, ""
 }

@@ -16,8 +16,8 @@ type Nowhere struct {
 	Own   []netip.Addr   // of this node
 	// Workloads are peers that are workloads of this node, sorted: next hops although they lie in a pool, and no other route leads to them.
 	Workloads []netip.Addr
-	// Unresolved are ranges to which no route of the host leads, which counts for prefixes that are not Tunnelled. Link-local addresses, whose
-	// meaning depends on the peer, are never among them.
+	// Unresolved are ranges to which no route of the host leads, which counts for prefixes that are not Tunnelled; to those only IPv4 next hops
+	// lead. Link-local addresses, whose meaning depends on the peer, are never among them.
 	Unresolved, Tunnelled []netip.Prefix
 }
 
@@ -38,7 +38,7 @@ func (n *Nowhere) Why(p netip.Prefix, gw netip.Addr) string {
 	switch {
 	case !gw.IsValid() || gw.IsUnspecified():
 		return refusedNoNextHop
-	case gw.Is4() != p.Addr().Is4():
+	case otherFamily(p, gw):
 		return fmt.Sprintf(refusedFamily, gw, p)
 	case slices.Contains(n.Own, gw):
 		return fmt.Sprintf(refusedOurs, gw)
@@ -49,7 +49,9 @@ func (n *Nowhere) Why(p netip.Prefix, gw netip.Addr) string {
 	if pool, in := cover(n.Pools, host); in {
 		return fmt.Sprintf(refusedInPool, gw, pool)
 	}
-	if _, in := cover(n.Tunnelled, p); in {
+	if pool, in := cover(n.Tunnelled, p); in && p.Addr().Is4() && gw.Is6() {
+		return fmt.Sprintf(refusedOuter, gw, pool)
+	} else if in {
 		return ""
 	}
 	if _, in := cover(n.Unresolved, host); in {
@@ -112,12 +114,12 @@ func (m *maker) nowhere(h *routes.Host, cfg *Config) *Nowhere {
 	also := make(map[netip.Prefix]bool, len(cfg.Reach))
 	for _, rc := range cfg.Reach {
 		also[netip.PrefixFrom(rc.Peer, rc.Peer.BitLen())] = slices.ContainsFunc(h.Resolve(rc.Gateway), func(hop routes.NextHop) bool {
-			return hop.Gateway.Is4() == rc.Peer.Is4() && !ignores(ignored, hop.Device)
+			return !ignores(ignored, hop.Device)
 		})
 	}
 	for _, v6 := range []bool{false, true} {
 		ranges, ok := h.Nowhere(v6, func(hop routes.NextHop) bool {
-			return (!hop.Gateway.IsValid() || hop.Gateway.Is6() == v6) && !ignores(ignored, hop.Device)
+			return !ignores(ignored, hop.Device)
 		}, also)
 		if ok {
 			n.Unresolved = append(n.Unresolved, ranges...)

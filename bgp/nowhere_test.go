@@ -33,14 +33,24 @@ func TestNowhereAndReachableBy(t *testing.T) {
 
 // What Nowhere says of paths of no use is what Routes says of them.
 func TestNowhereSaysWhy(t *testing.T) {
-	n := &bgp.Nowhere{Pools: []netip.Prefix{netip.MustParsePrefix("10.3.0.0/16")}, Own: []netip.Addr{netip.MustParseAddr("192.0.2.9")}}
+	n := &bgp.Nowhere{Pools: []netip.Prefix{netip.MustParsePrefix("10.3.0.0/16")}, Own: []netip.Addr{netip.MustParseAddr("192.0.2.9")},
+		Tunnelled: []netip.Prefix{netip.MustParsePrefix("10.5.0.0/16")}, Unresolved: []netip.Prefix{netip.MustParsePrefix("2001:dba::/32")}}
 	for gw, want := range map[string]string{
 		"10.3.0.5": "next hop 10.3.0.5 lies inside IPPool 10.3.0.0/16: refused, the overlay cannot be reached through itself", "192.0.2.9": "next hop 192.0.2.9 is an address of this node: refused",
-		"2001:db8::b": "next hop 2001:db8::b is of another address family than 10.1.0.0/26: refused", "0.0.0.0": "the path has no next hop: refused", "192.0.2.10": "",
+		"::ffff:192.0.2.7": "next hop ::ffff:192.0.2.7 is of another address family than 10.1.0.0/26: refused", "2001:db8::b": "", "fe80::1": "",
+		"2001:dba::b": "next hop 2001:dba::b: no usable route of the host leads there", "0.0.0.0": "the path has no next hop: refused", "192.0.2.10": "",
 	} {
 		if why := n.Why(netip.MustParsePrefix("10.1.0.0/26"), netip.MustParseAddr(gw)); why != want {
 			t.Errorf("%s: %q, want %q", gw, why, want)
 		}
+	}
+	for gw, want := range map[string]string{"192.0.2.10": "", "2001:db8::b": "next hop 2001:db8::b is not IPv4, and 10.5.0.0/16 is reached through IPIP, which needs an IPv4 outer header: refused"} {
+		if why := n.Why(netip.MustParsePrefix("10.5.1.0/26"), netip.MustParseAddr(gw)); why != want {
+			t.Errorf("%s by IPIP: %q, want %q", gw, why, want)
+		}
+	}
+	if why := n.Why(netip.MustParsePrefix("fd00::/122"), netip.MustParseAddr("192.0.2.10")); why != "next hop 192.0.2.10 is of another address family than fd00::/122: refused" {
+		t.Errorf("an IPv4 next hop of an IPv6 prefix: %q", why)
 	}
 	if why := (*bgp.Nowhere)(nil).Why(netip.Prefix{}, netip.Addr{}); why != "" {
 		t.Errorf("nothing is known, but %q", why)

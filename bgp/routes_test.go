@@ -93,6 +93,8 @@ func testHost(workloads ...string) *routes.Host {
 				{Gateway: netip.MustParseAddr("192.0.2.1"), Device: "eth0", Weight: 3}, {Gateway: netip.MustParseAddr("192.0.2.2"), Device: "eth0", Weight: 1}}},
 			{Dst: netip.MustParsePrefix("198.18.1.0/24"), Type: routes.Blackhole},
 			{Dst: netip.MustParsePrefix("198.18.2.0/24"), Hops: []routes.NextHop{{Gateway: netip.MustParseAddr("fe80::1"), Device: "eth0"}}},
+			{Dst: netip.MustParsePrefix("198.18.4.0/24"), Hops: []routes.NextHop{
+				{Gateway: netip.MustParseAddr("fe80::1"), Device: "eth0", Onlink: true, Weight: 3}, {Gateway: netip.MustParseAddr("fe80::2"), Device: "eth0", Onlink: true, Weight: 1}}},
 			{Dst: netip.MustParsePrefix("198.18.3.0/24"), Hops: []routes.NextHop{{Gateway: netip.MustParseAddr("192.0.2.1"), Device: "eth9"}}},
 			{Dst: netip.MustParsePrefix("2001:dba::/32"), Hops: []routes.NextHop{{Gateway: netip.MustParseAddr("2001:db8::1"), Device: "eth0"}}},
 			{Dst: netip.MustParsePrefix("fe80::/64"), Hops: []routes.NextHop{{Device: "eth9"}}},
@@ -194,24 +196,23 @@ func TestRoutes(t *testing.T) {
 		name: "next hops that are refused",
 		learned: []bgp.Learned{
 			learned(path("10.1.1.0/26", "P", "10.3.0.5", ordinary)), learned(path("10.3.1.0/26", "P", "192.0.2.9", ordinary)),
-			learned(path("10.3.2.0/26", "P", "203.0.113.1", ordinary)), learned(path("10.3.3.0/26", "P", "2001:db8::b", ordinary)),
-			learned(bgp.Path{Prefix: p("10.3.4.0/26"), Peer: "P", LocalPref: ordinary}),
+			learned(path("10.3.2.0/26", "P", "203.0.113.1", ordinary)), learned(path("fd00::/122", "P", "192.0.2.10", ordinary)),
+			learned(bgp.Path{Prefix: p("10.3.4.0/26"), Peer: "P", LocalPref: ordinary}), learned(path("10.3.5.0/26", "P", "::ffff:192.0.2.10", ordinary)),
 		},
 		want: []string{
 			"10.1.1.0/26 metric 1024 UNROUTABLE next hop 10.3.0.5 lies inside IPPool plain: refused, the overlay cannot be reached through itself | BGP path without a usable next hop | BGP path from P | always | ",
 			"10.3.1.0/26 metric 1024 UNROUTABLE next hop 192.0.2.9 is an address of this node: refused | BGP path without a usable next hop | BGP path from P | plain | a",
 			"10.3.2.0/26 metric 1024 UNROUTABLE next hop 203.0.113.1: no route of the host leads there; routes learned by BGP are not asked, they could lead in a circle | BGP path without a usable next hop | BGP path from P | plain | ",
-			"10.3.3.0/26 metric 1024 UNROUTABLE next hop 2001:db8::b is of another address family than 10.3.3.0/26: refused | BGP path without a usable next hop | BGP path from P | plain | ",
 			"10.3.4.0/26 metric 1024 UNROUTABLE the path has no next hop: refused | BGP path without a usable next hop | BGP path from P | plain | ",
+			"10.3.5.0/26 metric 1024 UNROUTABLE next hop ::ffff:192.0.2.10 is of another address family than 10.3.5.0/26: refused | BGP path without a usable next hop | BGP path from P | plain | ",
+			"fd00::/122 metric 1024 UNROUTABLE next hop 192.0.2.10 is of another address family than fd00::/122: refused | BGP path without a usable next hop | BGP path from P | six | ",
 		},
 	}, {
 		name: "next hops to which a route of the host leads that is of no use",
-		learned: []bgp.Learned{learned(path("10.3.1.0/26", "P", "198.18.1.1", ordinary)), learned(path("10.3.2.0/26", "P", "198.18.2.1", ordinary)),
+		learned: []bgp.Learned{learned(path("10.3.1.0/26", "P", "198.18.1.1", ordinary)),
 			learned(path("10.3.3.0/26", "P", "198.18.3.1", ordinary))},
 		want: []string{
 			"10.3.1.0/26 metric 1024 UNROUTABLE next hop 198.18.1.1: the host's route there, 198.18.1.0/24, is of type blackhole | BGP path without a usable next hop | BGP path from P | plain | ",
-			"10.3.2.0/26 metric 1024 UNROUTABLE next hop 198.18.2.1: the host's route there has the gateway fe80::1 of the other address family, which routes of ours cannot have: refused" +
-				" | BGP path without a usable next hop | BGP path from P | plain | ",
 			"10.3.3.0/26 metric 1024 UNROUTABLE next hop 198.18.3.1: the host's route there, 198.18.3.0/24, uses interface eth9, which is down | BGP path without a usable next hop | BGP path from P | plain | ",
 		},
 	}, {
@@ -236,6 +237,37 @@ func TestRoutes(t *testing.T) {
 			"fd00::40/122 metric 1024 UNROUTABLE next hop fe80::1 is a link-local address, and BGP peer 2001:dba::b, whose link it would be on, is not on a link of this node: refused" +
 				" | BGP path without a usable next hop | BGP path from 2001:dba::b | six | ",
 			"fd00::80/122 via fe80::1 dev eth0 via fe80::2 dev eth0 metric 1024 | " + bgp.RuleNoEncap + " | BGP path from 2001:db8::b, 2001:db8::c | six | ",
+		},
+	}, {
+		name: "the host reaches a next hop by a gateway of the other family (RFC 8950)",
+		learned: []bgp.Learned{learned(path("10.3.1.0/26", "P", "198.18.2.1", ordinary)), learned(path("10.3.2.0/26", "P", "198.18.2.1", ordinary), path("10.3.2.0/26", "Q", "192.0.2.10", ordinary)),
+			learned(path("10.3.3.0/26", "P", "198.18.4.1", ordinary)), learned(path("10.1.1.0/26", "P", "198.18.2.1", ordinary))},
+		want: []string{
+			"10.1.1.0/26 via 198.18.2.1 dev tunl0 onlink metric 1024 mtu 1480 | tunnel | BGP path from P | always | ",
+			"10.3.1.0/26 via fe80::1 dev eth0 metric 1024 | " + bgp.RuleNoEncap + " | BGP path from P | plain | ",
+			"10.3.2.0/26 via 192.0.2.10 dev eth0 via fe80::1 dev eth0 metric 1024 | " + bgp.RuleNoEncap + " | BGP path from P, Q | plain | b",
+			"10.3.3.0/26 via fe80::1 dev eth0 onlink weight 3 via fe80::2 dev eth0 onlink weight 1 metric 1024 | " + bgp.RuleNoEncap + " | BGP path from P | plain | ",
+		},
+	}, {
+		name: "next hops of the other family (RFC 8950)",
+		learned: []bgp.Learned{
+			learned(path("10.3.1.0/26", "P", "2001:db8::b", ordinary)), learned(path("10.3.2.0/26", "P", "2001:dba::b", ordinary)), learned(path("10.3.3.0/26", "P", "2001:dbb::b", ordinary)),
+			learned(from("10.3.4.0/26", "192.0.2.10", "fe80::b")), learned(from("10.3.5.0/26", "198.51.100.7", "fe80::b")), learned(from("10.3.6.0/26", "198.18.2.1", "fe80::1")),
+			learned(path("10.1.1.0/26", "P", "2001:db8::b", ordinary)), learned(path("10.3.7.0/26", "P", "fd00::7", ordinary)), learned(path("10.3.8.0/26", "P", "2001:db8::9", ordinary)),
+			learned(path("10.3.9.0/26", "P", "2001:db8::b", ordinary), path("10.3.9.0/26", "Q", "192.0.2.10", ordinary)),
+		},
+		want: []string{
+			"10.1.1.0/26 metric 1024 UNROUTABLE IPIP carries IPv4 only | BGP path without a usable next hop | BGP path from P | always | b",
+			"10.3.1.0/26 via 2001:db8::b dev eth0 metric 1024 | " + bgp.RuleNoEncap + " | BGP path from P | plain | b",
+			"10.3.2.0/26 via 2001:db8::1 dev eth0 metric 1024 | " + bgp.RuleNoEncap + " | BGP path from P | plain | ",
+			"10.3.3.0/26 metric 1024 UNROUTABLE next hop 2001:dbb::b: no route of the host leads there; routes learned by BGP are not asked, they could lead in a circle | BGP path without a usable next hop | BGP path from P | plain | ",
+			"10.3.4.0/26 via fe80::b dev eth0 metric 1024 | " + bgp.RuleNoEncap + " | BGP path from 192.0.2.10 | plain | ",
+			"10.3.5.0/26 metric 1024 UNROUTABLE next hop fe80::b is a link-local address, and BGP peer 198.51.100.7, whose link it would be on, is not on a link of this node: refused" +
+				" | BGP path without a usable next hop | BGP path from 198.51.100.7 | plain | ",
+			"10.3.6.0/26 via fe80::1 dev eth0 metric 1024 | " + bgp.RuleNoEncap + " | BGP path from 198.18.2.1 | plain | ",
+			"10.3.7.0/26 metric 1024 UNROUTABLE next hop fd00::7 lies inside IPPool six: refused, the overlay cannot be reached through itself | BGP path without a usable next hop | BGP path from P | plain | ",
+			"10.3.8.0/26 metric 1024 UNROUTABLE next hop 2001:db8::9 is an address of this node: refused | BGP path without a usable next hop | BGP path from P | plain | a",
+			"10.3.9.0/26 via 192.0.2.10 dev eth0 via 2001:db8::b dev eth0 metric 1024 | " + bgp.RuleNoEncap + " | BGP path from P, Q | plain | b",
 		},
 	}, {
 		name:    "one bad next hop of two costs only itself",

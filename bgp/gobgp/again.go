@@ -3,9 +3,12 @@ package gobgp
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/osrg/gobgp/v4/api"
+
+	"github.com/caracal-net/caracal/bgp"
 )
 
 // againTime is how long after a session has come up it is told everything once more, where paths came from others at about that time.
@@ -41,7 +44,7 @@ func (f *feed) tellAgain(now time.Time) (out []netip.Addr) {
 	return out
 }
 
-// replacing notes that paths that were in use are gone or replaced: peers with rules about interfaces are told everything again in a while, at most once in
+// replacing notes that paths that were in use are gone or replaced: peers with rules about interfaces, or from which IPv6 next hops are kept, are told everything again in a while, at most once in
 // againTime. For the rules may refuse what is in use now, and to find out whether the former path is to be withdrawn GoBGP asks them about it as if it had the next
 // hop of the new one (v4.8.0, filterpath and NextHopCondition). A soft reset goes by what was sent.
 func (f *feed) replacing(now time.Time) {
@@ -50,7 +53,7 @@ func (f *feed) replacing(now time.Time) {
 	}
 	f.replaced = false
 	for _, s := range f.sessions {
-		if s.state == stateEstablished && !s.mustAgain && asks(s.peer.Export) {
+		if s.state == stateEstablished && !s.mustAgain && (asks(s.peer.Export) || f.sixSeen && !s.six && s.peer.Addr.Is4()) {
 			s.again, s.mustAgain, s.replaced = true, true, now
 			time.AfterFunc(againTime, f.kick)
 		}
@@ -76,9 +79,10 @@ func (s *Speaker) tellAgain(ctx context.Context, peers []netip.Addr) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	fromOutside := slices.ContainsFunc(s.cfg.Peers, func(p bgp.Peer) bool { return s.cfg.External(&p) })
 	for _, a := range peers {
 		p, ok := s.peers[a]
-		if !ok || s.srv == nil || s.absent(&p) || !p.Client && !s.cfg.External(&p) {
+		if !ok || s.srv == nil || s.absent(&p) || !p.Client && !s.cfg.External(&p) && !fromOutside {
 			continue
 		}
 		err := s.srv.ResetPeer(ctx, &api.ResetPeerRequest{Address: a.String(), Soft: true, Direction: api.ResetPeerRequest_DIRECTION_OUT})

@@ -181,7 +181,7 @@ func (s *Speaker) Exchange(addr netip.Addr, d bgp.Direction, within netip.Prefix
 	if d == bgp.FromPeer {
 		out, err = p.fromPeer(peer, within)
 	} else if s.feed.isUp(addr) {
-		out, err = p.toPeer(peer, within)
+		out, err = p.toPeer(peer, within, s.feed.takes(addr))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("routes of BGP peer %s: %w", peer.Name, err)
@@ -245,7 +245,8 @@ func (p *picture) fromPeer(peer *bgp.Peer, within netip.Prefix) ([]bgp.Exchanged
 	return out, err
 }
 
-func (p *picture) toPeer(peer *bgp.Peer, within netip.Prefix) ([]bgp.Exchanged, error) {
+// toPeer returns what goes to a peer; takes says whether it takes IPv6 next hops of IPv4 prefixes.
+func (p *picture) toPeer(peer *bgp.Peer, within netip.Prefix, takes bool) ([]bgp.Exchanged, error) {
 	sent := make(map[netip.Prefix]*bgp.Candidate)
 	err := p.list(advertised, peer.Addr.String(), family(peer.Addr), nil, func(prefix netip.Prefix, list []bgp.Candidate) {
 		if len(list) > 0 {
@@ -261,7 +262,7 @@ func (p *picture) toPeer(peer *bgp.Peer, within netip.Prefix) ([]bgp.Exchanged, 
 			return
 		}
 		x := bgp.Exchanged{Before: list[0], After: sent[prefix]}
-		x.By = p.whySent(peer, &x)
+		x.By = p.whySent(peer, &x, takes)
 		out = append(out, x)
 	})
 	for i := range out {
@@ -285,7 +286,7 @@ func (p *picture) asSent(c *bgp.Candidate) error {
 }
 
 // whySent says what decided about a route to a peer.
-func (p *picture) whySent(to *bgp.Peer, x *bgp.Exchanged) string {
+func (p *picture) whySent(to *bgp.Peer, x *bgp.Exchanged, takes bool) string {
 	from := &x.Before
 	r := bgp.RouteOf(&from.Path)
 	if from.Local {
@@ -306,6 +307,8 @@ func (p *picture) whySent(to *bgp.Peer, x *bgp.Exchanged) string {
 		return "the best path came from this peer"
 	case slices.Contains(from.ASPath, to.ASN):
 		return fmt.Sprintf("the peer's AS %d is in the AS path", to.ASN)
+	case !takes && ofOtherFamily(from.Prefix, from.NextHop) && keepsNextHops(&p.cfg, to):
+		return "the peer does not offer to take IPv6 next hops of IPv4 prefixes (RFC 8950)"
 	case source != nil && !p.cfg.External(to) && !p.cfg.External(source) && !to.Client && !source.Client:
 		return "learned by iBGP, not passed on to iBGP peers (RFC 4271 section 9.2)"
 	}

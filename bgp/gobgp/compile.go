@@ -33,14 +33,17 @@ type program struct {
 	sets     []*api.DefinedSet
 	imports  []*api.Statement
 	exports  []*api.Statement
+	six      string    // name of the set of peers that may be sent IPv6 next hops of IPv4 prefixes
 	elevated [2]string // names of the sets of elevated prefixes, IPv4 and IPv6; "" without an Announce
 	refuse   bool      // what no statement decides about is not sent
 }
 
-// compile makes the program of a Config. elevated are learned prefixes inside our blocks that are to be sent all the same.
-func compile(cfg *bgp.Config, name, mark string, elevated []netip.Prefix) *program {
+// compile makes the program of a Config. elevated are learned prefixes inside our blocks that are to be sent all the same, six the peers that
+// take IPv6 next hops of IPv4 prefixes.
+func compile(cfg *bgp.Config, name, mark string, elevated []netip.Prefix, six []netip.Addr) *program {
 	g := &program{name: name, mark: mark}
 	g.nextHops(cfg)
+	g.plainNextHops(cfg, six)
 	g.nowhere(cfg.Nowhere)
 	g.wellKnown(cfg)
 	for _, group := range grouped(cfg, func(p *bgp.Peer) []bgp.Rule { return p.Import }) {
@@ -101,34 +104,55 @@ func (g *program) nowhere(n *bgp.Nowhere) {
 		always = append(always, p.String())
 	}
 	last(&api.Conditions{NextHopInList: always})
-	for _, f := range [...]struct {
-		is4    bool
-		family *api.Family
-		others []string
-	}{{true, apiFamily(netip.IPv4Unspecified()), []string{"::/0"}}, {false, apiFamily(netip.IPv6Unspecified()), []string{"0.0.0.0/0", "::ffff:0:0/96"}}} {
-		last(&api.Conditions{AfiSafiIn: []*api.Family{f.family}, NextHopInList: f.others})
-		var ranges []string
-		for _, p := range n.Exact(n.Unresolved) {
-			if p.Addr().Is4() == f.is4 {
-				ranges = append(ranges, p.String())
-			}
+	var ranges [2][]string // by family of the next hop
+	for _, p := range n.Exact(n.Unresolved) {
+		ranges[half6(p.Addr())] = append(ranges[half6(p.Addr())], p.String())
+	}
+	var tunnelled [2][]*api.Prefix
+	for _, p := range n.Tunnelled {
+		tunnelled[half6(p.Addr())] = append(tunnelled[half6(p.Addr())], within(p))
+	}
+	four, six := []*api.Family{apiFamily(netip.IPv4Unspecified())}, []*api.Family{apiFamily(netip.IPv6Unspecified())}
+	last(&api.Conditions{AfiSafiIn: four, NextHopInList: []string{mapped}})
+	last(&api.Conditions{AfiSafiIn: six, NextHopInList: []string{all4, mapped}})
+	if len(tunnelled[0]) > 0 {
+		c := &api.Conditions{AfiSafiIn: four, PrefixSet: any1(g.prefixes(tunnelled[0]...))}
+		for _, p := range n.Exact([]netip.Prefix{all6}) {
+			c.NextHopInList = append(c.NextHopInList, p.String())
 		}
-		if len(ranges) == 0 {
+		last(c)
+	}
+	// IPv4 prefixes may have next hops of both families (RFC 8950).
+	for i, f := range [...]struct {
+		family []*api.Family
+		ranges []string
+	}{{four, slices.Concat(ranges[0], ranges[1])}, {six, ranges[1]}} {
+		if len(f.ranges) == 0 {
 			continue
 		}
-		c := &api.Conditions{AfiSafiIn: []*api.Family{f.family}, NextHopInList: ranges}
-		var tunnelled []*api.Prefix
-		for _, p := range n.Tunnelled {
-			if p.Addr().Is4() == f.is4 {
-				tunnelled = append(tunnelled, within(p))
-			}
-		}
-		if len(tunnelled) > 0 {
-			c.PrefixSet = &api.MatchSet{Type: api.MatchSet_TYPE_INVERT, Name: g.prefixes(tunnelled...)}
+		c := &api.Conditions{AfiSafiIn: f.family, NextHopInList: f.ranges}
+		if len(tunnelled[i]) > 0 {
+			c.PrefixSet = &api.MatchSet{Type: api.MatchSet_TYPE_INVERT, Name: g.prefixes(tunnelled[i]...)}
 		}
 		last(c)
 	}
 }
+
+// half6 is the place of an address's family: 0 IPv4, 1 IPv6.
+func half6(a netip.Addr) int {
+	if a.Is6() {
+		return 1
+	}
+	return 0
+}
+
+// All addresses of a family, and those of IPv6 that stand for addresses of IPv4 (RFC 4291 section 2.5.5.2).
+var all6 = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+
+const (
+	all4   = "0.0.0.0/0"
+	mapped = "::ffff:0:0/96"
+)
 
 // The unspecified addresses, which are nobody's next hop.
 const (
@@ -210,7 +234,7 @@ func (g *program) define(set *api.DefinedSet) string {
 func (g *program) neighbours(peers []bgp.Peer) *api.MatchSet {
 	set := &api.DefinedSet{DefinedType: api.DefinedType_DEFINED_TYPE_NEIGHBOR}
 	for i := range peers {
-		set.List = append(set.List, netip.PrefixFrom(peers[i].Addr, peers[i].Addr.BitLen()).String())
+		set.List = append(set.List, hostOf(peers[i].Addr))
 	}
 	return any1(g.define(set))
 }

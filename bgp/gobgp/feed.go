@@ -47,6 +47,8 @@ type feed struct {
 	idle     map[netip.Addr]struct{} // peers whose session has become Idle
 	news     time.Time               // when a path was filed last
 	replaced bool                    // paths in use have gone or been replaced, which replacing is to look at
+	sixMoved bool                    // it may have changed which peers take IPv6 next hops of IPv4 prefixes
+	sixSeen  bool                    // there have been such paths
 	over     []netip.Addr            // peers that have sent too much
 	up       map[netip.Addr]struct{} // peers whose session has come up
 	ready    bool                    // an Apply has been made, so the sessions are the ones to wait for
@@ -217,6 +219,7 @@ func (f *feed) file(p *apiutil.Path) (was bool) {
 	path := bgp.Path{PeerAddr: p.PeerAddress, ID: p.RemoteID, RouterID: routerID(p), Stale: p.Stale, Best: true}
 	f.anyStale = f.anyStale || p.Stale
 	f.seen.fill(&path, p.Attrs)
+	f.sixSeen = f.sixSeen || ofOtherFamily(prefix, path.NextHop)
 	if s := f.sessions[p.PeerAddress]; s != nil {
 		path.Peer = s.peer.Name
 	}
@@ -318,6 +321,7 @@ type batch struct {
 	again   []netip.Addr
 	idle    map[netip.Addr]struct{}
 	up      map[netip.Addr]struct{}
+	six     bool
 	peers   bool
 	inSync  bool
 }
@@ -352,6 +356,7 @@ func (f *feed) take() batch {
 	b.mute, b.stuck, b.again = f.waitedFor(time.Now()), f.unanswered(time.Now()), f.tellAgain(time.Now())
 	b.idle, f.idle = f.idle, nil
 	b.up, f.up = f.up, nil
+	b.six, f.sixMoved = f.sixMoved, false
 	b.peers, f.changed = f.changed, false
 	return b
 }
@@ -392,6 +397,9 @@ func (s *Speaker) deliver(ctx context.Context) {
 		case <-s.feed.wake:
 		}
 		b := s.feed.take()
+		if b.six {
+			s.tellSix(ctx)
+		}
 		s.elevate(ctx, b.learned)
 		s.bounds.add(s, b.up)
 		for _, a := range b.over {

@@ -79,29 +79,6 @@ func TestNowhere(t *testing.T) {
 	}
 }
 
-// TestNextHopOfTheOtherFamily: an IPv4 prefix with an IPv6 next hop (RFC 8950), for which no session of ours has agreed, costs that prefix, and says why.
-func TestNextHopOfTheOtherFamily(t *testing.T) {
-	parallel(t)
-	port := testPort()
-	us := config("127.1.71.11", port)
-	us.Peers = []bgp.Peer{{Name: "raw", Addr: netip.MustParseAddr("127.1.71.12"), Port: port, ASN: 64512, LocalAddr: us.ListenAddrs[0], Passive: true}}
-	us.Nowhere = &bgp.Nowhere{}
-	n := startAll(t, us)[0]
-	p := &rawPeer{t: t, from: "127.1.71.12", to: fmt.Sprintf("127.1.71.11:%d", port), as4: true}
-	p.dial()
-	defer func() { _ = p.conn.Close() }()
-	hop := netip.MustParseAddr("2001:db8::7").As16()
-	reach := append([]byte{0, 1, 1, 16}, hop[:]...)
-	reach = append(reach, 0, 26, 10, 9, 0, 0)
-	p.send(update(join(origin, attribute(0x40, 2), localPref, attribute(0x80, 14, reach...))))
-	p.send(update(join(origin, attribute(0x40, 2), nextHop("127.1.71.12"), localPref), "10.8.0.0/26"))
-	n.knows(t, "10.8.0.0/26 raw via 127.1.71.12", "10.9.0.0/26 raw via 2001:db8::7")
-	got := candidateLines(n.Candidates(netip.MustParsePrefix("10.9.0.0/26")))
-	if want := []string{"raw via 2001:db8::7 [] external=false next hop 2001:db8::7 is of another address family than 10.9.0.0/26: refused"}; !slices.Equal(got, want) {
-		t.Errorf("candidates %s want %s", lines(got), lines(want))
-	}
-}
-
 // TestOwnRoutesLeadSomewhere: what we originate has no next hop, which is no reason to keep it to ourselves, whether it or the knowledge of the host comes first.
 func TestOwnRoutesLeadSomewhere(t *testing.T) {
 	parallel(t)

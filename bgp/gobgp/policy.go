@@ -20,6 +20,7 @@ type policies struct {
 	mark    string
 	count   int
 	program *program
+	six     []netip.Addr              // peers in the program's set of those who take IPv6 next hops of IPv4 prefixes, sorted
 	learned map[netip.Prefix]struct{} // elevated prefixes that were learned, in the program's sets
 
 	// What elevate reads without the Speaker's lock, to find out that it has nothing to do: an Apply that takes its time must
@@ -74,13 +75,14 @@ func (s *Speaker) syncPolicy(ctx context.Context, cfg *bgp.Config) error {
 	for p := range s.policy.learned {
 		elevated = append(elevated, p)
 	}
-	next := compile(cfg, fmt.Sprintf("p%d", s.policy.count), s.policy.mark, elevated)
+	six, _ := s.feed.takeSix()
+	next := compile(cfg, fmt.Sprintf("p%d", s.policy.count), s.policy.mark, elevated, six)
 	if err := s.install(ctx, next); err != nil {
 		s.discard(ctx, next)
 		return fmt.Errorf("apply BGP filters: %w", err)
 	}
 	s.discard(ctx, s.policy.program)
-	s.policy.program = next
+	s.policy.program, s.policy.six = next, six
 	s.policy.announce.Store(cfg.Announce)
 	s.policy.elevated.Store(int32(len(s.policy.learned)))
 	return nil

@@ -77,6 +77,8 @@ func (s *source) send(t testing.TB, routes []bgp.Route) {
 		}}
 		if r.Prefix.Addr().Is6() {
 			p.Family = packet.RF_IPv6_UC
+		}
+		if r.NextHop.Is6() { // of an IPv4 prefix too (RFC 8950)
 			mp, err := packet.NewPathAttributeMpReachNLRI(p.Family, []packet.PathNLRI{{NLRI: nlri}}, r.NextHop)
 			must(t, err)
 			p.Attrs = append(p.Attrs, mp)
@@ -136,7 +138,7 @@ func (d dice) prefix(bits int) netip.Prefix {
 }
 
 func (d dice) hop() netip.Addr {
-	if d.v6 {
+	if d.v6 || d.IntN(5) == 0 { // RFC 8950
 		return netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 0, byte(d.IntN(4)), 15: byte(1 + d.IntN(200))})
 	}
 	return netip.AddrFrom4([4]byte{198, 18, byte(d.IntN(4)), byte(1 + d.IntN(200))})
@@ -145,8 +147,9 @@ func (d dice) hop() netip.Addr {
 // ways is what the next hops are looked up in: nested routes, one of them to nowhere.
 func (d dice) ways() []bgp.Way {
 	list := []string{"0.0.0.0/0 eth0", "198.18.1.0/24 eth1", "198.18.2.0/24 eth1", "198.18.2.128/25 eth0", "198.18.3.0/24 ", "198.18.3.7/32 eth1"}
-	if d.v6 {
-		list = []string{"2001:db8::/32 eth0", "2001:db8:1::/48 eth1", "2001:db8:2::/48 eth1", "2001:db8:2::80/121 eth0", "2001:db8:3::/48 "}
+	six := []string{"2001:db8::/32 eth0", "2001:db8:1::/48 eth1", "2001:db8:2::/48 eth1", "2001:db8:2::80/121 eth0", "2001:db8:3::/48 "}
+	if list = append(list, six...); d.v6 {
+		list = six
 	}
 	var out []bgp.Way
 	for _, s := range list {
@@ -290,8 +293,9 @@ func (d dice) nowhere() *bgp.Nowhere {
 	}
 	n := &bgp.Nowhere{}
 	hops, inside := []string{"198.18.0.0/25", "198.18.1.0/24", "198.18.2.64/26", "0.0.0.0/1", "198.18.3.0/24"}, 16
-	if d.v6 {
-		hops, inside = []string{"2001:db8:0::/121", "2001:db8:1::/48", "2001:db8:2::40/122", "::/3", "2001:db8:3::/48"}, 12
+	six := []string{"2001:db8:0::/121", "2001:db8:1::/48", "2001:db8:2::40/122", "::/3", "2001:db8:3::/48"}
+	if hops = append(hops, six...); d.v6 { // IPv4 prefixes have next hops of both families
+		hops, inside = six, 12
 	}
 	for _, s := range hops {
 		switch p := netip.MustParsePrefix(s); d.IntN(6) {

@@ -56,7 +56,10 @@ func (s *ruleSet) conditions(r *bgp.Rule) []*api.Conditions {
 	}
 	var through []string
 	if r.Interface != "" {
-		through = hopsThrough(s.cfg.Ways, r.Interface, s.first.Addr.Is4())
+		through = hopsThrough(s.cfg.Ways, r.Interface, false)
+		if s.first.Addr.Is4() { // whose prefixes have next hops of both families (RFC 8950)
+			through = append(through, hopsThrough(s.cfg.Ways, r.Interface, true)...)
+		}
 	}
 	switch {
 	case !s.export && r.Interface != "":

@@ -60,6 +60,7 @@ type session struct {
 	tooMuch     bool          // has sent more than it may, and is left alone
 	noRestart   bool          // the peer did not offer graceful restart
 	keeps       bool          // it offered it for the family: it forwards while it restarts, so that its routes are kept (RFC 4724 section 3). GoBGP does not forget that
+	six         bool          // it is up, and takes IPv6 next hops of IPv4 prefixes (RFC 8950)
 	up          atomic.Bool   // state is Established; read by the log adapter on GoBGP's hot path
 }
 
@@ -170,6 +171,7 @@ func (f *feed) cameUp(s *session, p *apiutil.Peer) {
 	f.up[s.peer.Addr] = struct{}{}
 	s.routerID = p.State.RouterID
 	s.ours, s.theirs = capabilities(p.State.LocalCap), capabilities(p.State.RemoteCap)
+	s.six, f.sixMoved = takesSix(p.State.RemoteCap), true
 	s.noRestart, s.restartTime = true, 0
 	for _, c := range p.State.RemoteCap {
 		if gr, ok := c.(*gobgp.CapGracefulRestart); ok {
@@ -189,7 +191,7 @@ func (f *feed) cameUp(s *session, p *apiutil.Peer) {
 }
 
 func (f *feed) wentDown(s *session, p *apiutil.Peer) {
-	s.eor = false
+	s.eor, s.six, f.sixMoved = false, false, true
 	s.restarting = p.State.DisconnectReason == api.PeerState_DISCONNECT_REASON_GRACEFUL_RESTART || s.collided()
 	s.lostAt = s.since
 	if s.restarting {

@@ -59,7 +59,7 @@ func (a *attributes) fill(out *bgp.Path, from []gobgp.PathAttributeInterface) {
 	out.NextHop, out.LocalPref, out.MED, out.ASPath, out.Communities = a.path.NextHop, a.path.LocalPref, a.path.MED, a.path.ASPath, a.path.Communities
 	for _, attr := range from {
 		if reach, ok := attr.(*gobgp.PathAttributeMpReachNLRI); ok {
-			out.NextHop = reach.Nexthop.Unmap()
+			out.NextHop = reachedBy(reach)
 		}
 	}
 }
@@ -110,6 +110,15 @@ func readAttributes(attrs []gobgp.PathAttributeInterface) bgp.Path {
 	return out
 }
 
+// reachedBy returns the next hop of an MP_REACH_NLRI, the global one if there are two (RFC 2545). That of an IPv6 prefix may stand for an IPv4 address; where an
+// IPv4 prefix has such a one, nothing says what it would mean (RFC 8950).
+func reachedBy(a *gobgp.PathAttributeMpReachNLRI) netip.Addr {
+	if a.AFI == gobgp.AFI_IP6 {
+		return a.Nexthop.Unmap()
+	}
+	return a.Nexthop
+}
+
 // nextHopOf returns the next hop among attributes.
 func nextHopOf(attrs []gobgp.PathAttributeInterface) (gw netip.Addr) {
 	for _, a := range attrs {
@@ -117,7 +126,7 @@ func nextHopOf(attrs []gobgp.PathAttributeInterface) (gw netip.Addr) {
 		case *gobgp.PathAttributeNextHop:
 			gw = a.Value.Unmap()
 		case *gobgp.PathAttributeMpReachNLRI:
-			return a.Nexthop.Unmap()
+			return reachedBy(a)
 		}
 	}
 	return gw

@@ -38,6 +38,8 @@ type Config struct {
 	Communities []string
 	// Kernel: best paths are written to the kernel's main table, by kinds that can (Kind.Kernel).
 	Kernel bool
+	// DialOnly: nobody can connect to it, so that another speaker of BGP may run in its namespace. FRR alone.
+	DialOnly bool
 	// Files replace those that would be made of all this, by name; the rest still says what sessions there are.
 	Files map[string]string
 }

@@ -30,6 +30,9 @@ func (frr) commands(r *Router) []command {
 			return err
 		}}
 	}
+	if r.cfg.DialOnly {
+		return []command{daemon("zebra"), daemon("bgpd", "-p", "0")}
+	}
 	if r.cfg.bfd() == 0 {
 		return []command{daemon("zebra"), daemon("bgpd")}
 	}

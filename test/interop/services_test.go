@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -30,23 +32,28 @@ const (
 
 // service is a Service with policy Local, whose slice has an endpoint at the node or not.
 func (r *rack) service(ready bool) {
+	r.serviceOf("externalTrafficPolicy: Local, healthCheckNodePort: "+fmt.Sprint(healthPort), ready)
+}
+
+// serviceOf is one with any policy. An endpoint that is not ready is about to end, as the kubelet says it.
+func (r *rack) serviceOf(policy string, ready bool) {
 	r.manifest("service", `apiVersion: v1
 kind: Service
 metadata: {name: web, namespace: default}
-spec: {type: LoadBalancer, clusterIPs: [10.96.0.7, "fd96::7"], externalTrafficPolicy: Local, healthCheckNodePort: `+fmt.Sprint(healthPort)+`}
+spec: {type: LoadBalancer, clusterIPs: [10.96.0.7, "fd96::7"], `+policy+`}
 status: {loadBalancer: {ingress: [{ip: 198.51.200.9}]}}
 ---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
 metadata: {name: web-1, namespace: default, labels: {kubernetes.io/service-name: web}}
 addressType: IPv4
-endpoints: [{addresses: [`+workload+`], nodeName: node-a, conditions: {ready: `+fmt.Sprint(ready)+`}}]
+endpoints: [{addresses: [`+workload+`], nodeName: node-a, conditions: {ready: `+fmt.Sprint(ready)+`, serving: true, terminating: `+fmt.Sprint(!ready)+`}}]
 ---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
 metadata: {name: web-2, namespace: default, labels: {kubernetes.io/service-name: web}}
 addressType: IPv6
-endpoints: [{addresses: ["fd00::1"], nodeName: node-a, conditions: {ready: `+fmt.Sprint(ready)+`}}]
+endpoints: [{addresses: ["fd00::1"], nodeName: node-a, conditions: {ready: `+fmt.Sprint(ready)+`, serving: true, terminating: `+fmt.Sprint(!ready)+`}}]
 `)
 }
 
@@ -130,6 +137,23 @@ func TestServices(t *testing.T) {
 			r.announced(ctx, "no endpoint is left", clusterRange, lbRange, clusterRange6)
 			r.service(true)
 			r.announced(ctx, "one is back", clusterRange, lbRange, clusterRange6, clusterIP, lbIP, clusterIP6)
+			r.serviceOf("externalTrafficPolicy: Cluster", true)
+			r.announced(ctx, "any node forwards", clusterRange, lbRange, clusterRange6)
+			r.serviceOf("externalTrafficPolicy: Cluster, internalTrafficPolicy: Local", true)
+			r.announced(ctx, "any node forwards from outside", clusterRange, lbRange, clusterRange6, clusterIP, clusterIP6)
+			r.service(true)
+			r.announced(ctx, "this node forwards again", clusterRange, lbRange, clusterRange6, clusterIP, lbIP, clusterIP6)
+			if err := os.Remove(filepath.Join(r.datastore, "service.yaml")); err != nil {
+				t.Fatal(err)
+			}
+			r.announced(ctx, "the Service is gone", clusterRange, lbRange, clusterRange6)
+			r.service(true)
+			r.announced(ctx, "it is back", clusterRange, lbRange, clusterRange6, clusterIP, lbIP, clusterIP6)
+			r.manifest("bgp", bgpConfiguration)
+			r.announced(ctx, "nothing is to be announced")
+			r.manifest("bgp", strings.Replace(bgpConfiguration, "nodeToNodeMeshEnabled: false",
+				"nodeToNodeMeshEnabled: false, serviceLoadBalancerAggregation: Disabled, serviceLoadBalancerIPs: [{cidr: "+lbRange+"}]", 1))
+			r.announced(ctx, "load balancers' addresses one by one", lbIP)
 			if out, err := r.node.Run("ip", "route"); err != nil || strings.Contains(out, "198.51.200.") || strings.Contains(out, "10.96.") {
 				t.Errorf("the node's routes: %v\n%s", err, out)
 			}

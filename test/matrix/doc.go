@@ -7,7 +7,8 @@
 // configured as Calico's templates would, which becomes clients of a reflector of either kind and a mesh again. In the guest kernel the mesh has IPIP, in two
 // subnets (mixed_ipip_test.go): what Calico's BIRD has for it and no other does a program of the test (tunnels_test.go), and a socket listens on the wire.
 //
-// One more is about next hops: what a router names as such, and what the host makes of it (hops_test.go).
+// Two more are about next hops: what a router names as such, and what the host makes of it (hops_test.go); and about fields that change under a running
+// daemon (fields_test.go).
 //
 // Cells wait for timers, not for the processor, and run many at once; every wait has a deadline, none is a pause.
 //

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caracal-net/caracal/internal/netns"
 	"github.com/caracal-net/caracal/test/peers"
 )
 
@@ -33,7 +34,7 @@ func (c *cell) listens(want ...string) {
 	})
 }
 
-// routerHears waits until the router has one path to a prefix that looks as wanted.
+// routerHears waits until the router has one path to a prefix that looks as wanted; "" for none.
 func (c *cell) routerHears(prefix string, want string) {
 	c.t.Helper()
 	eventually(c.t, "the router hears of "+prefix, func(ctx context.Context) error {
@@ -43,7 +44,7 @@ func (c *cell) routerHears(prefix string, want string) {
 		}
 		got := ""
 		for _, p := range paths {
-			got += fmt.Sprint(p.ASPath, p.Communities, p.Large)
+			got += fmt.Sprint(p.NextHop, p.ASPath, p.Communities, p.Large)
 		}
 		if got != want {
 			return fmt.Errorf("it has %q, want %q", got, want)
@@ -77,26 +78,90 @@ func TestFieldsChange(t *testing.T) {
 			c.reconfigureRouter()
 			c.sessionsAsked()
 			c.up()
-			c.routerHears(c.fam[0].block.String(), "[65100] [] []")
-			c.routerHears(c.fam[1].block.String(), "[65100] [] []")
+			own := func() {
+				for _, f := range c.fam {
+					c.routerHears(f.block.String(), f.node.String()+" [65100] [] []")
+				}
+			}
+			own()
+			for _, mode := range []string{"Keep", "Self"} { // of what was learned: ours has no other next hop than ourselves
+				c.spec = ", localASNumber: 65100, nextHopMode: " + mode
+				c.sessionsAsked()
+				c.up()
+				own()
+			}
 
 			// What no default sends: an address of the node, and that of a workload in a block.
 			rule := "{action: Accept, interface: lo, operations: [{addCommunity: {value: '65000:7'}}, {prependASPath: {prefix: [65100, 65100]}}, {addCommunity: {value: '4200000000:1:2'}}]}"
 			c.write("filter", "apiVersion: projectcalico.org/v3\nkind: BGPFilter\nmetadata: {name: own}\nspec: {exportV4: ["+rule+"], exportV6: ["+rule+"]}\n")
 			c.spec += ", filters: [own]"
 			c.sessionsAsked()
-			for _, own := range []string{"10.255.0.10/32", "fd00:255::10/128"} {
-				c.routerHears(own, "")
-				if out, err := c.ns.Run("ip", "address", "add", own, "dev", "lo"); err != nil {
-					t.Fatal(err, out)
-				}
-				c.routerHears(own, "[65100 65100 65100] [65000:7] [4200000000:1:2]")
-				if out, err := c.ns.Run("ip", "address", "del", own, "dev", "lo"); err != nil {
-					t.Fatal(err, out)
-				}
-				c.routerHears(own, "")
+			for i, addr := range []string{"10.255.0.10/32", "fd00:255::10/128"} {
+				c.routerHears(addr, "")
+				c.ip(c.ns, "address add "+addr+" dev lo")
+				c.routerHears(addr, c.fam[i].node.String()+" [65100 65100 65100] [65000:7] [4200000000:1:2]")
+				c.ip(c.ns, "address del "+addr+" dev lo")
+				c.routerHears(addr, "")
 			}
-			c.routerHears(c.fam[0].block.String(), "[65100] [] []")
+			own()
 		})
 	}
+}
+
+func (c *cell) ip(ns netns.NS, line string) {
+	c.t.Helper()
+	if out, err := ns.Run("ip", strings.Fields(line)...); err != nil {
+		c.t.Fatalf("ip %s: %v %s", line, err, out)
+	}
+}
+
+// TestReachableBy: a peer that only its gateway leads to. What it announces goes there too, and all of it goes with the BGPPeer.
+func TestReachableBy(t *testing.T) {
+	t.Parallel()
+	c := newCell(t, side{kind: peers.BIRD2})
+	far := [2]netip.Addr{netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("2001:db8:ff::1")}
+	gateways := [2]netip.Addr{c.fam[0].router, c.fam[1].router}
+	for i, a := range far {
+		c.ip(c.routerNS, "address add "+netip.PrefixFrom(a, a.BitLen()).String()+" dev lo")
+		c.cfg.Neighbours[i].Local = a
+		c.fam[i].router = a
+	}
+	c.startRouter()
+	c.cluster()
+	asked := func(reachable bool) {
+		var b strings.Builder
+		for i, a := range far {
+			by := ""
+			if reachable {
+				by = fmt.Sprintf(", reachableBy: %q", gateways[i])
+			}
+			fmt.Fprintf(&b, "apiVersion: projectcalico.org/v3\nkind: BGPPeer\nmetadata: {name: far%d}\nspec: {peerIP: %q, asNumber: 65000%s}\n---\n", i, a, by)
+		}
+		c.write("peers", b.String())
+	}
+	has := func(want bool) {
+		for i, a := range far {
+			for _, p := range []netip.Prefix{netip.PrefixFrom(a, a.BitLen()), c.fam[i].nets[0]} {
+				eventually(t, fmt.Sprintf("route to %s over the gateway: %v", p, want), func(context.Context) error {
+					out, err := routeOf(c.ns, p.String())
+					if err != nil {
+						return err
+					}
+					if has := strings.Contains(out, "via "+gateways[i].String()+" dev eth0 proto 202 "); has != want || !want && strings.TrimSpace(out) != "" {
+						return fmt.Errorf("the kernel has %q", out)
+					}
+					return nil
+				})
+			}
+		}
+	}
+	asked(true)
+	c.start()
+	c.up()
+	has(true)
+	asked(false)
+	has(false)
+	asked(true)
+	c.up()
+	has(true)
 }

@@ -74,8 +74,9 @@ func (o *Service) Service() (*cluster.Service, []cluster.Problem) {
 		return nil, nil
 	}
 	out := &cluster.Service{
-		Name:          o.Name,
-		Local:         s.ExternalTrafficPolicy == "Local" && (s.Type == "NodePort" || s.Type == "LoadBalancer"),
+		Name: o.Name,
+		// Who can be reached from outside has the policy: external addresses do for that, whatever the type (Kubernetes: service.ExternallyAccessible).
+		Local:         s.ExternalTrafficPolicy == "Local" && (s.Type == "NodePort" || s.Type == "LoadBalancer" || len(s.ExternalIPs) > 0),
 		InternalLocal: s.InternalTrafficPolicy == "Local",
 		HealthPort:    uint16(c.number("spec.healthCheckNodePort", &s.HealthCheckNodePort, 0, 0, maxPort)),
 	}

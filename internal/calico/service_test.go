@@ -59,6 +59,8 @@ func TestKubernetesWords(t *testing.T) {
 		"Local, of a node port": {service("spec: {type: NodePort, clusterIP: 10.96.0.7, externalTrafficPolicy: Local, internalTrafficPolicy: Local, externalIPs: [198.51.100.9]}"),
 			"apps/web [10.96.0.7] [198.51.100.9] [] true true 0"},
 		"Local does not concern cluster addresses alone": {service("spec: {type: ClusterIP, clusterIP: 10.96.0.7, externalTrafficPolicy: Local}"), "apps/web [10.96.0.7] [] [] false false 0"},
+		"Local, of external addresses": {service("spec: {type: ClusterIP, clusterIP: 10.96.0.7, externalIPs: [198.51.100.9], externalTrafficPolicy: Local}"),
+			"apps/web [10.96.0.7] [198.51.100.9] [] true false 0"},
 		"load balancer's addresses": {service("spec: {type: LoadBalancer, clusterIP: 10.96.0.7, externalTrafficPolicy: Local, healthCheckNodePort: 30000}\n" +
 			"status: {loadBalancer: {ingress: [{ip: 203.0.113.9, ipMode: VIP}, {ip: 203.0.113.8}, {ip: 203.0.113.7, ipMode: Proxy}, {hostname: lb}]}}"),
 			"apps/web [10.96.0.7] [] [203.0.113.8 203.0.113.9] true false 30000"},

@@ -93,7 +93,9 @@ func TestFieldsChange(t *testing.T) {
 
 			// What no default sends: an address of the node, and that of a workload in a block.
 			rule := "{action: Accept, interface: lo, operations: [{addCommunity: {value: '65000:7'}}, {prependASPath: {prefix: [65100, 65100]}}, {addCommunity: {value: '4200000000:1:2'}}]}"
-			c.write("filter", "apiVersion: projectcalico.org/v3\nkind: BGPFilter\nmetadata: {name: own}\nspec: {exportV4: ["+rule+"], exportV6: ["+rule+"]}\n")
+			single := "{action: Accept, cidr: '%s', matchOperator: In, prefixLength: {min: %d}}"
+			c.write("filter", fmt.Sprintf("apiVersion: projectcalico.org/v3\nkind: BGPFilter\nmetadata: {name: own}\nspec: {exportV4: [%s, %s], exportV6: [%s, %s]}\n",
+				rule, fmt.Sprintf(single, c.fam[0].block, 32), rule, fmt.Sprintf(single, c.fam[1].block, 128)))
 			c.spec += ", filters: [own]"
 			c.sessionsAsked()
 			for i, addr := range []string{"10.255.0.10/32", "fd00:255::10/128"} {
@@ -101,6 +103,16 @@ func TestFieldsChange(t *testing.T) {
 				c.ip(c.ns, "address add "+addr+" dev lo")
 				c.routerHears(addr, c.fam[i].node.String()+" [65100 65100 65100] [65000:7] [4200000000:1:2]")
 				c.ip(c.ns, "address del "+addr+" dev lo")
+				c.routerHears(addr, "")
+			}
+			c.ip(c.ns, "link add name cali7 type veth peer name cali8")
+			c.ip(c.ns, "link set cali7 up")
+			c.ip(c.ns, "link set cali8 up")
+			for i, addr := range []string{"10.65.0.5/32", "fd00:65::5/128"} {
+				route := fmt.Sprintf("-%d route %%s %s dev cali7 proto 80", 4+2*i, addr)
+				c.ip(c.ns, fmt.Sprintf(route, "add"))
+				c.routerHears(addr, c.fam[i].node.String()+" [65100] [] []")
+				c.ip(c.ns, fmt.Sprintf(route, "del"))
 				c.routerHears(addr, "")
 			}
 			own()

@@ -54,13 +54,15 @@ func wanted(st *cluster.State) bool {
 }
 
 // deviceMTU returns the MTU of tunl0 in bytes: FelixConfiguration.ipipMTU, else that of the interface holding the
-// node's IPv4 address less the overhead. False when it had to be guessed.
+// node's IPv4 address, or carries its packets, less the overhead. False when it had to be guessed.
 func deviceMTU(st *cluster.State, self *cluster.Node, h *routes.Host) (int, bool) {
 	if mtu := st.Felix().IPIPMTU; mtu > 0 {
 		return mtu, true
 	}
-	if parent := parentOf(self, h); parent != nil && parent.MTU > Overhead {
-		return parent.MTU - Overhead, true
+	if parent := parentOf(self, h); parent != nil {
+		if mtu := h.UnderlayMTU(self.Addr4.Addr()); mtu > Overhead {
+			return mtu - Overhead, true
+		}
 	}
 	return fallbackMTU, false
 }

@@ -45,6 +45,15 @@ func host(mtu int, addr string) *routes.Host {
 		})
 }
 
+// fabric has its address on lo and reaches everybody by IPv6 gateways on two links (RFC 8950).
+func fabric(addr string) *routes.Host {
+	ways := []routes.NextHop{{Gateway: netip.MustParseAddr("fe80::1"), Device: "eth0"}, {Gateway: netip.MustParseAddr("fe80::2"), Device: "eth1"}}
+	return routes.NewHost([]routes.Interface{
+		{Name: "lo", Index: 1, MTU: 65536, Up: true, Addrs: []netip.Prefix{netip.MustParsePrefix(addr)}},
+		{Name: "eth0", Index: 2, MTU: 9000, Up: true}, {Name: "eth1", Index: 3, MTU: 4500, Up: true}, {Name: "docker0", Index: 4, MTU: 1500, Up: true},
+	}, nil, []routes.HostRoute{{Dst: netip.MustParsePrefix("192.0.2.0/24"), Hops: ways}, {Dst: netip.MustParsePrefix("172.17.0.0/16"), Hops: []routes.NextHop{{Device: "docker0"}}}})
+}
+
 func TestDevice(t *testing.T) {
 	always := pool("always", "10.244.0.0/16", cluster.Always)
 	for _, tc := range []struct {
@@ -62,6 +71,11 @@ func TestDevice(t *testing.T) {
 		objects: cluster.Objects{Nodes: []*cluster.Node{node("a", "192.0.2.11/24", "10.244.0.1")}, Pools: []*cluster.Pool{always}},
 		host:    host(9000, "192.0.2.11/24"),
 		want:    &routes.Link{Name: "tunl0", Kind: "ipip", MTU: 8980, Adopt: true, Addresses: []netip.Prefix{netip.MustParsePrefix("10.244.0.1/32")}},
+	}, {
+		name:    "our address on lo: the MTU of the links behind it",
+		objects: cluster.Objects{Nodes: []*cluster.Node{node("a", "192.0.2.11/32", "10.244.0.1")}, Pools: []*cluster.Pool{always}},
+		host:    fabric("192.0.2.11/32"),
+		want:    &routes.Link{Name: "tunl0", Kind: "ipip", MTU: 4480, Adopt: true, Addresses: []netip.Prefix{netip.MustParsePrefix("10.244.0.1/32")}},
 	}, {
 		name: "a disabled pool still routes",
 		objects: cluster.Objects{Nodes: []*cluster.Node{node("a", "192.0.2.11/24", "10.244.0.1")}, Pools: []*cluster.Pool{
@@ -138,6 +152,8 @@ func TestNextHop(t *testing.T) {
 		{"cross subnet, no address", pool("p", "10.244.0.0/16", cluster.CrossSubnet), node("a", "", ""), host(1500, "192.0.2.11/24"), "192.0.2.12", tunnel("192.0.2.12"), 1480, ipip.RuleNoSubnet, ""},
 		{"cross subnet, host mask on the interface", pool("p", "10.244.0.0/16", cluster.CrossSubnet), self, host(1500, "192.0.2.11/32"), "192.0.2.12",
 			routes.NextHop{Gateway: addr("192.0.2.12"), Device: "eth0", Onlink: true}, 0, ipip.RuleSameSubnet, ""},
+		{"cross subnet, our address is on lo", pool("p", "10.244.0.0/16", cluster.CrossSubnet), self, fabric("192.0.2.11/24"), "192.0.2.12", tunnel("192.0.2.12"), 4480, ipip.RuleLoopback, ""},
+		{"always, our address is on lo", pool("p", "10.244.0.0/16", cluster.Always), self, fabric("192.0.2.11/32"), "192.0.2.12", tunnel("192.0.2.12"), 4480, ipip.RuleAlways, ""},
 		{"cross subnet, our address is nowhere", pool("p", "10.244.0.0/16", cluster.CrossSubnet), self, routes.NewHost(nil, nil, nil), "192.0.2.12",
 			routes.NextHop{}, 0, ipip.RuleSameSubnet, "no interface holds our address 192.0.2.11"},
 		{"IPv6 pool", pool("six", "fd00:10::/48", cluster.Always), self, host(1500, "192.0.2.11/24"), "2001:db8::2", routes.NextHop{}, 0, "", "IPPool six: spec.ipipMode is Always on the IPv6 pool fd00:10::/48"},

@@ -13,6 +13,7 @@ const (
 	RuleAlways      = "ipipMode Always: through the tunnel"
 	RuleSameSubnet  = "ipipMode CrossSubnet: the next hop is in our subnet, direct"
 	RuleOtherSubnet = "ipipMode CrossSubnet: the next hop is not in our subnet, through the tunnel"
+	RuleLoopback    = "ipipMode CrossSubnet: our address is on the loopback interface, in whose subnet nobody else is, through the tunnel"
 	RuleNoSubnet    = "ipipMode CrossSubnet: our subnet is not known, through the tunnel"
 )
 
@@ -29,12 +30,17 @@ func NextHop(st *cluster.State, self *cluster.Node, h *routes.Host, pool *cluste
 	case !gw.Is4():
 		return hop, 0, "", fmt.Errorf("IPPool %s: next hop %s is not IPv4, and IPIP needs an IPv4 outer header", pool.Name, gw)
 	}
-	if mode == cluster.CrossSubnet && self != nil && self.SameSubnet(gw) {
+	near := mode == cluster.CrossSubnet && self != nil && self.SameSubnet(gw)
+	loopback := near && h != nil && h.OnLoopback(self.Addr4.Addr())
+	if near && !loopback {
 		hop, err = direct(self, h, gw)
 		return hop, 0, RuleSameSubnet, err
 	}
 	size, _ := deviceMTU(st, self, h)
-	return routes.NextHop{Gateway: gw, Device: DeviceName, Onlink: true}, uint32(size), tunnelRule(mode, self), nil
+	if rule = tunnelRule(mode, self); loopback {
+		rule = RuleLoopback
+	}
+	return routes.NextHop{Gateway: gw, Device: DeviceName, Onlink: true}, uint32(size), rule, nil
 }
 
 func tunnelRule(mode cluster.Mode, self *cluster.Node) string {

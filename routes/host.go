@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/gaissmai/bart"
 
@@ -64,6 +65,7 @@ func NewHost(interfaces []Interface, workloads []netip.Prefix, table []HostRoute
 // newHost takes sorted slices and the table as they are; nobody may change them afterwards.
 func newHost(interfaces []Interface, workloads []netip.Prefix, table *bart.Table[[]HostRoute]) *Host {
 	h := &Host{Interfaces: interfaces, Workloads: workloads, table: table}
+	h.least = sync.OnceValue(h.leastOfGateways)
 	h.byAddr = make(map[netip.Addr]int32, len(interfaces))
 	h.byName = make(map[string]int32, len(interfaces))
 	for i := range h.Interfaces {

@@ -182,6 +182,8 @@ type Host struct {
 	table  *bart.Table[[]HostRoute]
 	byAddr map[netip.Addr]int32
 	byName map[string]int32
+	// least finds the MTU behind addresses on the loopback interface, once (UnderlayMTU).
+	least func() int
 	// devices are the interfaces of workloads to which the routes are ours, for Resolve (WithWorkloads).
 	devices map[netip.Addr]string
 }

@@ -96,7 +96,7 @@ func (t *footing) read(node string, i int, in *Input, r *roll) {
 	}
 	t.mtu = [2]int{felix.VXLANMTU, felix.VXLANMTUv6}[i]
 	if t.mtu == 0 && t.noParent == "" {
-		t.mtu = max(0, in.Host.ByAddr(t.self.Addr()).MTU-overhead[i])
+		t.mtu = max(0, in.Host.UnderlayMTU(t.self.Addr())-overhead[i])
 	}
 	e := &r.get(node).ends[i]
 	t.addr, t.mac = e.addr, e.mac
@@ -129,9 +129,9 @@ func (t *footing) findParent(node string, f cluster.Family, in *Input) {
 	t.parent = parent.Name
 }
 
-// sameSubnet judges by our own mask only, as Calico does.
+// sameSubnet judges by our own mask only, as Calico does; but nobody is in the subnet of the loopback interface, which holds our address where links have none.
 func (t *footing) sameSubnet(remote netip.Addr) bool {
-	return remote.IsValid() && t.self.IsValid() && t.self.Contains(remote)
+	return remote.IsValid() && t.self.IsValid() && t.self.Contains(remote) && t.parent != routes.Loopback
 }
 
 // links returns the devices that are wanted; never nil.

@@ -148,6 +148,12 @@ var rows = []struct {
 
 	{"MTU from the parent", cluster.Always, func(s *scene) { s.host[0].MTU = 9000 },
 		[]string{own, "{B2} via {T2} dev {D} onlink mtu {M9000}", "{B3} via {T3} dev {D} onlink mtu {M9000}"}},
+	{"our address on lo: nobody is in its subnet, and the MTU is that of the links behind it (RFC 8950)", cluster.CrossSubnet, func(s *scene) {
+		s.host[0].MTU = 9000
+		s.host = append(s.host, routes.Interface{Name: "lo", Index: 1, MTU: 65536, Up: true, Addrs: s.host[0].Addrs}, routes.Interface{Name: "eth1", Index: 3, MTU: 1500})
+		s.host[0].Addrs = nil
+		s.table = []routes.HostRoute{{Dst: s.p("{S2}").Masked(), Hops: []routes.NextHop{{Gateway: adr("fe80::1"), Device: "eth0"}, {Gateway: adr("fe80::2"), Device: "eth1"}}}}
+	}, []string{own, "{B2} via {T2} dev {D} onlink mtu {M9000}", "{B3} via {T3} dev {D} onlink mtu {M9000}"}},
 	{"preferred source", cluster.CrossSubnet, func(s *scene) {
 		s.felix = cluster.FelixConfig{RouteSource4: adr("192.0.2.1"), RouteSource6: adr("2001:db8:1::1")}
 	}, []string{own, near + " src {N1}", "{B3} via {T3} dev {D} onlink src {N1} mtu {M}"}},

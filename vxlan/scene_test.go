@@ -22,6 +22,7 @@ type scene struct {
 	pools   []*cluster.Pool
 	blocks  map[netip.Prefix]*cluster.Block
 	host    []routes.Interface
+	table   []routes.HostRoute
 	felix   cluster.FelixConfig
 	backend cluster.Backend
 }
@@ -113,7 +114,7 @@ func (s *scene) input() Input {
 	for _, b := range s.blocks {
 		o.Blocks = append(o.Blocks, b)
 	}
-	return Input{State: cluster.Build(o), Host: routes.NewHost(slices.Clone(s.host), nil, nil), Backend: s.backend}
+	return Input{State: cluster.Build(o), Host: routes.NewHost(slices.Clone(s.host), nil, slices.Clone(s.table)), Backend: s.backend}
 }
 
 // routeText writes a route as a person would.

@@ -249,7 +249,11 @@ func matchText(a *kernel.Answer) string {
 	}
 	var hops []string
 	for _, h := range m.NextHops {
-		if h.Gateway.IsValid() {
+		switch {
+		case !h.Gateway.IsValid():
+		case h.Gateway.Is6() && m.Dst.Addr().Is4(): // RFC 8950
+			hops = append(hops, "inet6 "+h.Gateway.String())
+		default:
 			hops = append(hops, h.Gateway.String())
 		}
 	}

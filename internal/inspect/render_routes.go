@@ -110,7 +110,7 @@ func wantedForm(m *caracalv1.Route) string {
 	b.WriteString(m.GetPrefix())
 	hops := m.GetNextHops()
 	if len(hops) == 1 {
-		wantedHop(&b, hops[0])
+		wantedHop(&b, m, hops[0])
 	}
 	if s := m.GetSourceAddress(); s != "" {
 		b.WriteString(" src " + s)
@@ -127,7 +127,7 @@ func wantedForm(m *caracalv1.Route) string {
 	if len(hops) > 1 {
 		for _, h := range hops {
 			b.WriteString(" nexthop")
-			wantedHop(&b, h)
+			wantedHop(&b, m, h)
 			fmt.Fprintf(&b, " weight %d", max(h.GetWeight(), 1))
 			if h.GetOnlink() {
 				b.WriteString(" onlink")
@@ -137,9 +137,13 @@ func wantedForm(m *caracalv1.Route) string {
 	return b.String()
 }
 
-func wantedHop(b *strings.Builder, h *caracalv1.NextHop) {
-	if h.GetGateway() != "" {
-		b.WriteString(" via " + h.GetGateway())
+func wantedHop(b *strings.Builder, m *caracalv1.Route, h *caracalv1.NextHop) {
+	switch gw := h.GetGateway(); {
+	case gw == "":
+	case strings.Contains(gw, ":") && !strings.Contains(m.GetPrefix(), ":"): // RFC 8950
+		b.WriteString(" via inet6 " + gw)
+	default:
+		b.WriteString(" via " + gw)
 	}
 	if h.GetDevice() != "" {
 		b.WriteString(" dev " + h.GetDevice())

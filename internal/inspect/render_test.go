@@ -244,6 +244,8 @@ func TestOrder(t *testing.T) {
 // TestWantedForm holds our form of a route to the kernel room's form of the same route.
 func TestWantedForm(t *testing.T) {
 	for _, s := range append(testWorld().statuses, route(routes.OwnerBGP, "0.0.0.0/0", routes.Installed, nil, via("192.0.2.1", "eth0", false)),
+		route(routes.OwnerBGP, "10.9.0.0/26", routes.Installed, nil, via("fe80::1", "eth0", true)),
+		route(routes.OwnerBGP, "10.9.1.0/26", routes.Installed, nil, via("192.0.2.1", "eth0", false), via("2001:db8::1", "eth1", false)),
 		with(route(routes.OwnerBGP, "10.0.0.1/32", routes.Installed, nil, via("", "cali1", false)), func(s *routes.Status) {
 			s.Route.Src = addr("192.0.2.5")
 			s.Kernel = kernelText(s)

@@ -108,8 +108,8 @@ func (f *fabric) frr(ctx context.Context, ns netns.NS, name, addr string, asn ui
 	return r
 }
 
-// begin starts FRR everywhere and caracald on both nodes.
-func (f *fabric) begin(ctx context.Context, pool string) {
+// begin starts FRR everywhere and caracald on both nodes, whose Nodes say this of their subnet.
+func (f *fabric) begin(ctx context.Context, pool string, mask int) {
 	f.t.Helper()
 	for i, ns := range f.tor {
 		var cfg peers.Config
@@ -140,13 +140,13 @@ spec: {asNumber: 64512, nodeToNodeMeshEnabled: true}
 		f.manifest(node, fmt.Sprintf(`apiVersion: projectcalico.org/v3
 kind: Node
 metadata: {name: %[1]s}
-spec: {bgp: {ipv4Address: %[2]s/32}}
+spec: {bgp: {ipv4Address: %[2]s/%[5]d}}
 ---
 apiVersion: crd.projectcalico.org/v1
 kind: BlockAffinity
 metadata: {name: %[1]s-%[4]s}
 spec: {node: %[1]s, type: host, cidr: %[3]s, state: confirmed, deleted: "false"}
-`, node, at[0], at[1], name))
+`, node, at[0], at[1], name, mask))
 	}
 	for i := range f.tor {
 		f.manifest(fmt.Sprintf("tor%d", i), fmt.Sprintf(`apiVersion: projectcalico.org/v3
@@ -212,7 +212,7 @@ func TestUnnumbered(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
 	f := newFabric(t)
-	f.begin(ctx, "ipipMode: Never, vxlanMode: Never")
+	f.begin(ctx, "ipipMode: Never, vxlanMode: Never", 32)
 	for _, r := range f.routers {
 		if err := r.WaitEstablished(ctx); err != nil {
 			t.Fatal(err)
@@ -237,6 +237,75 @@ func TestUnnumbered(t *testing.T) {
 	f.ip(f.node, "link set eth1 down")
 	f.leads(ctx, "eth0")
 	flowing()
+}
+
+// TestUnnumberedVXLAN: the tunnel's packets take the host's routes; that the nodes' addresses are on the loopback interface makes no difference but that
+// its MTU is not the underlay's, and that no other node is in its subnet, whatever the mask.
+func TestUnnumberedVXLAN(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	f := newFabric(t)
+	f.begin(ctx, "ipipMode: Never, vxlanMode: CrossSubnet", 24)
+	err := peers.Poll(ctx, func() error {
+		out, err := f.node.Run("ip", "route", "show", farBlock, "proto", "202")
+		if err == nil && (!strings.Contains(out, "dev vxlan.calico") || !strings.Contains(out, "mtu 1450")) {
+			return fmt.Errorf("route to the block is %q, want it through the tunnel", out)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.startStream().flowing(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestIPv6NextHops: BIRD announces an IPv4 prefix with an IPv6 next hop to us, who have offered to take that (RFC 8950); packets get there, and
+// without a route of the host's to it there is none of ours.
+func TestIPv6NextHops(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	r := newRack(t)
+	hop := netip.MustParseAddr("2001:db8:2::1") // of both routers, each for its own sake
+	r.startRouters(ctx, peers.BIRD2, peers.Neighbour{Passive: true, IPv6NextHop: hop, GracefulRestart: 30 * time.Second})
+	for i, ns := range r.tor {
+		r.ip(ns, "address add %s/128 dev lo", hop)
+		r.ip(r.node, "route add %s/128 via %s dev eth0 metric %d", hop, torAddr6(i), 10+i)
+	}
+	r.cluster("")
+	r.start()
+	for _, router := range r.routers {
+		if err := router.WaitEstablished(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := r.startStream()
+	for i := range r.tor { // the host's route goes over to the other router, and then goes
+		err := peers.Poll(ctx, func() error {
+			out, err := r.node.Run("ip", "route", "show", serverNet, "proto", "202")
+			if err == nil && !strings.Contains(out, "via inet6 "+torAddr6(i)+" dev eth0") {
+				return fmt.Errorf("route to the server is %q, want it by %s", out, torAddr6(i))
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.flowing(ctx); err != nil {
+			t.Fatal(err)
+		}
+		r.ip(r.node, "route del %s/128 metric %d", hop, 10+i)
+	}
+	if err := peers.Poll(ctx, func() error {
+		out, err := r.node.Run("ip", "route", "show", serverNet, "proto", "202")
+		if err == nil && out != "" {
+			return fmt.Errorf("route to the server is %q, want none", out)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // shut ends the unnumbered session of a ToR with the first node, or lets it come back.

@@ -131,7 +131,11 @@ func birdSession(b *strings.Builder, c *Config, i, version int) {
 	if n.MaxPrefixes > 0 {
 		limit = fmt.Sprintf("%simport limit %d action disable;\n", indent, n.MaxPrefixes)
 	}
-	fmt.Fprintf(b, "%simport all;\n%sexport where source ~ [ RTS_STATIC, RTS_BGP ];\n%snext hop self;\n%sgateway recursive;\n%s", indent, indent, indent, indent, limit)
+	hop := "next hop self"
+	if n.IPv6NextHop.IsValid() {
+		hop = fmt.Sprintf("extended next hop on;\n%snext hop address %s", indent, n.IPv6NextHop)
+	}
+	fmt.Fprintf(b, "%simport all;\n%sexport where source ~ [ RTS_STATIC, RTS_BGP ];\n%s%s;\n%sgateway recursive;\n%s", indent, indent, indent, hop, indent, limit)
 	if version == 2 {
 		b.WriteString("\t};\n")
 	}

@@ -65,6 +65,9 @@ type Neighbour struct {
 	// 5882 section 4.3.2).
 	BFD         time.Duration
 	BFDMultihop bool
+	// IPv6NextHop is announced as the next hop of IPv4 prefixes to a neighbour that has offered to take such (RFC 8950). BIRD 2 alone: FRR knows
+	// that on IPv6 sessions only.
+	IPv6NextHop netip.Addr
 	// MaxPrefixes ends the session when the neighbour announces more; 0 = no limit.
 	MaxPrefixes int
 }

@@ -571,7 +571,7 @@ func (Leaving_Step) EnumDescriptor() ([]byte, []int) {
 // NextHop is one way out.
 type NextHop struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Address of the gateway, empty when the destination is on the link itself.
+	// Address of the gateway, empty when the destination is on the link itself. That of an IPv4 route may be IPv6 (RFC 8950).
 	Gateway string `protobuf:"bytes,1,opt,name=gateway,proto3" json:"gateway,omitempty"`
 	// Name of the interface.
 	Device string `protobuf:"bytes,2,opt,name=device,proto3" json:"device,omitempty"`

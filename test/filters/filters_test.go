@@ -25,8 +25,10 @@ const birdDir = "/usr/local/lib/bird1/" // see test/install
 // TestEqualsBIRD: what a BGPFilter makes of a route, and what is announced where none decides, is what BIRD makes of it.
 func TestEqualsBIRD(t *testing.T) {
 	need.Root(t)
-	if what := peers.Missing(peers.BIRD1); what != "" {
-		need.Other(t, what, "make deps")
+	for _, kind := range []peers.Kind{peers.BIRD1, peers.BIRD2} {
+		if what := peers.Missing(kind); what != "" {
+			need.Other(t, what, "make deps")
+		}
 	}
 	seed := uint64(time.Now().UnixNano())
 	if s := os.Getenv("FILTERS_SEED"); s != "" {
@@ -35,11 +37,12 @@ func TestEqualsBIRD(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, reflector := range []bool{false, true} {
-		t.Run(fmt.Sprintf("reflector=%v", reflector), func(t *testing.T) {
+	for i := range 4 {
+		bird2, reflector := i/2 == 1, i%2 == 1
+		t.Run(fmt.Sprintf("bird%d,reflector=%v", 1+i/2, reflector), func(t *testing.T) {
 			t.Parallel()
 			t.Logf("FILTERS_SEED=%d repeats this", seed)
-			w := newWorld(seed, reflector)
+			w := newWorld(seed, bird2, reflector)
 			node := w.start(t)
 			cfg := w.plan(t)
 			for i := range w.families {
@@ -71,15 +74,19 @@ func (w *world) plan(t *testing.T) *bgp.Config {
 type birds struct {
 	ns  netns.NS
 	dir string
+	two bool
 }
 
 func (b *birds) ask(t *testing.T, v6 bool, words ...string) string {
 	t.Helper()
-	program, socket := "birdc", "bird.ctl"
-	if v6 {
-		program, socket = "birdc6", "bird6.ctl"
+	program, socket := birdDir+"birdc", "bird.ctl"
+	switch {
+	case b.two:
+		program = "/usr/sbin/birdc"
+	case v6:
+		program, socket = birdDir+"birdc6", "bird6.ctl"
 	}
-	out, err := b.ns.Run(birdDir+program, append([]string{"-s", filepath.Join(b.dir, socket)}, words...)...)
+	out, err := b.ns.Run(program, append([]string{"-s", filepath.Join(b.dir, socket)}, words...)...)
 	if err != nil {
 		t.Fatal(err, out)
 	}
@@ -128,14 +135,13 @@ func (w *world) start(t *testing.T) *birds {
 	ip(other, "link set eth0 up")
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	run := func(ns netns.NS, config func(*world, bool) string) string {
+	run := func(kind peers.Kind, ns netns.NS, files map[string]string) string {
 		dir, err := os.MkdirTemp("", "bird")
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = os.RemoveAll(dir) })
-		r, err := peers.Start(ctx, peers.BIRD1, ns, dir, peers.Config{RouterID: netip.MustParseAddr("192.0.2.1"),
-			Files: map[string]string{"bird.conf": config(w, false), "bird6.conf": config(w, true)}})
+		r, err := peers.Start(ctx, kind, ns, dir, peers.Config{RouterID: netip.MustParseAddr("192.0.2.1"), Files: files})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -147,15 +153,24 @@ func (w *world) start(t *testing.T) *birds {
 		})
 		return dir
 	}
-	b := &birds{ns: node, dir: run(node, birdConfig)}
-	run(other, feederConfig)
+	b := &birds{ns: node, two: w.bird2}
+	if w.bird2 {
+		b.dir = run(peers.BIRD2, node, map[string]string{"bird.conf": header(w) + birdConfig(w, false) + birdConfig(w, true)})
+	} else {
+		b.dir = run(peers.BIRD1, node, map[string]string{"bird.conf": header(w) + birdConfig(w, false), "bird6.conf": header(w) + birdConfig(w, true)})
+	}
+	run(peers.BIRD1, other, map[string]string{"bird.conf": feederConfig(w, false), "bird6.conf": feederConfig(w, true)})
 	err := peers.Poll(ctx, func() error {
 		for i := range w.families {
 			f := &w.families[i]
-			if up := strings.Count(b.ask(t, f.v6, "show", "protocols"), "Established"); up != len(w.peers)+2 {
+			want := len(w.peers) + 2
+			if w.bird2 {
+				want *= 2
+			}
+			if up := strings.Count(b.ask(t, f.v6, "show", "protocols"), "Established"); up != want {
 				return fmt.Errorf("%d sessions are up", up)
 			}
-			if got := len(parse(b.ask(t, f.v6, "show", "route", "where", "source = RTS_BGP"))); got != len(f.learned) {
+			if got := len(b.routes(t, f.v6, "where", "source = RTS_BGP")); got != len(f.learned) {
 				return fmt.Errorf("%d routes are learned", got)
 			}
 		}
@@ -165,6 +180,16 @@ func (w *world) start(t *testing.T) *birds {
 		t.Fatalf("%v\n%s", err, b.ask(t, false, "show", "protocols"))
 	}
 	return b
+}
+
+// routes asks for routes of one family.
+func (b *birds) routes(t *testing.T, v6 bool, words ...string) map[netip.Prefix]bgp.Route {
+	t.Helper()
+	words = append([]string{"show", "route"}, words...)
+	if b.two {
+		words = append(words, "table", "master"+digit(v6))
+	}
+	return parse(b.ask(t, v6, words...))
 }
 
 // parse reads what BIRD shows of routes.
@@ -217,7 +242,7 @@ func say(r *bgp.Route) string {
 
 // compare asks BIRD about all filters.
 func (w *world) compare(t *testing.T, b *birds, cfg *bgp.Config, f *family) {
-	known := parse(b.ask(t, f.v6, "show", "route", "all", "where", "source = RTS_BGP"))
+	known := b.routes(t, f.v6, "all", "where", "source = RTS_BGP")
 	external := make(map[netip.Prefix]bool)
 	for _, r := range f.learned {
 		external[r.Prefix] = r.external
@@ -244,24 +269,20 @@ func (w *world) compare(t *testing.T, b *birds, cfg *bgp.Config, f *family) {
 			if !w.reflector && !external[r.Prefix] && !cfg.External(p) {
 				continue // what was learned inside is not told to others inside
 			}
-			got, v = cfg.Send(p, r)
-			if cfg.External(p) {
-				got.ASPath = append([]uint32{cfg.LocalAS(p)}, got.ASPath...)
-			}
+			got, v = w.send(cfg, p, r)
 			note(out, got, v)
 		}
 		for _, o := range cfg.Originate {
 			if o.Prefix.Addr().Is6() == f.v6 {
-				got, v := cfg.Send(p, bgp.RouteFrom(&o))
-				if cfg.External(p) {
-					got.ASPath = append([]uint32{cfg.LocalAS(p)}, got.ASPath...)
-				}
+				got, v := w.send(cfg, p, bgp.RouteFrom(&o))
 				note(out, got, v)
 			}
 		}
-		w.differ(t, fmt.Sprintf("import %d, AS %d", i, w.peers[i].as), in, parse(b.ask(t, f.v6, "show", "route", "all", "filter", fmt.Sprint("import", i), "protocol", "from_inside")),
-			parse(b.ask(t, f.v6, "show", "route", "all", "filter", fmt.Sprint("import", i), "protocol", "from_outside")))
-		w.differ(t, fmt.Sprintf("export %d, AS %d", i, w.peers[i].as), out, parse(b.ask(t, f.v6, "show", "route", "all", "export", fmt.Sprint("to", i))))
+		n := digit(f.v6)
+		id := fmt.Sprintf("%d_%s", i, n)
+		w.differ(t, fmt.Sprintf("import %d, AS %d", i, w.peers[i].as), in, b.routes(t, f.v6, "all", "filter", "import"+id, "protocol", "from_inside"+n),
+			b.routes(t, f.v6, "all", "filter", "import"+id, "protocol", "from_outside"+n))
+		w.differ(t, fmt.Sprintf("export %d, AS %d", i, w.peers[i].as), out, parse(b.ask(t, f.v6, "show", "route", "all", "export", "to"+id)))
 		if t.Failed() {
 			spec := &w.filters[i].Spec
 			list := map[bool][]calico.BGPFilterRule{false: spec.ImportV4, true: spec.ImportV6}[f.v6]
@@ -273,6 +294,15 @@ func (w *world) compare(t *testing.T, b *birds, cfg *bgp.Config, f *family) {
 		t.Errorf("of %d routes %d were accepted: that tells little", asked, accepted)
 	}
 	t.Logf("%v: %d routes, %d accepted", f.own, asked, accepted)
+}
+
+// send is what we make of a route to a peer. BIRD 1.6 shows it with our AS before the path already.
+func (w *world) send(cfg *bgp.Config, p *bgp.Peer, r bgp.Route) (bgp.Route, bgp.Verdict) {
+	r, v := cfg.Send(p, r)
+	if cfg.External(p) && !w.bird2 {
+		r.ASPath = append([]uint32{cfg.LocalAS(p)}, r.ASPath...)
+	}
+	return r, v
 }
 
 func (w *world) differ(t *testing.T, what string, ours map[netip.Prefix]string, birds ...map[netip.Prefix]bgp.Route) {

@@ -102,7 +102,7 @@ func birdDefaults(w *world, v6 bool) string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, "  "+format+"\n", args...) }
 	of := func(p netip.Prefix) bool { return p.Addr().Is6() == v6 }
-	b.WriteString("function exported(bool same) {\n")
+	fmt.Fprintf(&b, "function exported%s(bool same) {\n", digit(v6))
 	for _, p := range w.objects.Pools {
 		if of(p.CIDR) && p.DisableBGPExport {
 			line("if (net ~ %s) then { reject; }", p.CIDR)
@@ -139,37 +139,50 @@ func birdDefaults(w *world, v6 bool) string {
 const prologue = `if (defined(source) && source = RTS_BGP && defined(bgp_local_pref)) then { krt_metric = 2147483647 - bgp_local_pref; }
   else { if (!defined(krt_metric)) then { krt_metric = 1024; } bgp_local_pref = 2147483647 - krt_metric; }`
 
-// birdConfig is the configuration of the node's BIRD.
+func digit(v6 bool) string { return map[bool]string{false: "4", true: "6"}[v6] }
+
+// header is what the node's BIRD has once.
+func header(w *world) string {
+	families := map[bool]string{true: "ipv4; ipv6; "}[w.bird2]
+	return "log stderr all;\nrouter id 192.0.2.1;\nprotocol device { scan time 60; }\nprotocol direct { " + families + "interface -\"cali*\", \"*\"; }\n"
+}
+
+// birdConfig is the configuration of the node's BIRD, without the header. BIRD 2 has one for both families.
 func birdConfig(w *world, v6 bool) string {
-	f := w.family(v6)
+	f, n := w.family(v6), digit(v6)
+	channel := func(text string) string {
+		if w.bird2 {
+			return "ipv" + n + " { " + text + " };"
+		}
+		return text
+	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "log stderr all;\nrouter id 192.0.2.1;\nprotocol device { scan time 60; }\nprotocol direct { interface -\"cali*\", \"*\"; }\n")
-	fmt.Fprintf(&b, "protocol static own {\n")
+	fmt.Fprintf(&b, "protocol static own%s {\n  %s\n", n, map[bool]string{true: "ipv" + n + ";"}[w.bird2])
 	for _, p := range f.blackholes {
 		fmt.Fprintf(&b, "  route %s blackhole;\n", p)
 	}
-	b.WriteString("}\nprotocol kernel { learn; scan time 1; import all; export none; }\n" + birdDefaults(w, v6))
-	session := func(name string, host int, as uint32, rest string) {
-		fmt.Fprintf(&b, "protocol bgp %s {\n  local %s as %d;\n  neighbor %s as %d;\n  multihop; gateway recursive; passive on; %s\n}\n",
-			name, f.local(host), ownAS, f.feeder(host), as, rest)
+	fmt.Fprintf(&b, "}\nprotocol kernel { learn; scan time 1; %s }\n%s", channel("import all; export none;"), birdDefaults(w, v6))
+	session := func(name string, host int, as uint32, rest, routes string) {
+		fmt.Fprintf(&b, "protocol bgp %s {\n  local %s as %d;\n  neighbor %s as %d;\n  multihop; passive on; %s\n  %s\n}\n",
+			name, f.local(host), ownAS, f.feeder(host), as, rest, channel("gateway recursive; "+routes))
 	}
-	session("from_inside", insideHost, ownAS, "import all; export none;")
-	session("from_outside", outsideHost, outsideAS, "import all; export none;")
+	session("from_inside"+n, insideHost, ownAS, "", "import all; export none;")
+	session("from_outside"+n, outsideHost, outsideAS, "", "import all; export none;")
 	for i, p := range w.peers {
-		spec := &w.filters[i].Spec
+		spec, id := &w.filters[i].Spec, fmt.Sprintf("%d_%s", i, n)
 		in, out := spec.ImportV4, spec.ExportV4
 		if v6 {
 			in, out = spec.ImportV6, spec.ExportV6
 		}
 		same := p.as == ownAS
-		b.WriteString(birdFunction(fmt.Sprintf("in%d", i), in) + birdFunction(fmt.Sprintf("out%d", i), out))
-		fmt.Fprintf(&b, "filter import%d {\n  in%d(%v);\n  accept;\n}\n", i, i, same)
-		fmt.Fprintf(&b, "filter export%d {\n  %s\n  out%d(%v);\n  exported(%v);\n  reject;\n}\n", i, prologue, i, same, same)
-		rest := fmt.Sprintf("import none; export filter export%d;", i)
+		b.WriteString(birdFunction("in"+id, in) + birdFunction("out"+id, out))
+		fmt.Fprintf(&b, "filter import%s {\n  in%s(%v);\n  accept;\n}\n", id, id, same)
+		fmt.Fprintf(&b, "filter export%s {\n  %s\n  out%s(%v);\n  exported%s(%v);\n  reject;\n}\n", id, prologue, id, same, n, same)
+		rest := ""
 		if w.reflector && same {
-			rest += " rr client; rr cluster id 10.9.9.9;"
+			rest = "rr client; rr cluster id 10.9.9.9;"
 		}
-		session(fmt.Sprintf("to%d", i), p.host, p.as, rest)
+		session("to"+id, p.host, p.as, rest, fmt.Sprintf("import none; export filter export%s;", id))
 	}
 	return b.String()
 }

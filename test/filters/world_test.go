@@ -65,6 +65,7 @@ func (f *family) local(host int) netip.Addr {
 // world is a cluster with random filters, and random routes around it.
 type world struct {
 	*rand.Rand
+	bird2     bool
 	reflector bool
 	objects   cluster.Objects
 	filters   []*calico.BGPFilter
@@ -96,8 +97,8 @@ var (
 )
 
 // newWorld makes one from a seed.
-func newWorld(seed uint64, reflector bool) *world {
-	w := &world{Rand: rand.New(rand.NewPCG(seed, 1)), reflector: reflector}
+func newWorld(seed uint64, bird2, reflector bool) *world {
+	w := &world{Rand: rand.New(rand.NewPCG(seed, 1)), bird2: bird2, reflector: reflector}
 	tag := func(cidr string, c ...cluster.Community) cluster.Advertisement {
 		return cluster.Advertisement{CIDR: netip.MustParsePrefix(cidr), Communities: c}
 	}
@@ -209,14 +210,14 @@ func (w *world) filter(i int) {
 		p.as = 65100 + uint32(i)
 	}
 	f := &calico.BGPFilter{ObjectMeta: calico.ObjectMeta{Name: fmt.Sprint("f", i)}, Spec: calico.BGPFilterSpec{
-		ImportV4: w.rules(false, p), ExportV4: w.rules(false, p), ImportV6: w.rules(true, p), ExportV6: w.rules(true, p)}}
+		ImportV4: w.rules(false, p, false), ExportV4: w.rules(false, p, true), ImportV6: w.rules(true, p, false), ExportV6: w.rules(true, p, true)}}
 	w.filters, w.peers = append(w.filters, f), append(w.peers, p)
 	for _, v6 := range []bool{false, true} {
 		w.objects.Peers = append(w.objects.Peers, &cluster.BGPPeer{Name: fmt.Sprintf("p%d-%v", i, v6), PeerIP: w.family(v6).feeder(p.host), ASN: p.as, Filters: []string{f.Name}})
 	}
 }
 
-func (w *world) rules(v6 bool, p peer) (out []calico.BGPFilterRule) {
+func (w *world) rules(v6 bool, p peer, export bool) (out []calico.BGPFilterRule) {
 	f := w.family(v6)
 	for range w.IntN(6) {
 		r := calico.BGPFilterRule{Action: pick(w, "Accept", "Reject", "Accept")}
@@ -235,7 +236,7 @@ func (w *world) rules(v6 bool, p peer) (out []calico.BGPFilterRule) {
 		if w.IntN(6) == 0 {
 			r.Communities = &calico.FilterCommunities{Values: []string{pick(w, someCommunities...)}}
 		}
-		if w.IntN(6) == 0 {
+		if w.IntN(6) == 0 && !(w.bird2 && export && p.as != ownAS) { // BIRD 2 puts our AS before the path after that
 			r.ASPathPrefix = pick(w, []calico.ASNumber{65001}, []calico.ASNumber{65010}, []calico.ASNumber{65010, 65001}, []calico.ASNumber{ownAS}, []calico.ASNumber{ownAS, 65010},
 				[]calico.ASNumber{65001, 65002}, []calico.ASNumber{65546})
 		}

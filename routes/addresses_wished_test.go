@@ -144,3 +144,27 @@ func TestAddressesBesideFelix(t *testing.T) {
 		}
 	})
 }
+
+// TestOldNewsOfAConnectedRoute: news of a route that came with an address of one interface, and that a read has found gone already, take none of another interface's
+// out of the mirror: the address that workloads dial is on many of them.
+func TestOldNewsOfAConnectedRoute(t *testing.T) {
+	bubble(t, func(r *rig) {
+		var gone kernel.Route
+		for _, name := range []string{"cali1", "cali2"} {
+			link := r.wire(name)
+			r.must(r.far.AddAddress(t.Context(), kernel.Address{Link: link, Prefix: pfx("fd12::1/128")}))
+			gone = kernel.Route{Dst: pfx("fd12::1/128"), Table: kernel.TableMain, Metric: 256, Type: kernel.Unicast, Protocol: kernel.ProtoKernel, NextHops: []kernel.NextHop{{Link: link, Weight: 1}}}
+		}
+		r.ready(whole())
+		r.wait()
+		before := r.p.Stats().Foreign
+		r.must(r.far.DeleteLink(t.Context(), r.device("cali2").Index))
+		r.wait()
+		r.p.mu.Lock()
+		r.p.applyEvent(&kernel.Event{Kind: kernel.EventRoute, Deleted: true, Route: gone})
+		r.p.mu.Unlock()
+		if now := r.p.Stats().Foreign; now != before-1 {
+			t.Errorf("%d routes of others known, before %d", now, before)
+		}
+	})
+}

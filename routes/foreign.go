@@ -119,11 +119,14 @@ func (t *foreignTable) count(f *foreignRoute, by int) {
 func (t *foreignTable) lose(k kernel.RouteKey, r *kernel.Route) bool {
 	best, score := (*foreignRoute)(nil), 0
 	for f := t.byKey[k]; f != nil; f = f.next {
-		s := 1
+		s, same := 1, sameHops(f.hops, r.NextHops)
 		if f.protocol == r.Protocol {
 			s += 2
 		}
-		if sameHops(f.hops, r.NextHops) {
+		if !same && f.protocol == kernel.ProtoKernel && r.Protocol == kernel.ProtoKernel {
+			continue // it goes as it came, by its one interface; others have the same address, and this news may be older than the last read
+		}
+		if same {
 			s += 4
 		} else if grouped(k, f.hops) && grouped(k, r.NextHops) {
 			s += 3

@@ -56,7 +56,8 @@
 // routes there). Prefixes in IPIP pools go where the Tunnel says; in pools without encapsulation and outside all pools
 // they go direct, over the host's own route to the next hop: all of its equal paths, with their weights where all next hops share them, and followed
 // when it changes. The host's default route serves as any other; routes learned by BGP, ours and those of BIRD before us, are not asked, so that nothing
-// leads in a circle. A link-local next hop (RFC 2545 section 3) is on the link of the peer that names it. The metric is 2147483647 less LOCAL_PREF: 1024 for an
+// leads in a circle. The host's route may have an IPv6 gateway although the next hop is IPv4, and an IPv4 prefix an IPv6 next hop (RFC 8950, decision 021); the reverse is
+// refused. A link-local next hop (RFC 2545 section 3) is on the link of the peer that names it. The metric is 2147483647 less LOCAL_PREF: 1024 for an
 // ordinary route of Calico v3.32 and later, 2147483547 for LOCAL_PREF 100, so a default route from a router never shadows
 // the host's own. Not programmed: prefixes in service ranges, prefixes in VXLAN pools (package vxlan makes those from the datastore), prefixes this node
 // originates, paths whose next hop lies inside a pool, which would route the overlay through itself, and paths over an

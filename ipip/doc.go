@@ -22,6 +22,7 @@
 //     BIRD's routes through tunl0 need only the device.
 //   - Same subnet is judged as BIRD's configuration does it: by the BGP next hop against our own mask, not by the remote
 //     Node object. The two agree as long as the next hop is the node's address.
+//   - An address on the loopback interface has nobody in its subnet, whatever the mask, and tunl0's MTU is then made of the links behind it.
 //   - A tunnelled route carries the MTU of tunl0 as its own attribute, a direct one none, as Felix writes them.
 //   - A direct route is resolved through the host's routes first; where these say that the next hop is not on a link
 //     although our mask says it is (an address with a host mask on the interface), the interface that holds the node's address

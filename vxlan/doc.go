@@ -17,7 +17,7 @@
 //
 // Had the pool been CrossSubnet and c in a's subnet, the first thing would have been the last: "via 192.0.2.3 dev eth0
 // onlink", no device, no wrapping, full MTU. Whether c is in a's subnet a judges by its own mask alone, as Calico does; with
-// unequal masks the two directions may differ, and both work.
+// unequal masks the two directions may differ, and both work. Only where our address is on the loopback interface is nobody in its subnet.
 //
 // The way is planned from both ends without either asking the other. c's tunnel address and own address come from its Node;
 // its MAC is worked out from its name (MAC), which makes that function part of the protocol between nodes, Felix

@@ -102,8 +102,9 @@
 //   - Next hops are not resolved by GoBGP. Paths whose next hop leads nowhere (bgp.Nowhere) are marked on import with LLGR_STALE, and MED 4294967295, which
 //     puts them behind all others and has nobody get them; what is told of a path shows it without. A path that a peer marks with LLGR_STALE
 //     is sent on to nobody either (RFC 9494 section 4.3: no session here has the capability).
-//   - IPv4 prefixes with IPv6 next hops (RFC 8950): GoBGP offers the capability whatever it is told, and one that comes is refused as a next hop of the
-//     other family. Of the two next hops of RFC 2545 (global and link-local) the global one is used.
+//   - IPv4 prefixes with IPv6 next hops (RFC 8950): GoBGP offers to take them whatever it is told, and passes them on to those who have not offered. So statements
+//     of ours keep them from peers that are sent next hops as learned, until their OPEN has told that they take them (six.go). A link-local next hop is
+//     used where no global one is given; after "::" it is not seen.
 //   - A community that a path already carries is added a second time; receivers keep one.
 //   - ORIGINATOR_ID and CLUSTER_LIST are not sent to peers that are no clients (RFC 4456 section 8 wants them there too), and a path
 //     with our own cluster id is refused when it is sent on, not when it comes.

@@ -26,9 +26,8 @@ const (
 // fabric is two nodes and two ToRs whose links have no IPv4 addresses: FRR on each of the four speaks BGP over the links' own IPv6 addresses (BGP
 // unnumbered, RFC 8950) and so brings the loopback addresses of all to all. caracald on the nodes has sessions between these.
 type fabric struct {
-	*rack                   // its node is the first one, its server is on the other
-	daemons [2]*exec.Cmd    // caracald
-	hosts   []*peers.Router // FRR of the nodes
+	*rack                 // its node is the first one, its server is on the other
+	hosts []*peers.Router // FRR of the nodes
 }
 
 func newFabric(t *testing.T) *fabric {

@@ -27,6 +27,7 @@ func reach4(prefix string, hops ...string) []byte {
 // nothing, costs that prefix, and says why.
 func TestNextHopOfTheOtherFamily(t *testing.T) {
 	parallel(t)
+	notUnderRace(t)
 	port := testPort()
 	us := config("127.1.71.11", port)
 	us.Peers = []bgp.Peer{{Name: "raw", Addr: netip.MustParseAddr("127.1.71.12"), Port: port, ASN: 64512, LocalAddr: us.ListenAddrs[0], Passive: true}}

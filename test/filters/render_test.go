@@ -122,17 +122,26 @@ func birdDefaults(w *world, v6 bool) string {
 			line("if (net ~ %s) then { if (defined(krt_metric) && (krt_metric < 1024)) then { accept; } reject; }", a.CIDR)
 		}
 	}
-	services := append(slices.Clone(w.objects.BGP.ServiceClusterIPs), w.objects.BGP.ServiceLoadBalancerIPs...)
+	services := slices.DeleteFunc(slices.Concat(w.objects.BGP.ServiceClusterIPs, w.objects.BGP.ServiceLoadBalancerIPs), func(p netip.Prefix) bool { return !of(p) })
 	for _, p := range services {
-		if of(p) {
-			line("if (net ~ %s) then { accept; }", p)
-		}
+		line("if (net ~ %s) then { accept; }", p)
 	}
 	for _, p := range w.objects.Pools {
 		if of(p.CIDR) && !p.DisableBGPExport {
 			line("if (net ~ %s) then { accept; }", p.CIDR)
 		}
 	}
+	fmt.Fprintf(&b, "}\nfilter kernel%s {\n", digit(v6))
+	for _, p := range services {
+		line("if (net ~ %s) then { reject; }", p)
+	}
+	line("if (defined(source) && (source = RTS_BGP) && !defined(krt_metric)) then { krt_metric = 1024; if (defined(bgp_local_pref)) then { krt_metric = 2147483647 - bgp_local_pref; } }")
+	for _, p := range w.objects.Pools {
+		if of(p.CIDR) && p.VXLANMode == cluster.Always {
+			line("if (net ~ %s) then { reject; }", p.CIDR)
+		}
+	}
+	line("accept;")
 	return b.String() + "}\n"
 }
 

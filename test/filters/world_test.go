@@ -43,6 +43,7 @@ type family struct {
 	own        netip.Addr
 	learned    []learned
 	blackholes []netip.Prefix
+	services   []netip.Prefix          // addresses of Services that other nodes announce
 	workloads  map[netip.Prefix]uint32 // and their metric
 }
 
@@ -122,9 +123,9 @@ func newWorld(seed uint64, bird2, reflector bool) *world {
 		w.objects.Affinities = append(w.objects.Affinities, &cluster.Affinity{Node: "a", CIDR: cidr, State: cluster.Confirmed})
 	}
 	w.families[0] = family{own: netip.MustParseAddr("192.0.2.1"), blackholes: prefixes("10.0.0.0/26", "10.2.0.0/26", "10.96.0.0/24", "198.51.100.0/24"),
-		workloads: map[netip.Prefix]uint32{}}
+		services: prefixes("10.96.0.7/32", "198.51.100.9/32"), workloads: map[netip.Prefix]uint32{}}
 	w.families[1] = family{v6: true, own: netip.MustParseAddr("2001:db8::1"), blackholes: prefixes("fd00::/122", "fd00:2::/122", "fd96::/112", "2001:db8:100::/64"),
-		workloads: map[netip.Prefix]uint32{}}
+		services: prefixes("fd96::7/128", "2001:db8:100::9/128"), workloads: map[netip.Prefix]uint32{}}
 	w.workloads("10.0.0.5/32 10.0.0.6/32 10.0.9.9/32 10.0.64.9/32 10.2.0.7/32 10.2.64.9/32 10.1.64.9/32", "fd00::5/128 fd00::6/128 fd00:0:64::9/128 fd00:2::7/128 fd00:2:64::9/128")
 	for i := range w.families {
 		w.learn(&w.families[i])
@@ -180,9 +181,13 @@ func (w *world) learn(f *family) {
 	}
 	for len(f.learned) < manyRoutes {
 		r := learned{external: w.IntN(2) == 0}
-		r.Prefix = w.prefix(f.v6)
-		if len(f.learned) == 0 {
+		switch n := len(f.learned); {
+		case n == 0:
 			r.Prefix = netip.PrefixFrom(f.own, 0).Masked()
+		case n <= len(f.services):
+			r.Prefix = f.services[n-1]
+		default:
+			r.Prefix = w.prefix(f.v6)
 		}
 		if taken[r.Prefix] {
 			continue

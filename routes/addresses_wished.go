@@ -20,6 +20,7 @@ type wishedAddresses struct {
 	list   map[InterfaceAddress]*addressWish
 	dirty  bool
 	due    time.Time // of the next attempt at those that wait
+	kept   bool      // one that nobody wishes for stays, for other programs' routes would go with it
 }
 
 // addressWish is one of them.
@@ -146,7 +147,8 @@ func (p *Programmer) addressFought(a InterfaceAddress, w *addressWish) {
 }
 
 // removeAddresses removes what carries our protocol on workload interfaces and nobody wishes for any more. The kernel drops all IPv4 routes of an interface
-// with its last IPv4 address, also another program's to the workload: ours to the same place come back at once. Beside a Felix the interfaces are its own.
+// with its last IPv4 address (fib_disable_ip): ours come back at once, another program's would not, so where it has one, as the CNI plugin has to the workload, the
+// address stays until the route goes, or the interface. Beside a Felix the interfaces are its own.
 //
 // A delete cannot say whose address is meant. So the mirror loses it here, and not by the event to come: a second delete would hit what another program
 // has put there since.
@@ -154,6 +156,7 @@ func (p *Programmer) removeAddresses(ctx context.Context) {
 	if p.policy.beside {
 		return
 	}
+	p.addresses.kept = false
 	for index, list := range p.links.addrs {
 		name := p.links.nameOf(index)
 		if !isWorkloadInterface(name) {
@@ -163,6 +166,10 @@ func (p *Programmer) removeAddresses(ctx context.Context) {
 			if a.Protocol != kernel.ProtoCaracal || p.addresses.list[InterfaceAddress{name, a.Prefix.Addr()}] != nil {
 				continue
 			}
+			if p.lastOfForeign(a) {
+				p.addresses.kept = true
+				continue
+			}
 			err := p.kernel.DeleteAddress(ctx, a)
 			p.removed(thing{device: name, kind: addressThing, addr: a.Prefix}, err)
 			if err == nil {
@@ -170,4 +177,21 @@ func (p *Programmer) removeAddresses(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// lastOfForeign reports whether an address is the last IPv4 one of an interface by which another program has an IPv4 route.
+func (p *Programmer) lastOfForeign(a kernel.Address) bool {
+	if a.Prefix.Addr().Is6() || p.foreign.hops[a.Link] == 0 || slices.ContainsFunc(p.links.addrs[a.Link], func(o kernel.Address) bool {
+		return o.Prefix.Addr().Is4() && o.Prefix != a.Prefix
+	}) {
+		return false
+	}
+	for k, f := range p.foreign.byKey {
+		for ; f != nil && k.Dst.Addr().Is4(); f = f.next {
+			if slices.ContainsFunc(f.hops, func(h kernel.NextHop) bool { return h.Link == a.Link }) {
+				return true
+			}
+		}
+	}
+	return false
 }

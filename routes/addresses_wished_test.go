@@ -98,6 +98,50 @@ func addressOfAWorkloadsInterface(r *rig) {
 	workloads("fd00::5/128", "fd12::1/128")
 }
 
+// addressOfAnothersRoute: the kernel drops all IPv4 routes of an interface with its last IPv4 address. One of ours stays for another program's route, such as the CNI
+// plugin's to the workload, until that goes.
+func addressOfAnothersRoute(r *rig) {
+	link := r.wire("cali1")
+	pod := kernel.Route{Dst: pfx("10.244.0.5/32"), Type: kernel.Unicast, Protocol: kernel.ProtoBoot, NextHops: []kernel.NextHop{{Link: link}}}
+	r.write(kernel.Add, pod)
+	have := func(want ...string) {
+		r.t.Helper()
+		r.eventually(func() error {
+			all, err := r.far.ListAddresses(r.t.Context())
+			r.must(err)
+			var have []string
+			for _, a := range all {
+				if a.Link == link && a.Protocol != 0 {
+					have = append(have, a.Prefix.String())
+				}
+			}
+			if slices.Sort(have); !slices.Equal(have, want) {
+				return fmt.Errorf("addresses %q, want %q", have, want)
+			}
+			return nil
+		})
+	}
+	there := func() {
+		r.t.Helper()
+		if n := len(r.routes(func(k *kernel.Route) bool { return k.Dst == pod.Dst && k.Protocol == kernel.ProtoBoot })); n != 1 {
+			r.t.Fatalf("%d routes of the CNI plugin", n)
+		}
+	}
+	of := func(v4 string) Change {
+		return Change{Whole: true, Addresses: []InterfaceAddress{{"cali1", addr(v4)}, {"cali1", addr("fd12::1")}}}
+	}
+	r.ready(of("169.254.0.179"))
+	have("169.254.0.179/32", "fd12::1/128")
+	r.apply(of("169.254.0.180"))
+	have("169.254.0.180/32", "fd12::1/128")
+	there()
+	r.apply(Change{Whole: true, Addresses: []InterfaceAddress{}})
+	have("169.254.0.180/32")
+	there()
+	r.write(kernel.Delete, pod)
+	have()
+}
+
 // TestAddressIsRemovedOnce: what another program puts in the place of an address that we have removed stays, also before we hear of any of it.
 func TestAddressIsRemovedOnce(t *testing.T) {
 	bubble(t, func(r *rig) {

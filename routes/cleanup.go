@@ -12,7 +12,8 @@ import (
 )
 
 // Cleanup removes from the host what is ours by the rules of ownership: routes of protocol 202 in table main, nexthop objects of that
-// number to which no other program's route or group leads, the VXLAN devices with what is on them, and the IPv4 addresses of tunl0, which stays, as it belongs to its module. It remembers nothing and
+// number to which no other program's route or group leads, the VXLAN devices with what is on them, the IPv4 addresses of tunl0, which stays, as it belongs to its module, and addresses
+// of that protocol on workload interfaces, where no other program's routes would go with them. It remembers nothing and
 // needs nothing but the kernel. Beside a Felix the devices with its names stay. What cannot be removed does not keep the rest from going; the error names all of it.
 func Cleanup(ctx context.Context, k kernel.Kernel, besideFelix bool, log *slog.Logger) error {
 	if log == nil {
@@ -57,7 +58,11 @@ func Cleanup(ctx context.Context, k kernel.Kernel, besideFelix bool, log *slog.L
 		errs = append(errs, cleanAddresses(ctx, k, log, DeviceIPIP, func(a *kernel.Address) bool { return a.Link == tunl0 && a.Prefix.Addr().Is4() }))
 	}
 	if len(workloads) > 0 && !besideFelix {
-		errs = append(errs, cleanAddresses(ctx, k, log, workloadPrefix+"*", func(a *kernel.Address) bool { return workloads[a.Link] != "" && a.Protocol == kernel.ProtoCaracal }))
+		leading, err := foreignLinks(ctx, k)
+		errs = append(errs, err, cleanAddresses(ctx, k, log, workloadPrefix+"*", func(a *kernel.Address) bool {
+			// With the last IPv4 address go all IPv4 routes of the interface, such as the CNI plugin's to the workload (removeAddresses).
+			return workloads[a.Link] != "" && a.Protocol == kernel.ProtoCaracal && (a.Prefix.Addr().Is6() || err == nil && !leading[a.Link])
+		}))
 	}
 	return errors.Join(errs...)
 }
@@ -101,6 +106,28 @@ func cleanRoutes(ctx context.Context, k kernel.Kernel, v6 bool) (int, error) {
 		errs = append(errs, fmt.Errorf("delete %d routes, the first %s: %s", len(dsts), dsts[0], why))
 	}
 	return removed, errors.Join(errs...)
+}
+
+// foreignLinks are the interfaces by which other programs have IPv4 routes.
+func foreignLinks(ctx context.Context, k kernel.Kernel) (leading map[int]bool, err error) {
+	for range interruptedDumps {
+		leading = map[int]bool{}
+		err = k.ListRoutes(ctx, false, func(r *kernel.Route) bool {
+			for _, h := range r.NextHops {
+				if r.Protocol != kernel.ProtoCaracal {
+					leading[h.Link] = true
+				}
+			}
+			return true
+		})
+		if !errors.Is(err, kernel.ErrInterrupted) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list routes: %w", err)
+	}
+	return leading, nil
 }
 
 // cleanAddresses takes addresses of ours from the interfaces of a name.

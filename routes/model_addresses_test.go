@@ -145,7 +145,7 @@ func (w *world) interfaceWent(link int) {
 
 // addressesAgree compares the addresses of workload interfaces with the model.
 func (w *world) addressesAgree() error {
-	wished, theirs := w.wished(), maps.Clone(w.theirAddresses)
+	wished, theirs, leading := w.wished(), maps.Clone(w.theirAddresses), w.othersLead()
 	for _, name := range workloadInterfaces {
 		up, there := w.wires[name]
 		if !there {
@@ -157,6 +157,9 @@ func (w *world) addressesAgree() error {
 			held[a.Prefix.Addr()] = true
 			switch at := (place{link, a.Prefix}); {
 			case a.Protocol == kernel.ProtoCaracal && !wished[InterfaceAddress{name, a.Prefix.Addr()}]:
+				if last := slices.ContainsFunc(w.addressesOf(link), func(o kernel.Address) bool { return o.Prefix.Addr().Is4() && o.Prefix != a.Prefix }); a.Prefix.Addr().Is4() && !last && leading[link] {
+					continue
+				}
 				return fmt.Errorf("%s has %s, which is ours and nobody's wish", name, a.Prefix)
 			case a.Protocol != kernel.ProtoCaracal && !theirs[at]:
 				return fmt.Errorf("%s has %s, which nobody has put there", name, a.Prefix)
@@ -191,11 +194,18 @@ func (w *world) addressesQuiet() {
 			continue
 		}
 		for _, have := range w.addressesOf(w.device(name).Index) {
-			if have.Protocol == kernel.ProtoCaracal {
-				a.stay[InterfaceAddress{name, have.Prefix.Addr()}] = true
+			if at := (InterfaceAddress{name, have.Prefix.Addr()}); have.Protocol == kernel.ProtoCaracal && a.lately[at] {
+				a.stay[at] = true
 			}
 		}
 	}
+}
+
+// othersLead are the interfaces by which the other program has IPv4 routes.
+func (w *world) othersLead() map[int]bool {
+	leading, err := foreignLinks(w.t.Context(), w.far)
+	w.must(err)
+	return leading
 }
 
 // nameAt is the name of an interface, "" where there is none.
@@ -238,7 +248,16 @@ func (w *world) auditDelete(x kernel.Address, del func() error) error {
 	case i >= 0 && w.audit.addresses.stay[InterfaceAddress{name, x.Prefix.Addr()}]:
 		w.audit.breach("address %s deleted from %s, where it is wished for", x.Prefix, name)
 	}
+	before := w.rawTable()
 	err := del()
+	if x.Prefix.Addr().Is4() {
+		w.silent()
+	}
+	for k, list := range before.foreign {
+		if _, raced := w.audit.fresh[k]; k.Dst.Addr().Is4() && !raced && !w.audit.addresses.fresh[place{x.Link, x.Prefix}] && len(w.rawTable().foreign[k]) < len(list) {
+			w.audit.breach("another program's route %v gone with address %s of %s", list, x.Prefix, name)
+		}
+	}
 	if !slices.ContainsFunc(w.addressesOf(x.Link), func(o kernel.Address) bool { return o.Prefix == x.Prefix }) {
 		delete(w.theirAddresses, place{x.Link, x.Prefix}) // a fresh one, or the audit has it
 	}

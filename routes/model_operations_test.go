@@ -208,7 +208,7 @@ func (w *world) tunnelWish() {
 func (w *world) foreignRoute() kernel.Route {
 	r := kernel.Route{Dst: w.prefix(), Metric: pick(w, []uint32{Metric, Metric, 512, 2048}), Type: kernel.Unicast}
 	r.Protocol = pick(w, []kernel.Protocol{kernel.ProtoStatic, kernel.ProtoBird, kernel.ProtoFelix, kernel.ProtoBoot})
-	name := pick(w, []string{"eth0", "eth1"})
+	name := pick(w, []string{"eth0", "eth1", "cali0"})
 	l := w.device(name)
 	if l == nil || w.rng.IntN(4) == 0 {
 		r.Type = kernel.Blackhole

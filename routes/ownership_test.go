@@ -131,14 +131,26 @@ func TestCleanup(t *testing.T) {
 		for a, protocol := range map[string]kernel.Protocol{"169.254.0.179/32": kernel.ProtoCaracal, "169.254.0.180/32": 0} {
 			r.must(r.far.AddAddress(r.t.Context(), kernel.Address{Link: pod, Prefix: pfx(a), Protocol: protocol}))
 		}
+		routed := r.wire("cali2") // the CNI plugin's route would go with the address
+		stays := kernel.Address{Link: routed, Prefix: pfx("169.254.0.179/32"), Protocol: kernel.ProtoCaracal}
+		r.must(r.far.AddAddress(r.t.Context(), stays))
+		r.must(r.far.AddAddress(r.t.Context(), kernel.Address{Link: routed, Prefix: pfx("fd12::1/128"), Protocol: kernel.ProtoCaracal}))
+		cni := kernel.Route{Dst: pfx("10.244.0.5/32"), Type: kernel.Unicast, Protocol: kernel.ProtoBoot, NextHops: []kernel.NextHop{{Link: routed}}}
+		r.write(kernel.Add, cni)
 		r.must(Cleanup(r.t.Context(), r.k, false, nil))
 		r.wantOurs()
+		if n := len(r.routes(func(k *kernel.Route) bool { return k.Dst == cni.Dst })); n != 1 {
+			t.Errorf("%d routes of the CNI plugin are left", n)
+		}
 		if r.device(DeviceVXLAN) != nil || r.device(DeviceIPIP) == nil || !r.device(DeviceIPIP).Up {
 			t.Error("vxlan.calico must go, tunl0 must stay")
 		}
 		addrs, err := r.far.ListAddresses(r.t.Context())
 		r.must(err)
 		kept := slices.DeleteFunc(slices.Clone(addrs), func(a kernel.Address) bool { return a.Link != pod || a.Prefix.Addr().Is6() })
+		if marked := slices.DeleteFunc(slices.Clone(addrs), func(a kernel.Address) bool { return a.Protocol == 0 }); !slices.Equal(marked, []kernel.Address{stays}) {
+			t.Errorf("of ours there are still %v, want %v", marked, stays)
+		}
 		if len(kept) != 1 || kept[0].Prefix != pfx("169.254.0.180/32") {
 			t.Errorf("left on the workload's interface: %v", kept)
 		}

@@ -39,6 +39,7 @@ func scenarios() []scenario {
 		{"settings that are wished for", settingsWished},
 		{"addresses that are wished for", addressesWished},
 		{"address on a workload's interface", addressOfAWorkloadsInterface},
+		{"address that another program's route needs", addressOfAnothersRoute},
 		{"foreign route goes with its interface", foreignGoesWithItsInterface},
 		{"MTU of a route follows its interface", routeMTUFollows},
 		{"parent interface comes late", parentLate},

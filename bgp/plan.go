@@ -212,6 +212,11 @@ func (m *maker) lost(c *candidate, winner *Peer) {
 	if c.from == "" || winner.Source == c.peer.Source || c.rank == rankReverse {
 		return
 	}
+	if c.res.PeerSelector != "" { // of a large cluster it may be true of many
+		m.problemOnce("BGPPeer "+c.from, "spec.peerSelector",
+			fmt.Sprintf("%s, perhaps among others, already has a session from %s, which wins: have only one of the two select it", c.peer.Addr, winner.Source))
+		return
+	}
 	field := "spec.peerIP"
 	if c.rank == rankWorkload {
 		field = "spec.localWorkloadSelector"

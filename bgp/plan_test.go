@@ -184,7 +184,7 @@ func TestExplicitPeers(t *testing.T) {
 			"Global_192_0_2_10_port_1790 192.0.2.10:1790 AS64512 from 192.0.2.9 | BGPPeer ten | b",
 			"Global_192_0_2_11 192.0.2.11:179 AS65000 from 192.0.2.9 | BGPPeer other | c",
 		},
-		problems: []string{"BGPPeer eleven: spec.peerIP", "BGPPeer eleven: spec.peerIP"},
+		problems: []string{"BGPPeer eleven: spec.peerSelector"},
 	}, {
 		name: "listenPort of peers by label", self: "a", bgp: cluster.BGPConfig{ASN: 64512, ListenPort: 1790, NodeListenPorts: map[string]uint16{"c": 1791, "b": 179}},
 		peers: []*cluster.BGPPeer{{Name: "every", Node: "a", PeerSelector: "all()"}},

@@ -14,14 +14,14 @@ func TestNowhereAndReachableBy(t *testing.T) {
 	a := netip.MustParseAddr
 	o := testObjects()
 	o.BGP = cluster.DefaultBGP()
-	for _, p := range []struct{ name, peer, by string }{{"near", "203.0.113.9", "192.0.2.1"}, {"far", "203.0.113.8", "203.0.113.1"}, {"lost", "192.0.2.200", "203.0.113.1"}} {
+	for _, p := range []struct{ name, peer, by string }{{"near", "203.0.113.9", "192.0.2.1"}, {"far", "203.0.113.8", "203.0.113.1"}, {"lost", "192.0.2.200", "203.0.113.1"}, {"other", "203.0.113.7", "198.18.2.1"}} {
 		o.Peers = append(o.Peers, &cluster.BGPPeer{Name: p.name, PeerIP: a(p.peer), ASN: 65000, ReachableBy: a(p.by)})
 	}
 	cfg, problems := bgp.Plan(cluster.Build(o), "a", testHost())
-	if len(cfg.Reach) != 3 {
+	if len(cfg.Reach) != 4 {
 		t.Fatalf("the plan has the routes %v, problems %v", cfg.Reach, problems)
 	}
-	for gw, want := range map[string]string{"203.0.113.9": "", "203.0.113.8": "no usable route", "192.0.2.200": "no usable route", "192.0.2.201": "", "203.0.113.10": "no usable route"} {
+	for gw, want := range map[string]string{"203.0.113.9": "", "203.0.113.8": "no usable route", "192.0.2.200": "no usable route", "192.0.2.201": "", "203.0.113.7": "", "198.18.2.1": "", "2001:db8::b": "", "2001:dbb::b": "no usable route", "203.0.113.10": "no usable route"} {
 		if why := cfg.Nowhere.Why(netip.MustParsePrefix("10.3.1.0/26"), a(gw)); (why == "") != (want == "") || !strings.Contains(why, want) {
 			t.Errorf("next hop %s: %q, want %q", gw, why, want)
 		}

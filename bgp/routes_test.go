@@ -145,10 +145,12 @@ func TestRoutes(t *testing.T) {
 	}, {
 		name: "routes to peers through their gateways",
 		reach: []bgp.Reach{{Peer: netip.MustParseAddr("203.0.113.9"), Gateway: netip.MustParseAddr("192.0.2.1"), Source: "BGPPeer tor"},
-			{Peer: netip.MustParseAddr("203.0.113.8"), Gateway: netip.MustParseAddr("203.0.113.1"), Source: "BGPPeer far"}},
+			{Peer: netip.MustParseAddr("203.0.113.8"), Gateway: netip.MustParseAddr("203.0.113.1"), Source: "BGPPeer far"},
+			{Peer: netip.MustParseAddr("203.0.113.7"), Gateway: netip.MustParseAddr("198.18.2.1"), Source: "BGPPeer other"}},
 		learned: []bgp.Learned{learned(path("10.3.1.0/26", "P", "203.0.113.9", ordinary))},
 		want: []string{
 			"10.3.1.0/26 via 192.0.2.1 dev eth0 metric 1024 | " + bgp.RuleNoEncap + " | BGP path from P | plain | ",
+			"203.0.113.7/32 via fe80::1 dev eth0 metric 1024 | " + bgp.RuleReach + " | BGPPeer other |  | ",
 			"203.0.113.8/32 metric 1024 UNROUTABLE gateway 203.0.113.1 of reachableBy: no route of the host leads there | " + bgp.RuleReach + " | BGPPeer far |  | ",
 			"203.0.113.9/32 via 192.0.2.1 dev eth0 metric 1024 | " + bgp.RuleReach + " | BGPPeer tor |  | ",
 		},

@@ -245,18 +245,36 @@ func TestUnnumberedVXLAN(t *testing.T) {
 	defer cancel()
 	f := newFabric(t)
 	f.begin(ctx, "ipipMode: Never, vxlanMode: CrossSubnet", 24)
+	f.tunnelled(ctx, "dev vxlan.calico", "mtu 1450")
+}
+
+// TestUnnumberedIPIP is the same for the other tunnel, whose outer destination is the next hop that BGP brings.
+func TestUnnumberedIPIP(t *testing.T) {
+	need.IPIP(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	defer cancel()
+	f := newFabric(t)
+	f.begin(ctx, "ipipMode: CrossSubnet, vxlanMode: Never", 24)
+	f.tunnelled(ctx, "via "+farAddr+" dev tunl0", "mtu 1480")
+}
+
+// tunnelled waits until the first node's route to the block of the other is like this, and packets cross.
+func (f *fabric) tunnelled(ctx context.Context, want ...string) {
+	f.t.Helper()
 	err := peers.Poll(ctx, func() error {
 		out, err := f.node.Run("ip", "route", "show", farBlock, "proto", "202")
-		if err == nil && (!strings.Contains(out, "dev vxlan.calico") || !strings.Contains(out, "mtu 1450")) {
-			return fmt.Errorf("route to the block is %q, want it through the tunnel", out)
+		for _, w := range want {
+			if err == nil && !strings.Contains(out, w) {
+				err = fmt.Errorf("route to the block is %q, want it %v", out, want)
+			}
 		}
 		return err
 	})
 	if err != nil {
-		t.Fatal(err)
+		f.t.Fatal(err)
 	}
 	if err := f.startStream().flowing(ctx); err != nil {
-		t.Fatal(err)
+		f.t.Fatal(err)
 	}
 }
 

@@ -10,7 +10,7 @@
 //
 // Each session has a goroutine, which owns its state machine (session.go, pure and without a clock), its timer and its sending socket.
 // Each of the up to four listening sockets (two families, ports 3784 and 4784) has a goroutine that reads, and opens the socket again when
-// that failed; none is open before a session needs it. One goroutine tells of changes, so that a slow listener keeps no session from its
+// that failed; none is open before a session needs it. The pacemaker has a goroutine and its thread. One goroutine tells of changes, so that a slow listener keeps no session from its
 // packets. New starts it, Close and Handover end all of them.
 //
 // # A planned restart
@@ -23,6 +23,11 @@
 // RFC 5882 section 4.3 lets graceful restart decide, and not BFD.
 //
 // # A process that does not run
+//
+// On a host whose processors are short, a thread that has something to do waits for tens of milliseconds, and a few of these in a row are a dead path to the
+// peer. So packets that are due are sent by a pacemaker (pace_linux.go): one thread with real-time priority, which sleeps until a packet is due, sends it, and
+// neither waits for a lock nor opens a socket. The sessions' goroutines do the rest, and what the pacemaker has not done within 10 ms. It needs CAP_SYS_NICE; without it
+// everything is as without a pacemaker. It is no better than the Go scheduler where the daemon itself keeps all processors busy.
 //
 // After a pause in which the process was not run, packets wait in the sockets that would have kept sessions up. A session whose
 // detection time ends after such a pause, or while packets are seen to wait, reads for 10 ms before it goes down, and again for a tenth of a second at

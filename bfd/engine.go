@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -42,12 +43,14 @@ type Status struct {
 
 // Change is a session that entered or left Up.
 type Change struct {
-	Addr      netip.Addr
-	From, To  State
-	Diag      Diag
-	ByWill    bool // the peer is AdminDown: somebody ended the session, the path is as it was (RFC 5882 section 3.2)
-	Renewed   bool // the peer signals Down without a reason: its session began anew, of the path nothing is known
-	Resumable bool // the peer may only have lost its control plane: its C bit is clear (RFC 5882 section 4.3.2)
+	Addr     netip.Addr
+	From, To State
+	Diag     Diag
+	// RemoteDiag is the peer's own word.
+	RemoteDiag Diag
+	ByWill     bool // the peer is AdminDown: somebody ended the session, the path is as it was (RFC 5882 section 3.2)
+	Renewed    bool // the peer signals Down without a reason of its own: its session began anew, of the path nothing is known
+	Resumable  bool // the peer may only have lost its control plane: its C bit is clear (RFC 5882 section 4.3.2)
 }
 
 // Options are what an Engine is made of.
@@ -63,10 +66,11 @@ type Options struct {
 
 // The keys of what is logged.
 const (
-	keyPeer  = "peer"
-	keyState = "state"
-	keyDiag  = "diagnostic"
-	keyError = "error"
+	keyPeer       = "peer"
+	keyState      = "state"
+	keyDiag       = "diagnostic"
+	keyRemoteDiag = "remoteDiagnostic"
+	keyError      = "error"
 )
 
 // Engine runs the sessions. Its methods may be called from any goroutine.
@@ -74,16 +78,22 @@ type Engine struct {
 	opts  Options
 	wires *wires
 
-	mu       sync.Mutex
+	mu       sync.Mutex // a runner's may be taken by who has it, not the other way round
 	runners  map[netip.Addr]*runner
 	byDisc   map[uint32]*runner
 	saved    map[netip.Addr]saved
-	changes  []Change
-	trigger  chan struct{} // size 1: there are changes
 	closed   bool
+	pacing   bool // the pacemaker was started
+	paced    atomic.Bool
+	beats    atomic.Uint64 // packets it has sent
 	ctx      context.Context
 	cancel   context.CancelFunc
 	routines sync.WaitGroup
+
+	trigger chan struct{} // size 1: there are changes
+	last    sync.Mutex    // what is taken by who has a runner's; guards what follows
+	changes []Change
+	bell    int // an eventfd that wakes the pacemaker, -1 = none
 }
 
 // New returns an Engine without sessions. It opens a port when it has a session that needs it.
@@ -94,7 +104,7 @@ func New(opts Options) *Engine {
 	if opts.In == nil {
 		opts.In = func(open func() error) error { return open() }
 	}
-	e := &Engine{opts: opts, runners: map[netip.Addr]*runner{}, byDisc: map[uint32]*runner{}, trigger: make(chan struct{}, 1)}
+	e := &Engine{opts: opts, runners: map[netip.Addr]*runner{}, byDisc: map[uint32]*runner{}, trigger: make(chan struct{}, 1), bell: -1}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.wires = newWires(e.ctx, &opts, e.deliver)
 	e.routines.Go(e.tell)
@@ -171,6 +181,7 @@ func (e *Engine) start(p Peer) {
 	e.runners[p.Addr], e.byDisc[s.local] = r, r
 	e.wires.listen(kindOf(&p))
 	e.routines.Go(r.run)
+	e.startPace()
 }
 
 func (e *Engine) end(r *runner) {
@@ -230,10 +241,10 @@ func (e *Engine) Status() []Status {
 
 // changed notes a change for tell.
 func (e *Engine) changed(c Change) {
-	e.opts.Log.Info("BFD session has changed", keyPeer, c.Addr, keyState, c.To, keyDiag, c.Diag)
-	e.mu.Lock()
+	e.opts.Log.Info("BFD session has changed", keyPeer, c.Addr, keyState, c.To, keyDiag, c.Diag, keyRemoteDiag, c.RemoteDiag)
+	e.last.Lock()
 	e.changes = append(e.changes, c)
-	e.mu.Unlock()
+	e.last.Unlock()
 	select {
 	case e.trigger <- struct{}{}:
 	default:
@@ -248,10 +259,10 @@ func (e *Engine) tell() {
 			return
 		case <-e.trigger:
 		}
-		e.mu.Lock()
+		e.last.Lock()
 		changes := e.changes
 		e.changes = nil
-		e.mu.Unlock()
+		e.last.Unlock()
 		for _, c := range changes {
 			if e.opts.Changed != nil && e.ctx.Err() == nil {
 				e.opts.Changed(c)
@@ -274,6 +285,7 @@ func (e *Engine) Close() {
 // shut ends the goroutines, sessions last of all by their own.
 func (e *Engine) shut() {
 	e.cancel()
+	e.ring()
 	e.wires.close()
 	e.routines.Wait()
 }

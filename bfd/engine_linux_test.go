@@ -6,7 +6,10 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -429,4 +432,80 @@ func TestBehind(t *testing.T) {
 	if at := now.Add(stallMost + 1); r.behind(at, at) {
 		t.Error("packets that wait keep a session up for ever")
 	}
+}
+
+// TestPacemaker: packets leave by a thread of real-time priority, once a session knows where they go; it is gone with the Engine. Where that priority is not to
+// be had, sessions do without.
+func TestPacemaker(t *testing.T) {
+	r := newRig(t)
+	refused := onThread(func() error { return unix.SchedSetAttr(0, realTime(), 0) })
+	a, b := open(t, r.a, "", peer("192.0.2.2", false)), open(t, r.b, "", peer("192.0.2.1", false))
+	settled(t, a, b)
+	if refused != nil {
+		t.Logf("real-time priority: %v", refused)
+		eventually(t, "the pacemaker goes on without its priority", func() bool { return !a.paced.Load() && realTimeThreads(t) == 0 }, a, b)
+		return
+	}
+	if n := realTimeThreads(t); n != 2 {
+		t.Errorf("%d threads with real-time priority, want one for each engine", n)
+	}
+	sent, beats := a.Status()[0].Sent, a.beats.Load()
+	eventually(t, "ten packets more", func() bool { return a.Status()[0].Sent >= sent+10 }, a, b)
+	if sent, beats := a.Status()[0].Sent-sent, a.beats.Load()-beats; beats+2 < sent {
+		t.Errorf("%d of %d packets left by the pacemaker", beats, sent)
+	}
+	a.Close()
+	b.Close()
+	if n := realTimeThreads(t); n != 0 {
+		eventually(t, "threads with real-time priority are left", func() bool { return realTimeThreads(t) == 0 })
+	}
+}
+
+// onThread runs f on a thread that ends with it.
+func onThread(f func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		done <- f()
+	}()
+	return <-done
+}
+
+// realTimeThreads counts those of this process.
+func realTimeThreads(t *testing.T) (n int) {
+	t.Helper()
+	tasks, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, task := range tasks {
+		id, err := strconv.Atoi(task.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if attr, err := unix.SchedGetAttr(id, 0); err == nil && attr.Policy == unix.SCHED_RR {
+			n++
+		}
+	}
+	return n
+}
+
+// TestSetAndChangesDoNotWaitForEachOther: Set has the Engine and takes a session's lock, while a session has its own and tells of a change.
+func TestSetAndChangesDoNotWaitForEachOther(t *testing.T) {
+	e := New(Options{})
+	defer e.Close()
+	e.mu.Lock()
+	done := make(chan struct{})
+	go func() {
+		e.changed(Change{From: Up})
+		e.ring()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(patience):
+		t.Error("what a session tells waits for the Engine")
+	}
+	e.mu.Unlock()
+	<-done
 }

@@ -56,7 +56,9 @@ type runner struct {
 	sent, received uint64
 	downs          int
 	err            error
-	told           State     // last reported
+	told           State // last reported
+	ended          bool
+	beatAt         time.Time // when the pacemaker will look at it
 	silent         bool      // the next process goes on with the session: no farewell
 	stalled        time.Time // when a detection time ended that packets may wait to prolong; zero if none did
 }
@@ -79,7 +81,6 @@ func (r *runner) retime(t Timing) {
 }
 
 func (r *runner) run() {
-	defer r.line.close()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	wake := time.Now()
@@ -123,7 +124,7 @@ func (r *runner) step(wake time.Time) time.Time {
 		r.send(r.s.send(false, now))
 	}
 	r.tell(now)
-	return r.s.wake(now)
+	return r.look(now)
 }
 
 // behind reports whether packets may wait to be read that came in time: this process was not run, or they are seen to wait.
@@ -148,8 +149,8 @@ func (r *runner) tell(now time.Time) {
 		r.downs++
 	}
 	if was == Up || r.told == Up {
-		r.engine.changed(Change{Addr: r.peer.Addr, From: was, To: r.told, Diag: r.s.diag,
-			ByWill: r.s.remoteState == AdminDown, Renewed: r.s.diag == NeighborSignaledDown && r.s.remoteState == Down && r.s.remoteDiag == NoDiagnostic,
+		r.engine.changed(Change{Addr: r.peer.Addr, From: was, To: r.told, Diag: r.s.diag, RemoteDiag: r.s.remoteDiag,
+			ByWill: r.s.remoteState == AdminDown, Renewed: r.s.renewed(),
 			Resumable: !r.s.remoteIndependent})
 	}
 }
@@ -173,6 +174,8 @@ func (r *runner) send(p packet) {
 func (r *runner) finish() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	defer r.line.close()
+	r.ended = true
 	if r.silent {
 		return
 	}

@@ -149,6 +149,12 @@ func (s *session) endPoll(now time.Time) {
 	s.polls--
 }
 
+// renewed reports whether a session that has gone down did so because the peer's began anew. That one has no diagnostic, or says that we signalled Down, which we
+// have not: FRR says so when it makes its session again, as it does when the BGP session comes up.
+func (s *session) renewed() bool {
+	return s.diag == NeighborSignaledDown && s.remoteState == Down && (s.remoteDiag == NoDiagnostic || s.remoteDiag == NeighborSignaledDown)
+}
+
 // elapse tells that time has passed: nothing came for the whole detection time.
 func (s *session) elapse(now time.Time) {
 	if s.expires.IsZero() || now.Before(s.expires) {

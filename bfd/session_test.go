@@ -341,3 +341,25 @@ func TestDemand(t *testing.T) {
 		t.Error("sends to a peer that receives nothing")
 	}
 }
+
+// TestRenewed: what a peer says with Down decides whether it speaks of the path.
+func TestRenewed(t *testing.T) {
+	for _, c := range []struct {
+		state State
+		diag  Diag
+		want  bool
+	}{
+		{Down, NoDiagnostic, true},
+		{Down, NeighborSignaledDown, true}, // FRR 8.4, when the BGP session comes up
+		{Down, DetectionTimeExpired, false},
+		{AdminDown, AdministrativelyDown, false}, // by will
+	} {
+		now := time.Now()
+		s := newSession(7, DefaultTiming(), now)
+		s.state, s.remoteState, s.remote = Up, Up, 9
+		s.receive(&packet{state: c.state, diag: c.diag, my: 9, your: 7, multiplier: 3, desiredMinTx: time.Second, requiredMinRx: time.Second}, now)
+		if s.state != Down || s.renewed() != c.want {
+			t.Errorf("after %v %v: state %v, renewed %v, want %v", c.state, c.diag, s.state, s.renewed(), c.want)
+		}
+	}
+}

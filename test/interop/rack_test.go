@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/caracal-net/caracal/internal/netns"
 	"github.com/caracal-net/caracal/test/need"
 	"github.com/caracal-net/caracal/test/peers"
@@ -39,7 +41,8 @@ const (
 	server     = "203.0.113.1"
 	probePort  = 7007
 	probeFlows = 32
-	probePace  = 2 * time.Millisecond // between two packets of one flow
+	probePace  = 5 * time.Millisecond // between two packets of one flow
+	probeRoom  = 32 << 20             // octets, for a receiver that has to wait seconds for a processor
 )
 
 // torAddr is the address of router i (0 or 1) on the switch.
@@ -305,8 +308,16 @@ func (r *rack) startStream() *stream {
 	s := &stream{stop: cancel}
 	var in net.PacketConn
 	if err := r.srv.Do(func() (err error) {
-		in, err = net.ListenPacket("udp4", fmt.Sprintf("%s:%d", server, probePort))
-		return err
+		if in, err = net.ListenPacket("udp4", fmt.Sprintf("%s:%d", server, probePort)); err != nil {
+			return err
+		}
+		raw, err := in.(*net.UDPConn).SyscallConn()
+		if err != nil {
+			return err
+		}
+		return raw.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, probeRoom)
+		})
 	}); err != nil {
 		r.t.Fatal(err)
 	}

@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/caracal-net/caracal/internal/netns"
 )
 
@@ -43,6 +45,12 @@ func startChild(ns netns.NS, args []string, log string) (*child, error) {
 		return nil, errors.Join(err, c.kill())
 	}
 	return c, nil
+}
+
+// realTime has a process go before all others on the machine, as a router has hardware for BFD: what is under test is who is at the other end. Where that is not
+// allowed nothing is different.
+func (c *child) realTime() {
+	_ = unix.SchedSetAttr(c.pid, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_RR, Priority: 1}, 0)
 }
 
 // guard starts a shell that kills a process group when this process is no more: then its standard input ends. PR_SET_PDEATHSIG would

@@ -122,6 +122,9 @@ func (r *Router) start(ctx context.Context) error {
 			return err
 		}
 		r.procs = append(r.procs, p)
+		if r.cfg.bfd() > 0 {
+			p.realTime()
+		}
 		if c.ready == nil {
 			continue
 		}

@@ -35,7 +35,7 @@ type Planner struct {
 	HashRouterID bool
 	// Leaving is how far the node is to leave.
 	Leaving Leaving
-	// PodNode is the node as Kubernetes names it, of which Pods are its own; "" = as Calico does.
+	// PodNode is the node as Kubernetes names it, of which Pods and endpoints are its own; "" = as Calico does.
 	PodNode string
 	// Explain has the Config say where each of its values comes from, for Effective.
 	Explain bool
@@ -77,7 +77,7 @@ func (p *Planner) Plan(st *cluster.State, node string, h *routes.Host) (Config, 
 	cfg.Reach, cfg.Workloads = m.reach, m.locals
 	cfg.Nodes = m.others()
 	var services []Origination
-	services, cfg.Held = Services(st, node, p.DataPlane)
+	services, cfg.Held = Services(st, node, m.podNode, p.DataPlane)
 	cfg.Originate = left(p.Leaving, m.originate(cfg.Peers, services, h), services, cfg.Announce.Own, h)
 	cfg.Nowhere = m.nowhere(h, &cfg)
 	if asksForInterfaces(cfg.Peers) {

@@ -69,8 +69,9 @@ func (k *serviceKind) announcedWhole(p netip.Prefix) bool {
 	return k.wholly && !(k.each && p.IsSingleIP())
 }
 
-// Services returns the service addresses that a node originates, and those that wait for its data plane; both sorted, each prefix once.
-func Services(st *cluster.State, node string, plane *DataPlane) ([]Origination, []Held) {
+// Services returns the service addresses that a node originates, and those that wait for its data plane; both sorted, each prefix once. host is the node
+// as Kubernetes names it, of which endpoints tell.
+func Services(st *cluster.State, node, host string, plane *DataPlane) ([]Origination, []Held) {
 	conf, self := st.BGP(), st.Node(node)
 	if self == nil || !conf.AnnouncesServices() {
 		return nil, nil
@@ -78,7 +79,7 @@ func Services(st *cluster.State, node string, plane *DataPlane) ([]Origination, 
 	if _, excluded := self.Labels[labelExcluded]; excluded {
 		return nil, nil
 	}
-	a := &announcer{plane: plane, node: node}
+	a := &announcer{plane: plane}
 	kinds := serviceKinds(&conf)
 	for i := range kinds {
 		for j, r := range kinds[i].ranges {
@@ -88,7 +89,7 @@ func Services(st *cluster.State, node string, plane *DataPlane) ([]Origination, 
 		}
 	}
 	st.EachService(func(s *cluster.Service, endpoints []*cluster.EndpointSlice) {
-		ready := readyAt(endpoints, node)
+		ready := readyAt(endpoints, host)
 		for i := range kinds {
 			for _, addr := range kinds[i].addrs(s) {
 				if kinds[i].wants(s, addr, ready) {
@@ -139,7 +140,6 @@ func (k *serviceKind) wants(s *cluster.Service, addr netip.Addr, r readiness) bo
 // announcer collects what a node announces.
 type announcer struct {
 	plane *DataPlane
-	node  string
 	out   []Origination
 	held  []Held
 }

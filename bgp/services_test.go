@@ -163,6 +163,16 @@ func TestServicesOfSeveral(t *testing.T) {
 	}
 }
 
+// TestServicesOfAnotherName: endpoints name the node as Kubernetes does (CALICO_K8S_NODE_REF), which the label and the rest do not.
+func TestServicesOfAnotherName(t *testing.T) {
+	c := serviceCase{lbs: "203.0.113.0/24", lbIPs: "203.0.113.9", slices: []string{"IPv4: host-a"}, service: cluster.Service{Local: true}}
+	for name, want := range map[string]int{"": 1, "host-a": 2, "b": 1} {
+		if cfg, _ := (&bgp.Planner{PodNode: name}).Plan(c.state(), "a", nil); len(cfg.Originate) != want {
+			t.Errorf("%q: %v", name, cfg.Originate)
+		}
+	}
+}
+
 // TestHeldServices: nothing is announced before the data plane is verified, and it is said what is waited for.
 func TestHeldServices(t *testing.T) {
 	c := serviceCase{cluster: "10.96.0.0/16", lbs: "203.0.113.0/24", clusterIPs: "10.96.0.7", lbIPs: "203.0.113.9", slices: []string{"IPv4: a"},
@@ -236,7 +246,7 @@ func BenchmarkServices(b *testing.B) {
 	st := cluster.Build(o)
 	b.ReportAllocs()
 	for b.Loop() {
-		if out, _ := bgp.Services(st, "a", nil); len(out) < 3 {
+		if out, _ := bgp.Services(st, "a", "a", nil); len(out) < 3 {
 			b.Fatal(out)
 		}
 	}

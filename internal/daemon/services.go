@@ -52,7 +52,7 @@ func (d *daemon) openProxy(restarting bool) {
 		return
 	}
 	d.controller.gated = true
-	d.proxy = proxyhealth.New(proxyhealth.Options{Node: d.cfg.Node, Address: cmp.Or(d.cfg.ProxyHealth, proxyhealth.DefaultAddress), Log: d.log,
+	d.proxy = proxyhealth.New(proxyhealth.Options{Node: d.cfg.Node, Host: d.nodeRef(), Address: cmp.Or(d.cfg.ProxyHealth, proxyhealth.DefaultAddress), Log: d.log,
 		Forwarding: restarting, Changed: d.controller.setDataPlane})
 }
 
@@ -80,7 +80,7 @@ func (c *controller) configure(in inbox) (*bgp.Config, []cluster.Problem) {
 		}
 		plane = &bgp.DataPlane{}
 	}
-	announced, held := bgp.Services(st, c.node, plane)
+	announced, held := bgp.Services(st, c.node, cmp.Or(c.podNode, c.node), plane)
 	same := c.config != nil && was.host == in.host && was.leaving == in.leaving && slices.Equal(was.announced, announced) && servicesOnly(cluster.Diff(was.state, st), st.PeersWithWorkloads())
 	c.served = served{state: st, host: in.host, plane: plane, leaving: in.leaving, announced: announced, held: held, problems: was.problems}
 	if same {

@@ -78,6 +78,19 @@ func TestServicesWaitForTheDataPlane(t *testing.T) {
 	}
 }
 
+// TestEndpointsOfTheHost: endpoints come and go under the name that Kubernetes has for this node.
+func TestEndpointsOfTheHost(t *testing.T) {
+	c, k := newSample()
+	c.podNode = "host-a"
+	c.setHost(sampleHost())
+	for _, tc := range []struct{ ready, want string }{{"host-a", "203.0.113.0/24 203.0.113.9/32"}, {"elsewhere", "203.0.113.0/24"}, {"a", "203.0.113.0/24"}, {"host-a", "203.0.113.0/24 203.0.113.9/32"}} {
+		c.step(datastore.Update{State: announcingState(tc.ready), InSync: true})
+		if got := services(k.speaker); got != tc.want {
+			t.Errorf("an endpoint at %s: %s, want %s", tc.ready, got, tc.want)
+		}
+	}
+}
+
 // TestServicesElsewhereCostNoPlan: what changes nothing that this node announces leaves the configuration as it is; everything else that changes in
 // the same State is seen.
 func TestServicesElsewhereCostNoPlan(t *testing.T) {

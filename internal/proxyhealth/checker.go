@@ -1,6 +1,7 @@
 package proxyhealth
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -29,6 +30,7 @@ const (
 // Options say whom to ask.
 type Options struct {
 	Node    string // ours
+	Host    string // the same as Kubernetes names it, of which endpoints tell; "" = Node
 	Address string // of the proxy's health, host and port
 	Log     *slog.Logger
 	// Forwarding: a former process of ours has left its routes, so that this node has been forwarding.
@@ -151,7 +153,7 @@ func (c *Checker) questions() []question {
 		host = self.Addr6.Addr()
 	}
 	for _, s := range st.Services() {
-		if bgp.Checked(s) && host.IsValid() && readyHere(st, s.Name, c.opts.Node) {
+		if bgp.Checked(s) && host.IsValid() && readyHere(st, s.Name, cmp.Or(c.opts.Host, c.opts.Node)) {
 			out = append(out, question{service: s.Name, address: netip.AddrPortFrom(host, s.HealthPort).String()})
 		}
 	}

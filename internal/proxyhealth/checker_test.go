@@ -233,6 +233,17 @@ func TestWhoIsAsked(t *testing.T) {
 	})
 }
 
+// TestHostName: an endpoint is here where it names the node as Kubernetes does.
+func TestHostName(t *testing.T) {
+	for host, asked := range map[string]int{"": 0, "host-a": 1} {
+		c := New(Options{Node: "a", Host: host, Address: "127.0.0.1:10256"})
+		c.SetState(announcing("host-a"))
+		if got := len(c.questions()) - 1; got != asked {
+			t.Errorf("%q: %d Services are asked about, want %d", host, got, asked)
+		}
+	}
+}
+
 // TestSilence: where packets to the ports vanish, a node with a thousand Services is told what is known all the same, and soon.
 func TestSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

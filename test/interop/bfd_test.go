@@ -22,12 +22,13 @@ import (
 // TestBFD: one of two ToRs falls silent without a carrier being lost, and traffic is on the other path long before BGP's hold time; it comes
 // back; and the daemon's own restarts, planned or not, cost no packet and the ToRs no route.
 func TestBFD(t *testing.T) {
+	t.Parallel()
 	for _, kind := range peers.Kinds() {
 		if !kind.BFD() {
 			continue
 		}
 		t.Run(string(kind), func(t *testing.T) {
-			t.Parallel() // it waits for timers of BGP most of its time
+			t.Parallel()
 			ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 			defer cancel()
 			r := newRack(t)

@@ -3,6 +3,7 @@ package interop
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"net/netip"
@@ -25,7 +26,14 @@ import (
 
 var caracald need.Daemon
 
+// atOnce is how many tests run at a time. They wait most of theirs, for timers of BGP.
+const atOnce = "6"
+
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", atOnce); err != nil {
+		panic(err)
+	}
 	code := m.Run()
 	caracald.Remove()
 	os.Exit(code)

@@ -103,7 +103,7 @@ func (r *rack) announced(ctx context.Context, when string, want ...string) {
 // TestServices: real routers hear of a Service's addresses when the node's service proxy forwards packets to them, not before; they lose them when
 // the last endpoint goes; a restart of the daemon costs none of them; and none is in the node's kernel.
 func TestServices(t *testing.T) {
-	t.Parallel() // after those that measure times; it mostly waits
+	t.Parallel()
 	for _, kind := range []peers.Kind{peers.BIRD2, peers.FRR} {
 		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()

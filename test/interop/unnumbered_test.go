@@ -208,6 +208,7 @@ func (f *fabric) leads(ctx context.Context, links ...string) {
 // TestUnnumbered: over a fabric whose links have no IPv4 addresses, where the host's FRR reaches the other node by IPv6 gateways, so do our routes; packets
 // cross, and when the host goes over to one link our route follows and none is lost.
 func TestUnnumbered(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
 	f := newFabric(t)
@@ -241,6 +242,7 @@ func TestUnnumbered(t *testing.T) {
 // TestUnnumberedVXLAN: the tunnel's packets take the host's routes; that the nodes' addresses are on the loopback interface makes no difference but that
 // its MTU is not the underlay's, and that no other node is in its subnet, whatever the mask.
 func TestUnnumberedVXLAN(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	f := newFabric(t)
@@ -281,6 +283,7 @@ func (f *fabric) tunnelled(ctx context.Context, want ...string) {
 // TestIPv6NextHops: BIRD announces an IPv4 prefix with an IPv6 next hop to us, who have offered to take that (RFC 8950); packets get there, and
 // without a route of the host's to it there is none of ours.
 func TestIPv6NextHops(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	r := newRack(t)

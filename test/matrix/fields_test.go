@@ -55,6 +55,7 @@ func (c *cell) routerHears(prefix string, want string) {
 
 // TestFieldsChange: fields of BGPConfiguration, BGPPeer and BGPFilter that change under a running daemon, as a real router sees them.
 func TestFieldsChange(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []peers.Kind{peers.BIRD2, peers.FRR} {
 		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()

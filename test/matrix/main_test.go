@@ -11,7 +11,7 @@ import (
 var caracald need.Daemon
 
 // atOnce is how many cells run at a time. They wait most of theirs.
-const atOnce = "24"
+const atOnce = "40"
 
 func TestMain(m *testing.M) {
 	flag.Parse()

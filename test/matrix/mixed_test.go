@@ -88,6 +88,7 @@ func (m *mixed) restart(s syscall.Signal, members ...*member) {
 // TestMixedReflectors: the same nodes with one of them as route reflector, of either kind. Everybody's routes lead to the node that announces them, not to the
 // reflector; a block of a client comes and goes everywhere; the reflector or a client that dies and comes back costs no packet; and back to a mesh.
 func TestMixedReflectors(t *testing.T) {
+	t.Parallel()
 	for i, name := range []string{"caracald", "bird1"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

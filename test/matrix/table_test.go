@@ -114,6 +114,8 @@ func rules() []rule {
 		{name: "BFD", says: "single hop and multihop, both families; traffic moves before BGP notices, our restart is not seen", elsewhere: "interop: TestBFD",
 			cannot: merged(not("tried with top-of-rack routers", inMesh), not("has the BFD of BIRD 2, from the same source", func(s side) bool { return !s.mesh && s.kind == peers.BIRD1 }),
 				not("has no BFD", func(s side) bool { return !s.mesh && s.kind != peers.BIRD1 && !s.kind.BFD() }))},
+		{name: "unnumbered links", says: "ToRs and nodes over links without IPv4 addresses: routes by IPv6 gateways carry packets and follow the host's from one link to the other without a loss, and so do VXLAN and IPIP over them; IPv6 next hops of IPv4 prefixes (TestIPv6NextHops)", elsewhere: "interop: TestUnnumbered",
+			cannot: not("the fabric is FRR's, and BIRD 2 announces the IPv6 next hops", func(s side) bool { return s.mesh || s.kind != peers.FRR && s.kind != peers.BIRD2 })},
 		{name: "Services", says: "addresses of a Service come with its data plane and go with its last endpoint", elsewhere: "interop: TestServices",
 			cannot: not("announcements of ours like any others", func(s side) bool { return s.mesh || s.kind != peers.BIRD2 && s.kind != peers.FRR })},
 	}
@@ -125,6 +127,7 @@ const frrMapped = "announces IPv6 routes with an IPv4-mapped next hop if it sees
 
 // TestMatrix is the table.
 func TestMatrix(t *testing.T) {
+	t.Parallel() // else no other test begins before its last cell ends
 	for _, r := range rules() {
 		for _, at := range sides() {
 			if r.elsewhere != "" {

@@ -19,6 +19,21 @@ func announcingState(ready ...string) *cluster.State {
 	return cluster.Build(o)
 }
 
+// announcingBuilder has most of it in a Builder, whose States share what has not changed. ready says where the Service is.
+func announcingBuilder() (b *cluster.Builder, ready func(nodes ...string)) {
+	b = cluster.NewBuilder()
+	o := announcingState("a").Objects()
+	for _, n := range o.Nodes {
+		b.SetNode(n)
+	}
+	b.SetService(o.Services[0])
+	b.SetSlice(o.Slices[0])
+	b.SetBGP(o.BGP)
+	return b, func(nodes ...string) {
+		b.SetSlice(&cluster.EndpointSlice{Name: "default/web-1", Service: "default/web", Family: cluster.IPv4, Ready: nodes})
+	}
+}
+
 // services are the service prefixes in a configuration.
 func services(cfg *bgp.Config) string {
 	var out []string
@@ -83,8 +98,10 @@ func TestEndpointsOfTheHost(t *testing.T) {
 	c, k := newSample()
 	c.podNode = "host-a"
 	c.setHost(sampleHost())
+	b, ready := announcingBuilder()
 	for _, tc := range []struct{ ready, want string }{{"host-a", "203.0.113.0/24 203.0.113.9/32"}, {"elsewhere", "203.0.113.0/24"}, {"a", "203.0.113.0/24"}, {"host-a", "203.0.113.0/24 203.0.113.9/32"}} {
-		c.step(datastore.Update{State: announcingState(tc.ready), InSync: true})
+		ready(tc.ready)
+		c.step(datastore.Update{State: b.State(), InSync: true})
 		if got := services(k.speaker); got != tc.want {
 			t.Errorf("an endpoint at %s: %s, want %s", tc.ready, got, tc.want)
 		}
@@ -96,17 +113,8 @@ func TestEndpointsOfTheHost(t *testing.T) {
 func TestServicesElsewhereCostNoPlan(t *testing.T) {
 	c, k := newSample()
 	c.setHost(sampleHost())
-	b, o := cluster.NewBuilder(), announcingState("a").Objects()
-	for _, n := range o.Nodes {
-		b.SetNode(n)
-	}
-	b.SetService(o.Services[0])
-	b.SetSlice(o.Slices[0])
-	b.SetBGP(o.BGP)
+	b, ready := announcingBuilder()
 	c.step(datastore.Update{State: b.State(), InSync: true})
-	ready := func(nodes ...string) {
-		b.SetSlice(&cluster.EndpointSlice{Name: "default/web-1", Service: "default/web", Family: cluster.IPv4, Ready: nodes})
-	}
 	ready("a", "c")
 	next := c.in
 	next.update.State = b.State()

@@ -194,7 +194,8 @@ func seeds(f *testing.F) {
 	finish(b, 1)
 	f.Add(b)
 	netconf := appendUint32([]byte{unix.AF_INET, 0, 0, 0}, netconfaIfindex, 2)
-	f.Add(msg(unix.RTM_NEWNETCONF, 0, 1, appendUint32(netconf, netconfaRPFilter, RPFilterLoose)...))
+	f.Add(msg(unix.RTM_NEWNETCONF, 0, 1, netconf...)) // of another setting
+	f.Add(msg(unix.RTM_NEWNETCONF, 0, 1, appendUint32(slices.Clone(netconf), netconfaRPFilter, RPFilterLoose)...))
 	f.Add(msg(unix.NLMSG_ERROR, unix.NLM_F_ACK_TLVS, 1, code(unix.EINVAL)...))
 	f.Add(msg(unix.NLMSG_DONE, 0, 1))
 	link := append([]byte{0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, appendUint32(nil, unix.IFLA_MTU, 1500)...)
@@ -241,7 +242,7 @@ func FuzzEvent(f *testing.F) {
 				}
 				_ = FormatNexthop(&e.Nexthop, func(int) string { return "x" })
 			case EventSysctl:
-				if e.Netconf.Link == 0 || !e.Deleted && e.Netconf.Forwarding == Unsaid && e.Netconf.RPFilter == Unsaid {
+				if e.Netconf.Link == 0 || e.Netconf.Forwarding < Unsaid || e.Netconf.Forwarding > 1 || e.Netconf.RPFilter < Unsaid || e.Netconf.RPFilter > RPFilterLoose {
 					t.Errorf("settings %+v", e.Netconf)
 				}
 			case EventNeighbour:

@@ -44,10 +44,11 @@ func testBFD(t *testing.T, kind peers.Kind, v6, multihop bool) {
 	defer cancel()
 	n := namesOf(v6)
 	routerNS, otherNS := wire(t)
-	r, err := peers.Start(ctx, kind, routerNS, shortDir(t), peers.Config{
+	cfg := peers.Config{
 		ASN: 64512, RouterID: netip.MustParseAddr("192.0.2.1"),
 		Neighbours: []peers.Neighbour{{Addr: n.other, ASN: 64513, Local: n.router, Passive: true, BFD: bfdInterval, BFDMultihop: multihop}},
-	})
+	}
+	r, err := peers.Start(ctx, kind, routerNS, shortDir(t), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,6 +88,7 @@ func testBFD(t *testing.T, kind peers.Kind, v6, multihop bool) {
 		return nil
 	}
 	must(t, peers.Poll(ctx, up))
+	changeBFD(ctx, t, e, r, cfg, peer)
 
 	must(t, e.Handover(ctx))
 	if _, err := os.Stat(state); err != nil {
@@ -118,4 +120,32 @@ func testBFD(t *testing.T, kind peers.Kind, v6, multihop bool) {
 		}
 		return err
 	}))
+}
+
+// changeBFD changes values of a session that is up, at either end: no side may see it go down.
+func changeBFD(ctx context.Context, t *testing.T, e *bfd.Engine, r *peers.Router, cfg peers.Config, peer bfd.Peer) {
+	t.Helper()
+	is := func(interval, detection time.Duration) {
+		t.Helper()
+		must(t, peers.Poll(ctx, func() error {
+			if st := e.Status()[0]; st.State != bfd.Up || st.Detection != detection || st.Interval != interval || st.Downs != 0 {
+				return fmt.Errorf("BFD session: %+v, want a packet each %v and detection after %v", st, interval, detection)
+			}
+			return nil
+		}))
+	}
+	for _, own := range []time.Duration{2 * bfdInterval, 10 * bfdInterval, bfdInterval} {
+		slower := peer
+		slower.MinTx, slower.MinRx, slower.Multiplier = own, own, 5
+		must(t, e.Set([]bfd.Peer{slower}))
+		is(own, 3*own)
+	}
+	cfg.Neighbours[0].BFD = 3 * bfdInterval
+	must(t, r.Reconfigure(ctx, cfg))
+	is(3*bfdInterval, 9*bfdInterval)
+	cfg.Neighbours[0].BFD = bfdInterval
+	must(t, r.Reconfigure(ctx, cfg))
+	must(t, e.Set([]bfd.Peer{peer}))
+	is(bfdInterval, 3*bfdInterval)
+	must(t, r.WaitEstablished(ctx))
 }

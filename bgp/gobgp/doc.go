@@ -70,6 +70,9 @@
 // slow to receive. A peer that takes nothing of what is sent to it for eight minutes loses its session (RFC 9687) by a socket option of its
 // connection's (sockets_linux.go); until then GoBGP keeps what it is to be told.
 //
+// GoBGP hands us every change through a queue without a bound. A session whose peer sends faster than we get the processor for waits at each UPDATE, as long as we
+// are told late of what came before, for a fifth of a second at most (lag.go); TCP passes that on. So a storm of changes costs time and not memory.
+//
 // Hold 90 s, keepalive 30 s, unless the peer has a keepalive time of its own. Connections are tried after 1.5 to 2 s and then every 5 s (as in Calico). After a session was lost
 // GoBGP stays idle for 5 s (a constant of its own) and refuses connections meanwhile; so a session returns after 5 to 10 s. A peer that connects
 // and then says nothing for 8 s, or nothing after its OPEN, has its connections closed, and so have connections that GoBGP forgets when two have crossed
@@ -105,6 +108,8 @@
 //   - IPv4 prefixes with IPv6 next hops (RFC 8950): GoBGP offers to take them whatever it is told, and passes them on to those who have not offered. So statements
 //     of ours keep them from peers that are sent next hops as learned, until their OPEN has told that they take them (six.go). A link-local next hop is
 //     used where no global one is given; after "::" it is not seen.
+//   - A path too large for a peer's messages once our AS is in it is not sent, and a former path of the prefix stays with that peer until it is withdrawn or fits
+//     again; nobody says so.
 //   - A community that a path already carries is added a second time; receivers keep one.
 //   - ORIGINATOR_ID and CLUSTER_LIST are not sent to peers that are no clients (RFC 4456 section 8 wants them there too), and a path
 //     with our own cluster id is refused when it is sent on, not when it comes.

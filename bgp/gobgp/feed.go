@@ -31,6 +31,7 @@ type dest struct {
 
 // feed collects news of the server until deliver fetches them. Its size is that of the table, whatever the rate of changes.
 type feed struct {
+	lag lag
 	log *slog.Logger
 
 	mu       sync.Mutex

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/caracal-net/caracal/bgp"
@@ -44,6 +45,7 @@ const (
 	msgSent     = "sent notification"
 	msgReceived = "received notification"
 	msgStop     = "failed to stop BGP server" // pkg/server/server.go
+	msgUpdate   = "received update"          // pkg/server/peer.go, before the UPDATE is worked off
 	attrPeer    = "Key"
 	attrError   = "Error"
 	attrCode    = "Code"
@@ -52,14 +54,17 @@ const (
 	attrReason  = "Communicated-Reason"
 )
 
-// Enabled is asked several times per UPDATE. Dial errors are logged at debug level, so that is open until a session is up.
+// Enabled is asked several times per UPDATE. Dial errors are logged at debug level, so that is open until a session is up; and so is, while we lag behind,
+// what comes with each UPDATE.
 func (a *logAdapter) Enabled(_ context.Context, l slog.Level) bool {
-	return l >= slog.LevelInfo || a.sess != nil && !a.sess.up.Load()
+	return l >= slog.LevelInfo || a.sess != nil && (!a.sess.up.Load() || a.feed.lag.behind(time.Now()))
 }
 
 // Handle reads or passes on one record.
 func (a *logAdapter) Handle(ctx context.Context, r slog.Record) error {
 	switch r.Message {
+	case msgUpdate:
+		a.feed.lag.wait()
 	case msgDial:
 		a.dialFailed(attr(r, attrError).String())
 	case msgSent:

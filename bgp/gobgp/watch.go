@@ -16,7 +16,8 @@ import (
 // watch has the server call us. One watcher takes all three kinds, so that End-of-RIB stays behind the paths before it.
 func (s *Speaker) watch(ctx context.Context, srv *server.BgpServer, gen int) error {
 	return srv.WatchEvent(ctx, server.WatchEventMessageCallbacks{
-		OnBestPath: func(paths []*apiutil.Path, _ time.Time) {
+		OnBestPath: func(paths []*apiutil.Path, at time.Time) {
+			s.feed.lag.hear(at, time.Now())
 			s.feed.learn(gen, paths)
 		},
 		OnPathEor: func(p *apiutil.Path, _ time.Time) {

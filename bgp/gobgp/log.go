@@ -45,7 +45,7 @@ const (
 	msgSent     = "sent notification"
 	msgReceived = "received notification"
 	msgStop     = "failed to stop BGP server" // pkg/server/server.go
-	msgUpdate   = "received update"          // pkg/server/peer.go, before the UPDATE is worked off
+	msgUpdate   = "received update"           // pkg/server/peer.go, before the UPDATE is worked off
 	attrPeer    = "Key"
 	attrError   = "Error"
 	attrCode    = "Code"

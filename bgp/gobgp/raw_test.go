@@ -193,6 +193,7 @@ func (p *rawPeer) read() (kind byte, body []byte, err error) {
 	if _, err := io.ReadFull(p.conn, head); err != nil {
 		return 0, nil, err
 	}
+	_ = p.conn.SetReadDeadline(time.Now().Add(5 * time.Second)) // the rest is on its way: whoever gives up between the two reads nonsense next
 	body = make([]byte, int(binary.BigEndian.Uint16(head[16:]))-19)
 	_, err = io.ReadFull(p.conn, body)
 	return head[18], body, err

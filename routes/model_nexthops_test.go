@@ -86,11 +86,22 @@ func (w *world) reached(hops []NextHop) []NextHop {
 	live := slices.DeleteFunc(slices.Clone(up), func(h NextHop) bool { return w.cut[h.Device] })
 	w.p.mu.Lock()
 	usable := w.p.nexthops.usable // not where a fault made the kernel say that it has none
+	for _, o := range w.p.nexthops.byKey {
+		// Nor where the kernel refuses the group, as it does one with IPv4 gateways while another program's IPv6 route leans on its number.
+		usable = usable && !(o.trouble.refused && w.sameWay(o.hops, up))
+	}
 	w.p.mu.Unlock()
 	if usable && len(live) > 0 {
 		return live
 	}
 	return up
+}
+
+// sameWay reports whether next hops of an object are those of a wish, in any order.
+func (w *world) sameWay(object, wish []NextHop) bool {
+	return len(object) == len(wish) && !slices.ContainsFunc(object, func(o NextHop) bool {
+		return !slices.ContainsFunc(wish, func(h NextHop) bool { return h.Gateway == o.Gateway && h.Device == o.Device })
+	})
 }
 
 // WriteNexthops does one operation after the other and holds each against the rules.

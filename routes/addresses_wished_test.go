@@ -1,6 +1,7 @@
 package routes
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"testing"
@@ -209,6 +210,78 @@ func TestOldNewsOfAConnectedRoute(t *testing.T) {
 		r.p.mu.Unlock()
 		if now := r.p.Stats().Foreign; now != before-1 {
 			t.Errorf("%d routes of others known, before %d", now, before)
+		}
+	})
+}
+
+// deaf is a kernel that does not tell of some events.
+type deaf struct {
+	kernel.Kernel
+	to func(*kernel.Event) bool
+}
+
+func (d deaf) Watch(ctx context.Context) (<-chan kernel.Event, error) {
+	in, err := d.Kernel.Watch(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make(chan kernel.Event)
+	go func() {
+		defer close(out)
+		for e := range in {
+			if d.to(&e) {
+				continue
+			}
+			select {
+			case out <- e:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return out, nil
+}
+
+// TestAddressGoneBeforeItsNews: the kernel tells of an IPv6 address after the moment that it would wait for duplicates, and of none that went before; then the news of
+// its end is all there is.
+func TestAddressGoneBeforeItsNews(t *testing.T) {
+	bubble(t, func(r *rig) {
+		link := r.wire("cali1")
+		mine := kernel.Address{Link: link, Prefix: pfx("fd12::1/128"), Protocol: kernel.ProtoCaracal}
+		heard := false
+		r.k = deaf{r.k, func(e *kernel.Event) bool {
+			first := e.Kind == kernel.EventAddress && e.Address == mine && !heard
+			heard = heard || first
+			return first && !e.Deleted
+		}}
+		r.ready(Change{Whole: true, Addresses: []InterfaceAddress{{"cali1", mine.Prefix.Addr()}}})
+		if !heard {
+			t.Fatal("there was nothing to hear")
+		}
+		r.must(r.far.DeleteAddress(t.Context(), mine))
+		r.wait()
+		all, err := r.far.ListAddresses(t.Context())
+		r.must(err)
+		if !slices.Contains(all, mine) {
+			t.Errorf("it is not put there again: %v", all)
+		}
+	})
+}
+
+// TestWholeSetAfterSteps: a whole set that says nothing of devices, settings or addresses leaves them as the last step before it had them, though neither was taken up yet.
+func TestWholeSetAfterSteps(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.start(Options{})
+		r.wait()
+		r.p.mu.Lock() // nothing is taken up
+		for _, a := range []string{"fd12::1", "fd12::2"} {
+			r.apply(Change{Addresses: []InterfaceAddress{{"cali1", addr(a)}}, Links: []Link{{Name: a}}, Settings: []Setting{{Name: kernel.Sysctl(a)}}})
+		}
+		r.apply(Change{Whole: true})
+		got := r.p.inbox.take().changes
+		r.p.mu.Unlock()
+		if len(got) != 1 || got[0].change.Addresses[0].Addr != addr("fd12::2") || got[0].change.Links[0].Name != "fd12::2" || got[0].change.Settings[0].Name != "fd12::2" {
+			t.Errorf("changes %+v", got)
 		}
 	})
 }

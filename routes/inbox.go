@@ -57,9 +57,9 @@ func (p *Programmer) Apply(owner Owner, c Change) {
 	c.Links = cloneLinks(c.Links)
 	p.inbox.put(func(m *mail) {
 		if c.Whole {
-			m.changes = slices.DeleteFunc(m.changes, func(o ownerChange) bool {
+			for _, o := range slices.Backward(m.changes) { // the last word counts
 				if o.owner != owner {
-					return false
+					continue
 				}
 				if c.Links == nil {
 					c.Links = o.change.Links
@@ -70,8 +70,8 @@ func (p *Programmer) Apply(owner Owner, c Change) {
 				if c.Addresses == nil {
 					c.Addresses = o.change.Addresses
 				}
-				return true
-			})
+			}
+			m.changes = slices.DeleteFunc(m.changes, func(o ownerChange) bool { return o.owner == owner })
 		}
 		m.changes = append(m.changes, ownerChange{owner, c})
 	})

@@ -230,6 +230,8 @@ func (p *Programmer) addressGone(a *kernel.Address) {
 		p.addressChanged(a, true)
 		p.links.addrs[a.Link] = slices.Delete(list, i, i+1)
 		p.addressMoved(a.Link)
+	} else {
+		p.touchDevices() // the kernel does not tell of an IPv6 address at once, and of one of ours that went before it did only that it went
 	}
 	addr := a.Prefix.Addr()
 	if !p.holdsAddress(addr) {

@@ -249,12 +249,16 @@ func (w *world) auditDelete(x kernel.Address, del func() error) error {
 		w.audit.breach("address %s deleted from %s, where it is wished for", x.Prefix, name)
 	}
 	before := w.rawTable()
+	lagging := false // another address, which would have kept the routes, may just have gone
+	for p := range w.audit.addresses.fresh {
+		lagging = lagging || p.link == x.Link && p.prefix.Addr().Is4()
+	}
 	err := del()
 	if x.Prefix.Addr().Is4() {
 		w.silent()
 	}
 	for k, list := range before.foreign {
-		if _, raced := w.audit.fresh[k]; k.Dst.Addr().Is4() && !raced && !w.audit.addresses.fresh[place{x.Link, x.Prefix}] && len(w.rawTable().foreign[k]) < len(list) {
+		if _, raced := w.audit.fresh[k]; k.Dst.Addr().Is4() && !raced && !lagging && len(w.rawTable().foreign[k]) < len(list) {
 			w.audit.breach("another program's route %v gone with address %s of %s", list, x.Prefix, name)
 		}
 	}
@@ -262,4 +266,18 @@ func (w *world) auditDelete(x kernel.Address, del func() error) error {
 		delete(w.theirAddresses, place{x.Link, x.Prefix}) // a fresh one, or the audit has it
 	}
 	return err
+}
+
+// addressesKnown is what the Programmer knows of the addresses that it wishes for.
+func (w *world) addressesKnown() (all []string) {
+	w.p.mu.Lock()
+	defer w.p.mu.Unlock()
+	for a, x := range w.p.addresses.list {
+		l := w.p.links.named(a.Device)
+		all = append(all, fmt.Sprintf("address %v: %+v, due in %v, link %+v", a, *x, x.due.Sub(w.p.now), l))
+		if l != nil {
+			all = append(all, fmt.Sprintf("  the mirror has %v", w.p.links.addrs[l.Index]))
+		}
+	}
+	return all
 }

@@ -159,6 +159,7 @@ func (w *world) failf(format string, args ...any) {
 	for _, d := range w.p.Devices() {
 		w.log = append(w.log, fmt.Sprintf("device %+v", d))
 	}
+	w.log = append(w.log, w.addressesKnown()...)
 	w.t.Fatalf("%s\nwhat happened:\n  %s\nstatuses\n  %s\nnexthop objects\n  %s", fmt.Sprintf(format, args...), strings.Join(w.log, "\n  "),
 		strings.Join(w.statuses(), "\n  "), strings.Join(w.objectsKnown(), "\n  "))
 }

@@ -85,8 +85,7 @@ func (s *Speaker) tellAgain(ctx context.Context, peers []netip.Addr) {
 		if !ok || s.srv == nil || s.absent(&p) || !p.Client && !s.cfg.External(&p) && !fromOutside {
 			continue
 		}
-		err := s.srv.ResetPeer(ctx, &api.ResetPeerRequest{Address: a.String(), Soft: true, Direction: api.ResetPeerRequest_DIRECTION_OUT})
-		if err != nil {
+		if err := s.reset(ctx, a, api.ResetPeerRequest_DIRECTION_OUT); err != nil {
 			s.opts.Log.Warn("tell a BGP peer everything again", keyPeer, p.Name, keyAddress, a, keyError, err)
 		}
 	}

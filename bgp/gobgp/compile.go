@@ -35,6 +35,7 @@ type program struct {
 	exports  []*api.Statement
 	six      string    // name of the set of peers that may be sent IPv6 next hops of IPv4 prefixes
 	elevated [2]string // names of the sets of elevated prefixes, IPv4 and IPv6; "" without an Announce
+	refusers string    // name of the set of peers from whom stand-ins are kept (settle.go)
 	refuse   bool      // what no statement decides about is not sent
 }
 
@@ -42,6 +43,7 @@ type program struct {
 // take IPv6 next hops of IPv4 prefixes.
 func compile(cfg *bgp.Config, name, mark string, elevated []netip.Prefix, six []netip.Addr) *program {
 	g := &program{name: name, mark: mark}
+	g.standIns()
 	g.nextHops(cfg)
 	g.plainNextHops(cfg, six)
 	g.nowhere(cfg.Nowhere)

@@ -26,7 +26,9 @@ type dest struct {
 	paths  []bgp.Path // without the prefix: others may have the same
 	// retained: the paths are what a former server of this process had, until the new one has some, or is in sync.
 	retained bool
-	dirty    bool // is in the feed's list of what has changed
+	dirty    bool   // is in the feed's list of what has changed
+	several  bool   // more than one path was concerned when peers were told last
+	told     uint32 // when that was (feed.tick)
 }
 
 // feed collects news of the server until deliver fetches them. Its size is that of the table, whatever the rate of changes.
@@ -59,6 +61,8 @@ type feed struct {
 	expired  bool                    // the wait is over
 	timer    *time.Timer
 	closed   bool
+	unrest   unrest
+	epoch    time.Time
 
 	wake chan struct{} // capacity 1
 }
@@ -69,6 +73,8 @@ func newFeed(log *slog.Logger) *feed {
 		sessions: make(map[netip.Addr]*session),
 		held:     make(map[netip.Addr]*holding),
 		cold:     newCold(),
+		unrest:   newUnrest(),
+		epoch:    time.Now(),
 		wake:     make(chan struct{}, 1),
 	}
 }
@@ -86,6 +92,7 @@ func (f *feed) begin() int {
 	defer f.mu.Unlock()
 	f.gen++
 	f.ready, f.inSync, f.expired = false, false, false
+	clear(f.unrest.open)
 	f.stopTimer()
 	return f.gen
 }
@@ -164,15 +171,28 @@ func (f *feed) stopTimer() {
 	}
 }
 
-// learn files changes of best paths, as the server tells of them.
-func (f *feed) learn(gen int, changes []*apiutil.Path) {
+// learn files changes of best paths of a moment, as the server tells of them. Those that a stand-in is among come to nothing with the next ones (settle.go).
+func (f *feed) learn(gen int, changes []*apiutil.Path, at time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if gen != f.gen || f.closed {
+	changes = slices.DeleteFunc(changes, func(p *apiutil.Path) bool { return p == nil || !prefixOf(p.Nlri).IsValid() })
+	if gen != f.gen || f.closed || slices.ContainsFunc(changes, isStandIn) {
 		return
 	}
-	for _, p := range changes {
-		f.replaced = f.file(p) || f.replaced
+	for len(changes) > 0 {
+		prefix := prefixOf(changes[0].Nlri)
+		n := slices.IndexFunc(changes, func(p *apiutil.Path) bool { return prefixOf(p.Nlri) != prefix })
+		if n < 0 {
+			n = len(changes)
+		}
+		m := f.look(prefix, changes[:n])
+		for _, p := range changes[:n] {
+			f.replaced = f.file(p) || f.replaced
+		}
+		if m.acts {
+			f.acted(prefix, m, at)
+		}
+		changes = changes[n:]
 	}
 	if len(f.dirty) > 0 {
 		f.news = time.Now()
@@ -182,13 +202,10 @@ func (f *feed) learn(gen int, changes []*apiutil.Path) {
 
 // file files one change, and reports whether there were paths to the prefix before. Paths of our own are left out, and so is anything but unicast.
 func (f *feed) file(p *apiutil.Path) (was bool) {
-	if p == nil || !p.PeerAddress.IsValid() {
+	if !p.PeerAddress.IsValid() {
 		return false
 	}
 	prefix := prefixOf(p.Nlri)
-	if !prefix.IsValid() {
-		return false
-	}
 	withdraw := p.Withdrawal || p.IsNexthopInvalid
 	d := f.table.Get(prefix)
 	if d == nil {
@@ -337,6 +354,7 @@ func (f *feed) take() batch {
 		f.inSync = true
 		f.stopTimer()
 		f.release()
+		f.toldAll(time.Now()) // after a restart all peers are told everything then
 		b.inSync = !f.told
 		f.told = true
 	}

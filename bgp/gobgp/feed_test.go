@@ -32,15 +32,15 @@ func testNews(routerID string, id uint32, withdraw bool) *apiutil.Path {
 func TestFeedRouterID(t *testing.T) {
 	f := newFeed(slog.New(slog.DiscardHandler))
 	gen := f.begin()
-	f.learn(gen, []*apiutil.Path{testNews("10.0.0.1", 0, false), testNews("10.0.0.2", 0, false), testNews("10.0.0.1", 0, true)})
+	f.learn(gen, []*apiutil.Path{testNews("10.0.0.1", 0, false), testNews("10.0.0.2", 0, false), testNews("10.0.0.1", 0, true)}, time.Now())
 	if b := f.take(); len(b.learned) != 1 || len(b.learned[0].Paths) != 1 {
 		t.Fatalf("%+v", b)
 	}
-	f.learn(gen, []*apiutil.Path{testNews("10.0.0.2", 7, false)}) // a second path of it, by add-path
+	f.learn(gen, []*apiutil.Path{testNews("10.0.0.2", 7, false)}, time.Now()) // a second path of it, by add-path
 	if b := f.take(); len(b.learned) != 1 || len(b.learned[0].Paths) != 2 {
 		t.Fatalf("%+v", b)
 	}
-	f.learn(gen, []*apiutil.Path{testNews("10.0.0.2", 0, true), testNews("10.0.0.2", 7, true)})
+	f.learn(gen, []*apiutil.Path{testNews("10.0.0.2", 0, true), testNews("10.0.0.2", 7, true)}, time.Now())
 	if b := f.take(); len(b.learned) != 1 || len(b.learned[0].Paths) != 0 || f.table.Len() != 0 {
 		t.Fatalf("%+v, %d left in the table", b, f.table.Len())
 	}
@@ -50,14 +50,14 @@ func TestFeedRouterID(t *testing.T) {
 func TestFeedNeverWritesToWhatItHandedOut(t *testing.T) {
 	f := newFeed(slog.New(slog.DiscardHandler))
 	gen := f.begin()
-	f.learn(gen, []*apiutil.Path{testNews("10.0.0.1", 1, false), testNews("10.0.0.1", 2, false)})
+	f.learn(gen, []*apiutil.Path{testNews("10.0.0.1", 1, false), testNews("10.0.0.1", 2, false)}, time.Now())
 	for what, do := range map[string]func(){
 		"stale":    func() { f.stale(peerAddr, true) },
-		"withdraw": func() { f.learn(gen, []*apiutil.Path{testNews("10.0.0.1", 2, true)}) },
-		"replace":  func() { f.learn(gen, []*apiutil.Path{testNews("10.0.0.1", 1, false)}) },
+		"withdraw": func() { f.learn(gen, []*apiutil.Path{testNews("10.0.0.1", 2, true)}, time.Now()) },
+		"replace":  func() { f.learn(gen, []*apiutil.Path{testNews("10.0.0.1", 1, false)}, time.Now()) },
 	} {
 		f.stale(peerAddr, false)
-		f.learn(gen, []*apiutil.Path{testNews("10.0.0.1", 1, false), testNews("10.0.0.1", 2, false)})
+		f.learn(gen, []*apiutil.Path{testNews("10.0.0.1", 1, false), testNews("10.0.0.1", 2, false)}, time.Now())
 		paths := f.take().learned[0].Paths
 		was := fmt.Sprint(paths)
 		do()
@@ -82,7 +82,7 @@ func TestAStreamIsDeliveredInPortions(t *testing.T) {
 		for i := range stream {
 			n := testNews("10.0.0.1", 0, false)
 			n.Nlri, _ = gobgp.NewIPAddrPrefix(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), 32))
-			s.feed.learn(gen, []*apiutil.Path{n})
+			s.feed.learn(gen, []*apiutil.Path{n}, time.Now())
 			synctest.Wait()
 			if i == 0 && deliveries != 1 {
 				t.Fatalf("the first path was not delivered at once: %d deliveries", deliveries)
@@ -127,13 +127,13 @@ func TestFeedSharesPaths(t *testing.T) {
 			t.Errorf("%s: %d prefixes with %d lists of paths, want %d with one", what, len(b.learned), len(lists), want)
 		}
 	}
-	f.learn(gen, update(7, 100))
+	f.learn(gen, update(7, 100), time.Now())
 	shared("learned", f.take(), 100, false)
 	f.stale(peerAddr, true)
 	shared("stale", f.take(), 100, true)
 	f.stale(peerAddr, false)
 	shared("fresh again", f.take(), 100, false)
-	f.learn(gen, update(8, 1))
+	f.learn(gen, update(8, 1), time.Now())
 	if b := f.take(); len(b.learned) != 1 || b.learned[0].Paths[0].LocalPref != 8 {
 		t.Errorf("changed: %+v", b)
 	}
@@ -185,10 +185,10 @@ func TestFeedSharesAttributes(t *testing.T) {
 func TestFeedOldServer(t *testing.T) {
 	f := newFeed(slog.New(slog.DiscardHandler))
 	gen := f.begin()
-	f.learn(gen, []*apiutil.Path{testNews("10.0.0.1", 1, false)})
+	f.learn(gen, []*apiutil.Path{testNews("10.0.0.1", 1, false)}, time.Now())
 	f.take()
 	f.retain()
-	f.learn(gen, []*apiutil.Path{testNews("10.0.0.1", 1, true)})
+	f.learn(gen, []*apiutil.Path{testNews("10.0.0.1", 1, true)}, time.Now())
 	f.begin()
 	f.add(bgp.Peer{Addr: peerAddr})
 	f.configured(time.Hour)
@@ -323,7 +323,7 @@ func TestTellAgainLater(t *testing.T) {
 				p := apiutil.Peer{State: apiutil.PeerState{NeighborAddress: peerAddr, SessionState: gobgp.BGP_FSM_ESTABLISHED,
 					RemoteCap: []gobgp.ParameterCapabilityInterface{gobgp.NewCapGracefulRestart(false, false, 120, nil)}}}
 				f.state(gen, &p, time.Now())
-				f.learn(gen, []*apiutil.Path{testNews("192.0.2.9", 100, false)})
+				f.learn(gen, []*apiutil.Path{testNews("192.0.2.9", 100, false)}, time.Now())
 				if c.endOfRIB {
 					f.endOfRIB(gen, peerAddr, gobgp.RF_IPv4_UC)
 				}

@@ -46,7 +46,7 @@ func FuzzUpdate(f *testing.F) {
 		}
 		path := &apiutil.Path{Family: family(prefix.Addr()), Nlri: nlri, Attrs: m.Body.(*gobgp.BGPUpdate).PathAttributes, PeerAddress: peerAddr}
 		feed := newFeed(slog.New(slog.DiscardHandler))
-		feed.learn(feed.begin(), []*apiutil.Path{path, path})
+		feed.learn(feed.begin(), []*apiutil.Path{path, path}, time.Now())
 		b := feed.take()
 		if len(b.learned) != 1 || b.learned[0].Prefix != prefix || len(b.learned[0].Paths) != 1 {
 			t.Fatalf("%+v", b.learned)

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/osrg/gobgp/v4/api"
 
@@ -22,6 +23,8 @@ type policies struct {
 	program *program
 	six     []netip.Addr              // peers in the program's set of those who take IPv6 next hops of IPv4 prefixes, sorted
 	learned map[netip.Prefix]struct{} // elevated prefixes that were learned, in the program's sets
+	// refusing are the peers in the program's set of those from whom stand-ins are kept, sorted.
+	refusing []netip.Addr
 
 	// What elevate reads without the Speaker's lock, to find out that it has nothing to do: an Apply that takes its time must
 	// not hold up what is learned.
@@ -77,12 +80,13 @@ func (s *Speaker) syncPolicy(ctx context.Context, cfg *bgp.Config) error {
 	}
 	six, _ := s.feed.takeSix()
 	next := compile(cfg, fmt.Sprintf("p%d", s.policy.count), s.policy.mark, elevated, six)
+	s.feed.rule(true)
 	if err := s.install(ctx, next); err != nil {
 		s.discard(ctx, next)
 		return fmt.Errorf("apply BGP filters: %w", err)
 	}
 	s.discard(ctx, s.policy.program)
-	s.policy.program, s.policy.six = next, six
+	s.policy.program, s.policy.six, s.policy.refusing = next, six, nil
 	s.policy.announce.Store(cfg.Announce)
 	s.policy.elevated.Store(int32(len(s.policy.learned)))
 	return nil
@@ -155,7 +159,7 @@ func (s *Speaker) refresh(ctx context.Context, was, is *bgp.Config) error {
 	c := s.comparison(was, is)
 	var errs []error
 	reset := func(p *bgp.Peer, direction api.ResetPeerRequest_Direction) {
-		if err := s.srv.ResetPeer(ctx, &api.ResetPeerRequest{Address: p.Addr.String(), Soft: true, Direction: direction}); err != nil {
+		if err := s.reset(ctx, p.Addr, direction); err != nil {
 			errs = append(errs, fmt.Errorf("decide again about routes of BGP peer %s: %w", p.Name, err))
 		}
 	}
@@ -177,6 +181,17 @@ func (s *Speaker) refresh(ctx context.Context, was, is *bgp.Config) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// reset has routes of one direction decided about again.
+func (s *Speaker) reset(ctx context.Context, peer netip.Addr, direction api.ResetPeerRequest_Direction) error {
+	err := s.srv.ResetPeer(ctx, &api.ResetPeerRequest{Address: peer.String(), Soft: true, Direction: direction})
+	if direction == api.ResetPeerRequest_DIRECTION_OUT {
+		s.feed.mu.Lock()
+		defer s.feed.mu.Unlock()
+		s.feed.toldAll(time.Now())
+	}
+	return err
 }
 
 func asks(rules []bgp.Rule) bool {
@@ -209,6 +224,8 @@ func (s *Speaker) elevate(ctx context.Context, learned []bgp.Learned) {
 	if s.srv == nil || s.policy.program == nil || s.cfg.Announce == nil {
 		return
 	}
+	s.feed.rule(true)
+	defer s.feed.rule(false)
 	changed := false
 	for _, l := range learned {
 		want := elevatedPath(s.cfg.Announce, &l)
@@ -229,7 +246,7 @@ func (s *Speaker) elevate(ctx context.Context, learned []bgp.Learned) {
 		if s.absent(p) || !s.cfg.External(p) && !p.Client {
 			continue
 		}
-		if err := s.srv.ResetPeer(ctx, &api.ResetPeerRequest{Address: p.Addr.String(), Soft: true, Direction: api.ResetPeerRequest_DIRECTION_OUT}); err != nil {
+		if err := s.reset(ctx, p.Addr, api.ResetPeerRequest_DIRECTION_OUT); err != nil {
 			s.opts.Log.Warn("decide again about routes to a BGP peer", keyPeer, p.Name, keyError, err)
 		}
 	}

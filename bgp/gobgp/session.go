@@ -164,6 +164,7 @@ func (f *feed) cameUp(s *session, p *apiutil.Peer) {
 	if f.holdsBack(s, time.Now()) {
 		time.AfterFunc(holdBack, f.kick)
 	}
+	f.sessionUp(s.since)
 	s.ups++
 	if f.up == nil {
 		f.up = make(map[netip.Addr]struct{})

@@ -134,3 +134,13 @@ func (s *Speaker) boundSending(up map[netip.Addr]struct{}) {
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(s.opts.SendHold/time.Millisecond))
 	})
 }
+
+// unsent returns how many octets a socket holds that it has not sent at all, for want of room at the other side (tcp(7), SIOCOUTQNSD). A program that waits for the
+// socket leaves some.
+func unsent(fd int) int {
+	n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQNSD)
+	if err != nil {
+		return 0
+	}
+	return n
+}

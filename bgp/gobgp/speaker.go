@@ -85,6 +85,7 @@ func New(opts Options) (*Speaker, error) {
 	s.feed.restarts = opts.Restarting
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.done.Go(func() { s.deliver(s.ctx) })
+	s.done.Go(func() { s.lookAfter(s.ctx) })
 	return s, nil
 }
 
@@ -119,6 +120,8 @@ func (s *Speaker) Apply(ctx context.Context, cfg bgp.Config) error {
 
 // sync makes a server that runs what cfg says.
 func (s *Speaker) sync(ctx context.Context, cfg bgp.Config) error {
+	s.feed.roles(&cfg)
+	defer s.feed.rule(false)
 	if err := s.syncPolicy(ctx, &cfg); err != nil {
 		return err // nothing may be sent or accepted by other rules than these
 	}
@@ -177,7 +180,7 @@ func (s *Speaker) start(ctx context.Context, cfg bgp.Config) error {
 	s.peers = make(map[netip.Addr]bgp.Peer)
 	s.limited = make(map[netip.Addr]*time.Timer)
 	s.overlaps.none()
-	s.policy.program, s.policy.learned = nil, nil
+	s.policy.program, s.policy.learned, s.policy.refusing = nil, nil, nil
 	return nil
 }
 

@@ -18,7 +18,7 @@ func (s *Speaker) watch(ctx context.Context, srv *server.BgpServer, gen int) err
 	return srv.WatchEvent(ctx, server.WatchEventMessageCallbacks{
 		OnBestPath: func(paths []*apiutil.Path, at time.Time) {
 			s.feed.lag.hear(at, time.Now())
-			s.feed.learn(gen, paths)
+			s.feed.learn(gen, paths, at)
 		},
 		OnPathEor: func(p *apiutil.Path, _ time.Time) {
 			s.feed.endOfRIB(gen, p.PeerAddress, p.Family)

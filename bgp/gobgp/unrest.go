@@ -1,0 +1,306 @@
+package gobgp
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/osrg/gobgp/v4/pkg/apiutil"
+
+	"github.com/caracal-net/caracal/bgp"
+)
+
+// What GoBGP has for a peer and has not sent yet it puts into one batch: of one prefix the last word about each path, withdrawals first, announcements in no order
+// (v4.8.0, sendMessageloop and CreateUpdateMsgFromPaths). It tells paths apart by a number of its own, also where the session has no add-path. So
+// where two paths were the best ones right after one another the peer may go on with the former one, and where none is left it may be told of one all the same. It
+// would hear of neither again. unrest finds the prefixes for which that may have happened; the Speaker settles them (settle.go).
+type unrest struct {
+	kinds map[netip.Addr]kind
+	// hears: somebody is told of what was learned. Otherwise nothing is watched but what becomes of our own routes while sessions come up.
+	hears, mixed bool
+	open         map[netip.Prefix]*unsettled
+	switched     time.Time   // when a best path was last followed by another one
+	bulk         time.Time   // when a peer was last told everything
+	from, to     time.Time   // of the last change of rules; no to: it is being made
+	gone         []departure // in order
+	backlog      bool        // a peer takes in more slowly than it is told
+	stir         chan struct{}
+}
+
+// kind is what a peer is to what is passed on.
+type kind uint8
+
+const (
+	plainPeer kind = iota // iBGP, no client
+	clientPeer
+	externalPeer
+)
+
+// unsettled is a prefix of which peers were told several things, or may have been.
+type unsettled struct {
+	last  time.Time
+	due   bool // to be settled when all has been quiet
+	owed  bool // settled while a peer was behind, and to be settled again
+	known bool // was settled
+}
+
+// departure is a prefix to which no path is left.
+type departure struct {
+	prefix netip.Prefix
+	at     time.Time
+}
+
+const (
+	// coalescing is for how long what GoBGP has for a peer may wait although the peer takes what it is sent: as long as its goroutines are not run.
+	coalescing = 2 * time.Second
+	// restTime is how long nothing must have happened before a prefix is settled.
+	restTime = time.Second
+	// refreshLook is how often we look whether a peer has asked for everything again (RFC 2918), of which we hear nothing. To count is dear.
+	refreshLook = 30 * time.Second
+)
+
+func newUnrest() unrest {
+	return unrest{open: make(map[netip.Prefix]*unsettled), stir: make(chan struct{}, 1)}
+}
+
+// tick is a time in a dest, in sixteenths of a second since the feed was made; 0 is never.
+func (f *feed) tick(at time.Time) uint32 {
+	return uint32(max(at.Sub(f.epoch), 0)*16/time.Second) + 1
+}
+
+// moment is what is found out of a change before it is filed.
+type moment struct {
+	acts    bool // peers are told of it, perhaps
+	several bool // more than one path is concerned
+	own     bool // one of them is ours
+	left    bool // a client's path is among those before
+	none    bool // nothing is announced
+}
+
+// look looks at a change of one prefix that is about to be filed.
+func (f *feed) look(prefix netip.Prefix, changes []*apiutil.Path) (m moment) {
+	m.own = slices.ContainsFunc(changes, func(p *apiutil.Path) bool { return !p.PeerAddress.IsValid() })
+	if !f.unrest.hears && !m.own {
+		return m
+	}
+	m.none = !slices.ContainsFunc(changes, func(p *apiutil.Path) bool { return !p.Withdrawal })
+	d := f.table.Get(prefix)
+	if d == nil || len(d.paths) == 0 {
+		m.acts, m.several = true, len(changes) > 1
+		return m
+	}
+	m.several = len(d.paths) > 1 || slices.ContainsFunc(changes, func(p *apiutil.Path) bool { return !same(&d.paths[0], p) })
+	m.acts = m.own || d.retained || len(f.held) > 0 || f.unrest.moves(d.paths, changes)
+	m.left = f.unrest.mixed && slices.ContainsFunc(d.paths, func(p bgp.Path) bool { return f.unrest.kinds[p.PeerAddr] == clientPeer })
+	return m
+}
+
+// same reports whether a change is about a path.
+func same(p *bgp.Path, c *apiutil.Path) bool {
+	return p.PeerAddr == c.PeerAddress && p.ID == c.RemoteID && p.RouterID == routerID(c)
+}
+
+// moves reports whether the best path may be another one after a change, or the same with other attributes. Among equal ones GoBGP takes that of the peer with the lowest
+// router id, and the lowest address; of those of eBGP peers the oldest.
+func (u *unrest) moves(paths []bgp.Path, changes []*apiutil.Path) bool {
+	if u.kinds[paths[0].PeerAddr] == externalPeer {
+		return slices.ContainsFunc(changes, func(c *apiutil.Path) bool {
+			return c.Withdrawal || slices.ContainsFunc(paths, func(p bgp.Path) bool { return same(&p, c) })
+		})
+	}
+	rank := func(id [4]byte, a netip.Addr) func([4]byte, netip.Addr) bool {
+		return func(other [4]byte, b netip.Addr) bool {
+			x, y := binary.BigEndian.Uint32(id[:]), binary.BigEndian.Uint32(other[:])
+			return x < y || x == y && a.Compare(b) <= 0
+		}
+	}
+	best := &paths[0]
+	for i := range paths {
+		if rank(paths[i].RouterID, paths[i].PeerAddr)(best.RouterID, best.PeerAddr) {
+			best = &paths[i]
+		}
+	}
+	return slices.ContainsFunc(changes, func(c *apiutil.Path) bool { return rank(routerID(c), c.PeerAddress)(best.RouterID, best.PeerAddr) })
+}
+
+// acted files what was found out, after the change was filed.
+func (f *feed) acted(prefix netip.Prefix, m moment, at time.Time) {
+	u := &f.unrest
+	d := f.table.Get(prefix)
+	if m.none && (d == nil || len(d.paths) == 0) {
+		f.departed(prefix, at)
+	}
+	if o := u.open[prefix]; o != nil {
+		o.due, o.last = true, at
+		f.stirUp()
+		return
+	}
+	now := f.tick(at)
+	recent := d != nil && d.told != 0 && now-d.told <= uint32(16*coalescing/time.Second)
+	several := m.several || recent && d.several
+	turned := m.left && d != nil && slices.ContainsFunc(d.paths, func(p bgp.Path) bool { return u.kinds[p.PeerAddr] == plainPeer })
+	switch {
+	case u.hears && (u.ruled(at) || turned || several && (recent || u.backlog || !f.inSync || at.Sub(u.bulk) < coalescing)):
+		f.unsettle(prefix, at, true)
+	case u.hears && several && m.own:
+		f.unsettle(prefix, at, false) // there may be no dest to remember it by
+	}
+	if d != nil {
+		d.told, d.several = now, several
+	}
+	if several && u.hears {
+		u.switched = at
+		f.stirUp()
+	}
+}
+
+// unsettle notes that a prefix is to be settled, or may be if anything else happens.
+func (f *feed) unsettle(prefix netip.Prefix, at time.Time, due bool) {
+	f.unrest.open[prefix] = &unsettled{last: at, due: due}
+	f.stirUp()
+}
+
+func (f *feed) stirUp() {
+	select {
+	case f.unrest.stir <- struct{}{}:
+	default:
+	}
+}
+
+// departed notes that there is no path to a prefix any more. GoBGP collects what a peer is to be told whose session comes up, and some moments later notes that it is up:
+// what is withdrawn between the two the peer is not told (v4.8.0, handleFSMMessage and needToAdvertise).
+func (f *feed) departed(prefix netip.Prefix, at time.Time) {
+	u := &f.unrest
+	for len(u.gone) > 0 && at.Sub(u.gone[0].at) > margin {
+		u.gone = u.gone[1:]
+	}
+	u.gone = append(u.gone, departure{prefix, at})
+	for _, s := range f.sessions {
+		if s.state == stateEstablished && at.Sub(s.upAt) < margin {
+			f.unsettle(prefix, at, true)
+			return
+		}
+	}
+}
+
+// toldAll notes that a peer was or is just being told everything, which puts it beside whatever else was told since a while.
+func (f *feed) toldAll(now time.Time) {
+	f.unrest.bulk = now
+	f.unsettleSince(now.Add(-coalescing), now)
+}
+
+// unsettleSince has all prefixes settled whose best path was followed by another one since then.
+func (f *feed) unsettleSince(then, now time.Time) {
+	u := &f.unrest
+	for _, o := range u.open {
+		o.due = o.due || !o.last.Before(then)
+	}
+	if u.switched.Before(then) {
+		return
+	}
+	first := f.tick(then)
+	for p, d := range f.table.All() {
+		if d.several && d.told >= first && u.open[p] == nil {
+			f.unsettle(p, now, true)
+		}
+	}
+}
+
+// sessionUp is toldAll for a peer whose session has come up.
+func (f *feed) sessionUp(at time.Time) {
+	for _, g := range f.unrest.gone {
+		if at.Sub(g.at) < margin {
+			f.unsettle(g.prefix, at, true)
+		}
+	}
+	f.toldAll(at)
+}
+
+// ruled reports whether rules were being changed then. GoBGP asks only the new ones whether the former best path was sent to a peer, so a path that only the old ones let
+// through is not withdrawn, if it is followed by another one before the peer is told everything again; nor does the comparison of what is known find
+// out that it should be.
+func (u *unrest) ruled(at time.Time) bool {
+	return !u.from.IsZero() && !at.Before(u.from) && (u.to.IsZero() || !at.After(u.to))
+}
+
+// rule notes that rules are about to change, or that they have.
+func (f *feed) rule(begin bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	u := &f.unrest
+	switch now := time.Now(); {
+	case begin && (u.from.IsZero() || !u.to.IsZero() && now.Sub(u.to) > coalescing):
+		u.from, u.to = now, time.Time{}
+	case begin:
+		u.to = time.Time{} // what we have not heard of yet may be of the time of the one before
+	case !u.from.IsZero() && u.to.IsZero():
+		u.to = now
+	}
+}
+
+// roles takes over what the peers of a Config are.
+func (f *feed) roles(cfg *bgp.Config) {
+	kinds := make(map[netip.Addr]kind, len(cfg.Peers))
+	var has [3]bool
+	for i := range cfg.Peers {
+		p := &cfg.Peers[i]
+		k := plainPeer
+		switch {
+		case cfg.External(p):
+			k = externalPeer
+		case p.Client:
+			k = clientPeer
+		}
+		kinds[p.Addr], has[k] = k, true
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	u := &f.unrest
+	u.kinds, u.hears, u.mixed = kinds, has[clientPeer] || has[externalPeer], has[clientPeer] && has[plainPeer]
+}
+
+// unsettled returns what is to be settled now, with the time of the last change, and forgets what has come to rest.
+func (f *feed) unsettled(now time.Time) []departure {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	u := &f.unrest
+	var out []departure
+	for p, o := range u.open {
+		age := now.Sub(o.last)
+		switch {
+		case (o.due || o.owed && !u.backlog) && age >= restTime:
+			out = append(out, departure{p, o.last})
+		case !o.due && !o.owed && !u.backlog && (o.known && age >= coalescing || age > 2*refreshLook):
+			delete(u.open, p)
+		}
+	}
+	return out
+}
+
+// settled notes that a prefix was settled, unless something has happened to it meanwhile. That it was told of counts as if it had changed.
+func (f *feed) settled(d departure, now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if o := f.unrest.open[d.prefix]; o != nil && o.last.Equal(d.at) {
+		*o = unsettled{last: now, owed: f.unrest.backlog, known: true}
+	}
+}
+
+// behind notes whether a peer takes in more slowly than it is told. What has changed since a moment before it fell behind may be waiting still.
+func (f *feed) behind(is bool, now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if is && !f.unrest.backlog {
+		f.unsettleSince(now.Add(-coalescing), now)
+	}
+	f.unrest.backlog = is
+}
+
+// restless reports whether there is anything to look after, and whether any best path was followed by another one since then.
+func (f *feed) restless(now, then time.Time) (yes, switched bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	u := &f.unrest
+	return len(u.open) > 0 || u.backlog || now.Sub(u.switched) < 2*coalescing, u.switched.After(then)
+}

@@ -61,6 +61,18 @@
 // held by property tests over real sessions. One thing GoBGP cannot compare, LOCAL_PREF other than for equality: therefore
 // learned routes inside our blocks with an elevated one are told it by name as they come and go.
 //
+// # Settling
+//
+// GoBGP puts what it has for a peer into one batch, in which the announcements and withdrawals of one prefix are in no order (unrest.go says why). So what peers were told of a
+// prefix may be wrong, and stay so: when its best path was followed by another one within two seconds, or while a peer took in more slowly than it was
+// told, or when a peer was told everything at about that time. Nor is a former best path withdrawn when it is followed, while rules change, by one that the new
+// rules refuse too; when it was a client's and an ordinary iBGP peer's follows, which goes to no other; when one follows that has been through our cluster; or when it goes in the moment in
+// which a session comes up. The feed finds such prefixes out of what it hears anyway. When nothing has happened to one for a second it is settled (settle.go): every peer is told once more
+// what holds of it, or that there is nothing, without a moment's loss. That costs an UPDATE or two for the prefix and peer. While a peer is behind, a prefix is settled for all
+// others, and once more when that peer has caught up. A prefix that was learned from one place is never settled, nor one that goes from one path to another now and
+// then. Bounds: one goroutine, which leaves the server alone for nine times as long as it was at it, so about a tenth of one core whatever happens; then prefixes wait, and what
+// changes all the time is not settled, for it is told anew all the time. What is remembered is the prefixes that wait. That a peer asks for everything (RFC 2918) is seen half a minute late.
+//
 // A session whose peer is Held is listed and not started. It counts as one that has not come up.
 //
 // # Timers
@@ -95,9 +107,8 @@
 //   - Our own AS is put before a path before rules run. AS numbers prepended towards eBGP peers come first all the same, but
 //     unless the list ends with our own AS that is in the path once more (bgp.ExactPrepend; the plan reports it).
 //   - A route whose path holds the peer's AS is not sent to it, whatever the peer would allow; BIRD sends it.
-//   - Two paths of one prefix that are the best ones right after one another may leave in one batch, and then in either order, so that a peer goes on with
-//     the former one (GoBGP tells them apart by a number of its own, also where the session has no add-path). What we have it decide again is
-//     ordered so that this does not happen.
+//   - Two paths of one prefix that are the best ones right after one another may leave in one batch, and then in either order: see "Settling". Until such a prefix is settled a
+//     peer may go on with the former path.
 //   - When the best path becomes one that rules refuse, GoBGP asks them about the former one to find out whether to withdraw it; but it asks with the next hop of the
 //     new path, and without our AS where an eBGP peer is concerned. Rules about AS paths are written so that the answer is right. A rule about interfaces
 //     may get it wrong, so a peer that has one is told everything again a second after paths in use are gone or replaced (again.go); until then it may go on

@@ -239,6 +239,12 @@ func (s *Speaker) standInFor(best *apiutil.Path, mark *gobgp.LargeCommunity) *ap
 		Family: best.Family, Nlri: best.Nlri, Age: 1, PeerASN: standInAS, PeerID: standIn, PeerAddress: standIn, RemoteID: standInID,
 		Attrs: make([]gobgp.PathAttributeInterface, 0, len(best.Attrs)+2),
 	}
+	var clusters []netip.Addr
+	for i := range s.cfg.Peers {
+		if p := &s.cfg.Peers[i]; p.Client && !slices.Contains(clusters, p.ClusterID) {
+			clusters = append(clusters, p.ClusterID)
+		}
+	}
 	large := []*gobgp.LargeCommunity{mark}
 	origin := false
 	for _, a := range best.Attrs {
@@ -247,7 +253,7 @@ func (s *Speaker) standInFor(best *apiutil.Path, mark *gobgp.LargeCommunity) *ap
 			large = append(slices.Clone(a.Values), mark)
 			continue
 		case *gobgp.PathAttributeClusterList:
-			if slices.ContainsFunc(a.Value, func(id netip.Addr) bool { return s.ownCluster(id) }) {
+			if looped(best.Attrs, clusters) {
 				continue
 			}
 		case *gobgp.PathAttributeOriginatorId:
@@ -262,11 +268,6 @@ func (s *Speaker) standInFor(best *apiutil.Path, mark *gobgp.LargeCommunity) *ap
 	return in
 }
 
-// ownCluster reports whether a cluster id is one of ours.
-func (s *Speaker) ownCluster(id netip.Addr) bool {
-	return slices.ContainsFunc(s.cfg.Peers, func(p bgp.Peer) bool { return p.Client && p.ClusterID == id })
-}
-
 // notFor returns the peers that are to have nothing of a prefix with this best path, sorted.
 func (s *Speaker) notFor(prefix netip.Prefix, best *apiutil.Path, ids map[netip.Addr]netip.Addr) []netip.Addr {
 	path := translate(best, prefix)
@@ -275,10 +276,6 @@ func (s *Speaker) notFor(prefix netip.Prefix, best *apiutil.Path, ids map[netip.
 		o := s.originate[prefix]
 		r = bgp.RouteFrom(&o)
 	}
-	looped := slices.ContainsFunc(best.Attrs, func(a gobgp.PathAttributeInterface) bool {
-		c, ok := a.(*gobgp.PathAttributeClusterList)
-		return ok && slices.ContainsFunc(c.Value, s.ownCluster)
-	})
 	from, learned := s.peers[path.PeerAddr]
 	var out []netip.Addr
 	for i := range s.cfg.Peers {
@@ -289,7 +286,7 @@ func (s *Speaker) notFor(prefix netip.Prefix, best *apiutil.Path, ids map[netip.
 		}
 		switch {
 		case !learned:
-		case p.Addr == path.PeerAddr, id == best.PeerID, slices.Contains(path.ASPath, p.ASN), looped && p.Client,
+		case p.Addr == path.PeerAddr, id == best.PeerID, slices.Contains(path.ASPath, p.ASN), p.Client && looped(best.Attrs, []netip.Addr{p.ClusterID}),
 			!s.cfg.External(p) && !p.Client && !s.cfg.External(&from) && !from.Client:
 			out = append(out, p.Addr)
 			continue

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -23,6 +24,10 @@ type talker struct {
 	asn    uint32
 	conn   net.Conn
 	saying sync.Mutex
+	slow   bool
+	ending atomic.Bool // the test ends the session
+	us     netip.AddrPort
+	looped bool // what is announced next carries the cluster id of the other side
 
 	deaf  sync.Mutex // held by who wants it to hear nothing for a while
 	mu    sync.Mutex
@@ -38,7 +43,7 @@ const versionAS = 65001
 // talk brings a session with the Speaker at an address up; with small buffers where it is to be slow of hearing.
 func talk(t testing.TB, addr netip.Addr, asn uint32, us netip.AddrPort, slow bool) *talker {
 	t.Helper()
-	k := &talker{t: t, addr: addr, asn: asn, table: make(map[netip.Prefix]string), forms: make(map[string]string)}
+	k := &talker{t: t, addr: addr, asn: asn, slow: slow, table: make(map[netip.Prefix]string), forms: make(map[string]string)}
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: addr.AsSlice()}, Timeout: time.Second}
 	if slow {
 		d.Control = func(_, _ string, c syscall.RawConn) (err error) {
@@ -77,6 +82,7 @@ func (k *talker) begin(d *net.Dialer, us netip.AddrPort) (err error) {
 	if k.conn, err = d.Dial("tcp", us.String()); err != nil {
 		return err
 	}
+	k.us = us
 	afi := byte(1)
 	if k.addr.Is6() {
 		afi = 2
@@ -138,7 +144,7 @@ func (k *talker) say(msgs ...[]byte) {
 	k.saying.Lock()
 	defer k.saying.Unlock()
 	_ = k.conn.SetWriteDeadline(time.Now().Add(patience))
-	if _, err := k.conn.Write(join(msgs...)); err != nil {
+	if _, err := k.conn.Write(join(msgs...)); err != nil && !k.ending.Load() {
 		k.t.Errorf("talker %s: %v", k.addr, err)
 	}
 }
@@ -179,6 +185,10 @@ func (k *talker) announce(p netip.Prefix, version uint16, pref uint32, path ...u
 	}
 	if k.asn == 64512 {
 		attrs = join(attrs, attribute(0x40, 5, binary.BigEndian.AppendUint32(nil, pref)...))
+	}
+	if k.looped {
+		id := k.us.Addr().AsSlice()
+		attrs = join(attrs, attribute(0x80, 10, id[len(id)-4:]...))
 	}
 	attrs = join(attrs, attribute(0xc0, 8, versionAS>>8, versionAS&0xff, byte(version>>8), byte(version)))
 	if p.Addr().Is4() {

@@ -15,8 +15,8 @@ import (
 	"github.com/caracal-net/caracal/bgp"
 )
 
-// The model check of what is told: peers of every kind announce and withdraw the same few prefixes in bursts, ours come and go, rules change, peers ask for
-// everything again, come and go, and are deaf for a while. When all is quiet each must hold what it would have been told of the best path that we know, had each
+// The model check of what is told: peers of every kind announce and withdraw the same few prefixes in bursts, ours come and go, rules change, peers are deaf for a
+// while; in a soak they also ask for everything again, and come and go, which takes time. When all is quiet each must hold what it would have been told of the best path that we know, had each
 // word reached it alone; or nothing.
 //
 // Environment: CARACAL_TEST_SEED runs that seed alone; CARACAL_TEST_SOAK ("10m") goes on with new seeds for that long.
@@ -79,13 +79,14 @@ type telling struct {
 	prefixes []netip.Prefix
 	mu       sync.Mutex
 	version  uint16
+	soaks    bool
 }
 
 func truth(t *testing.T, seed uint64, net string) {
 	port := testPort()
 	us := config(net+"1", port)
 	us.Announce = nil
-	m := &telling{t: t, d: dice{rand.New(rand.NewPCG(seed, 1)), us.RouterID != us.ListenAddrs[0]}, us: netip.AddrPortFrom(us.ListenAddrs[0], port)}
+	m := &telling{t: t, d: dice{rand.New(rand.NewPCG(seed, 1)), us.RouterID != us.ListenAddrs[0]}, soaks: os.Getenv(soakEnv) != "", us: netip.AddrPortFrom(us.ListenAddrs[0], port)}
 	for i, kind := range []struct {
 		asn    uint32
 		client bool
@@ -104,11 +105,17 @@ func truth(t *testing.T, seed uint64, net string) {
 			m.prefixes = append(m.prefixes, netip.MustParsePrefix(fmt.Sprintf("10.1.%d.0/24", i)))
 		}
 	}
+	for i := range us.Peers { // half of them behind another interface
+		us.Ways = append(us.Ways, bgp.Way{Prefix: netip.PrefixFrom(us.Peers[i].Addr, us.Peers[i].Addr.BitLen()), Device: fmt.Sprint("eth", i%2)})
+	}
 	m.n = startAll(t, us)[0]
 	for i := range us.Peers {
 		m.talkers = append(m.talkers, talk(t, us.Peers[i].Addr, us.Peers[i].ASN, m.us, i == 2 || i == 7))
 	}
 	for round := range truthRounds {
+		if m.soaks && m.d.IntN(3) == 0 {
+			m.flap()
+		}
 		m.burst()
 		m.settled(round)
 	}
@@ -136,6 +143,33 @@ func (m *telling) burst() {
 	if deaf {
 		m.noise()
 	}
+}
+
+// flap ends a session or two, and has everybody talk while they come up again.
+func (m *telling) flap() {
+	var all sync.WaitGroup
+	up := make(chan struct{})
+	for range 1 + m.d.IntN(2) {
+		i := m.d.IntN(len(m.talkers))
+		if k := m.talkers[i]; !k.ending.Swap(true) {
+			_ = k.conn.Close()
+			all.Go(func() {
+				m.talkers[i] = talk(m.t, k.addr, k.asn, m.us, k.slow)
+			})
+		}
+	}
+	go func() { all.Wait(); close(up) }()
+	d := dice{rand.New(rand.NewPCG(m.d.Uint64(), 3)), m.d.v6}
+	k := m.talkers[m.d.IntN(len(m.talkers))]
+	for !k.ending.Load() {
+		m.chatter(k, d, m.prefixes)
+		select {
+		case <-up:
+			return
+		case <-time.After(time.Duration(d.IntN(20)) * time.Millisecond):
+		}
+	}
+	<-up
 }
 
 // noise fills the way to those that are deaf, and has one more talk behind it.
@@ -168,12 +202,14 @@ func (m *telling) chatter(k *talker, d dice, prefixes []netip.Prefix) {
 		for range 1 + d.IntN(20) {
 			p := pick(d, prefixes...)
 			switch {
-			case d.IntN(30) == 0: // ROUTE-REFRESH (RFC 2918)
+			case m.soaks && d.IntN(30) == 0: // ROUTE-REFRESH (RFC 2918), of which we may hear late
 				msgs = append(msgs, message(5, []byte{0, map[bool]byte{false: 1, true: 2}[d.v6], 0, 1}))
 			case d.IntN(5) < 2:
 				msgs = append(msgs, k.withdraw(p))
 			default:
 				msgs = append(msgs, k.announce(p, m.next(), pick[uint32](d, 100, 100, 200), pick(d, nil, nil, []uint32{65005}, []uint32{65005, 65006})...))
+				// with our own cluster id now and then, which clients are not to get
+				k.looped = k.asn == 64512 && d.IntN(10) == 0
 			}
 		}
 		k.say(msgs...)
@@ -185,24 +221,51 @@ func (m *telling) chatter(k *talker, d dice, prefixes []netip.Prefix) {
 
 // reconfigure changes what is ours, and the rules.
 func (m *telling) reconfigure() {
+	cfg := &m.n.cfg
 	for range 1 + m.d.IntN(3) {
-		if m.d.IntN(2) == 0 {
-			m.n.cfg.Originate = nil
+		switch m.d.IntN(6) {
+		case 0, 1:
+			cfg.Originate = nil
 			for _, p := range m.prefixes {
 				if m.d.IntN(3) == 0 {
-					m.n.cfg.Originate = append(m.n.cfg.Originate, bgp.Origination{Prefix: p, Source: "test", LocalPref: pick[uint32](m.d, 100, 150)})
+					cfg.Originate = append(cfg.Originate, bgp.Origination{Prefix: p, Source: "test", LocalPref: pick[uint32](m.d, 100, 150), Interface: pick(m.d, "", "eth0")})
 				}
 			}
-		} else {
-			m.n.cfg.Peers = slices.Clone(m.n.cfg.Peers)
-			for i := range m.n.cfg.Peers {
-				m.n.cfg.Peers[i].Export = pick(m.d, nil, nil, []bgp.Rule{{Source: "no route that is learned", FilterRule: bgp.FilterRule{RemotePeers: true}}},
-					[]bgp.Rule{{Source: "one neighbour's", FilterRule: bgp.FilterRule{ASPathPrefix: []uint32{65010}}}},
-					[]bgp.Rule{{Source: "only what is preferred", FilterRule: bgp.FilterRule{Accept: true, Priority: bgp.MaxPref - 200}}, {Source: "the rest"}})
+		case 2, 3:
+			cfg.Peers = slices.Clone(cfg.Peers)
+			for i := range cfg.Peers {
+				cfg.Peers[i].Export = m.rules()
+			}
+		case 4:
+			cfg.Announce = pick(m.d, nil, &bgp.Announce{Normal4: 1024, Normal6: 1024, Own: m.some(), Services: m.some(), Reflected: m.some(), Pools: m.some()})
+		case 5:
+			cfg.Nowhere = nil
+			if m.d.IntN(2) == 0 {
+				k := pick(m.d, m.talkers...)
+				cfg.Nowhere = &bgp.Nowhere{Unresolved: []netip.Prefix{netip.PrefixFrom(k.addr, k.addr.BitLen())}}
 			}
 		}
 		m.n.apply(m.t)
 	}
+}
+
+// rules returns rules of a peer.
+func (m *telling) rules() []bgp.Rule {
+	return pick(m.d, nil, nil, nil,
+		[]bgp.Rule{{Source: "no route that is learned", FilterRule: bgp.FilterRule{RemotePeers: true}}},
+		[]bgp.Rule{{Source: "one neighbour's", FilterRule: bgp.FilterRule{ASPathPrefix: []uint32{65010}}}},
+		[]bgp.Rule{{Source: "one way", FilterRule: bgp.FilterRule{Interface: "eth1"}}},
+		[]bgp.Rule{{Source: "only what is preferred", FilterRule: bgp.FilterRule{Accept: true, Priority: bgp.MaxPref - 200}}, {Source: "the rest"}})
+}
+
+// some returns some of the prefixes, sorted.
+func (m *telling) some() (out []netip.Prefix) {
+	for _, p := range m.prefixes {
+		if m.d.IntN(3) == 0 {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // settled waits until everybody knows what it should.
@@ -254,10 +317,11 @@ func (m *telling) due(i int, list []bgp.Candidate) string {
 	r := bgp.RouteOf(&best.Path)
 	version := "none"
 	if best.Local {
-		r = bgp.Route{Prefix: best.Prefix, LocalPref: best.LocalPref}
+		own := slices.IndexFunc(m.n.cfg.Originate, func(o bgp.Origination) bool { return o.Prefix == best.Prefix })
+		r = bgp.RouteFrom(&m.n.cfg.Originate[own])
 	} else {
 		from := m.n.cfg.Peers[slices.IndexFunc(m.n.cfg.Peers, func(p bgp.Peer) bool { return p.Addr == best.PeerAddr })]
-		if best.PeerAddr == to.Addr || slices.Contains(best.ASPath, to.ASN) || to.ASN == 64512 && from.ASN == 64512 && !to.Client && !from.Client {
+		if to.Client && slices.Contains(best.ClusterList, m.n.cfg.RouterID) || best.PeerAddr == to.Addr || slices.Contains(best.ASPath, to.ASN) || to.ASN == 64512 && from.ASN == 64512 && !to.Client && !from.Client {
 			return ""
 		}
 		for _, c := range best.Communities {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
+	gobgp "github.com/osrg/gobgp/v4/pkg/packet/bgp"
 
 	"github.com/caracal-net/caracal/bgp"
 )
@@ -19,6 +20,8 @@ type unrest struct {
 	kinds map[netip.Addr]kind
 	// hears: somebody is told of what was learned. Otherwise nothing is watched but what becomes of our own routes while sessions come up.
 	hears, mixed bool
+	clusters     []netip.Addr // cluster ids of ours
+	loops        bool         // paths come that have been through one of them
 	open         map[netip.Prefix]*unsettled
 	switched     time.Time   // when a best path was last followed by another one
 	bulk         time.Time   // when a peer was last told everything
@@ -76,6 +79,8 @@ type moment struct {
 	own     bool // one of them is ours
 	left    bool // a client's path is among those before
 	none    bool // nothing is announced
+	looped  bool // what comes has been through our cluster
+	first   bool // nothing was known of the prefix
 }
 
 // look looks at a change of one prefix that is about to be filed.
@@ -85,9 +90,10 @@ func (f *feed) look(prefix netip.Prefix, changes []*apiutil.Path) (m moment) {
 		return m
 	}
 	m.none = !slices.ContainsFunc(changes, func(p *apiutil.Path) bool { return !p.Withdrawal })
+	m.looped = len(f.unrest.clusters) > 0 && slices.ContainsFunc(changes, func(p *apiutil.Path) bool { return looped(p.Attrs, f.unrest.clusters) })
 	d := f.table.Get(prefix)
 	if d == nil || len(d.paths) == 0 {
-		m.acts, m.several = true, len(changes) > 1
+		m.acts, m.several, m.first = true, len(changes) > 1, !m.own
 		return m
 	}
 	m.several = len(d.paths) > 1 || slices.ContainsFunc(changes, func(p *apiutil.Path) bool { return !same(&d.paths[0], p) })
@@ -99,6 +105,14 @@ func (f *feed) look(prefix netip.Prefix, changes []*apiutil.Path) (m moment) {
 // same reports whether a change is about a path.
 func same(p *bgp.Path, c *apiutil.Path) bool {
 	return p.PeerAddr == c.PeerAddress && p.ID == c.RemoteID && p.RouterID == routerID(c)
+}
+
+// looped reports whether one of these cluster ids is among a path's attributes.
+func looped(attrs []gobgp.PathAttributeInterface, clusters []netip.Addr) bool {
+	return slices.ContainsFunc(attrs, func(a gobgp.PathAttributeInterface) bool {
+		c, ok := a.(*gobgp.PathAttributeClusterList)
+		return ok && slices.ContainsFunc(c.Value, func(id netip.Addr) bool { return slices.Contains(clusters, id) })
+	})
 }
 
 // moves reports whether the best path may be another one after a change, or the same with other attributes. Among equal ones GoBGP takes that of the peer with the lowest
@@ -128,6 +142,7 @@ func (u *unrest) moves(paths []bgp.Path, changes []*apiutil.Path) bool {
 func (f *feed) acted(prefix netip.Prefix, m moment, at time.Time) {
 	u := &f.unrest
 	d := f.table.Get(prefix)
+	u.loops = u.loops || m.looped
 	if m.none && (d == nil || len(d.paths) == 0) {
 		f.departed(prefix, at)
 	}
@@ -139,7 +154,8 @@ func (f *feed) acted(prefix netip.Prefix, m moment, at time.Time) {
 	now := f.tick(at)
 	recent := d != nil && d.told != 0 && now-d.told <= uint32(16*coalescing/time.Second)
 	several := m.several || recent && d.several
-	turned := m.left && d != nil && slices.ContainsFunc(d.paths, func(p bgp.Path) bool { return u.kinds[p.PeerAddr] == plainPeer })
+	turned := m.left && d != nil && slices.ContainsFunc(d.paths, func(p bgp.Path) bool { return u.kinds[p.PeerAddr] == plainPeer }) ||
+		u.loops && !m.first && (several || m.looped)
 	switch {
 	case u.hears && (u.ruled(at) || turned || several && (recent || u.backlog || !f.inSync || at.Sub(u.bulk) < coalescing)):
 		f.unsettle(prefix, at, true)
@@ -243,6 +259,7 @@ func (f *feed) rule(begin bool) {
 func (f *feed) roles(cfg *bgp.Config) {
 	kinds := make(map[netip.Addr]kind, len(cfg.Peers))
 	var has [3]bool
+	var clusters []netip.Addr
 	for i := range cfg.Peers {
 		p := &cfg.Peers[i]
 		k := plainPeer
@@ -250,13 +267,15 @@ func (f *feed) roles(cfg *bgp.Config) {
 		case cfg.External(p):
 			k = externalPeer
 		case p.Client:
-			k = clientPeer
+			k, clusters = clientPeer, append(clusters, p.ClusterID)
 		}
 		kinds[p.Addr], has[k] = k, true
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	u := &f.unrest
+	slices.SortFunc(clusters, netip.Addr.Compare)
+	u.clusters = slices.Compact(clusters)
 	u.kinds, u.hears, u.mixed = kinds, has[clientPeer] || has[externalPeer], has[clientPeer] && has[plainPeer]
 }
 

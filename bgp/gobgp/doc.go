@@ -71,7 +71,10 @@
 // what holds of it, or that there is nothing, without a moment's loss. That costs an UPDATE or two for the prefix and peer. While a peer is behind, a prefix is settled for all
 // others, and once more when that peer has caught up. A prefix that was learned from one place is never settled, nor one that goes from one path to another now and
 // then. Bounds: one goroutine, which leaves the server alone for nine times as long as it was at it, so about a tenth of one core whatever happens; then prefixes wait, and what
-// changes all the time is not settled, for it is told anew all the time. What is remembered is the prefixes that wait. That a peer asks for everything (RFC 2918) is seen half a minute late.
+// changes all the time is not settled, for it is told anew all the time; one that is unsettled again and again waits for up to 15 s. What is remembered is the prefixes that wait. That a peer asks for everything (RFC 2918) is seen half a minute late.
+//
+// A session that was lost while much waited to be sent may come back as one over which GoBGP sends nothing, nor the next ones (mute_linux.go says why). It is found by the silence, a few seconds after it is up where
+// there was something to tell when it was lost, else when a KEEPALIVE is overdue, and ended as in a crash. If it comes back no better the peer is put into the server anew.
 //
 // A session whose peer is Held is listed and not started. It counts as one that has not come up.
 //

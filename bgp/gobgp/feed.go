@@ -421,6 +421,7 @@ func (s *Speaker) deliver(ctx context.Context) {
 		}
 		s.elevate(ctx, b.learned)
 		s.bounds.add(s, b.up)
+		s.listenIn(ctx, b.up)
 		for _, a := range b.over {
 			s.overLimit(ctx, a)
 		}

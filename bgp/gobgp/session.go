@@ -58,6 +58,8 @@ type session struct {
 	unanswered  int           // how often in a row it did not
 	gone        bool          // its restart time has run out since it was last up
 	tooMuch     bool          // has sent more than it may, and is left alone
+	pressed     bool          // was lost while there was much to tell, so that some of it may be left (mute_linux.go)
+	silent      int           // how often in a row it was found silent
 	noRestart   bool          // the peer did not offer graceful restart
 	keeps       bool          // it offered it for the family: it forwards while it restarts, so that its routes are kept (RFC 4724 section 3). GoBGP does not forget that
 	six         bool          // it is up, and takes IPv6 next hops of IPv4 prefixes (RFC 8950)
@@ -164,7 +166,7 @@ func (f *feed) cameUp(s *session, p *apiutil.Peer) {
 	if f.holdsBack(s, time.Now()) {
 		time.AfterFunc(holdBack, f.kick)
 	}
-	f.sessionUp(s.since)
+	f.sessionUp(s, s.since)
 	s.ups++
 	if f.up == nil {
 		f.up = make(map[netip.Addr]struct{})
@@ -195,6 +197,7 @@ func (f *feed) wentDown(s *session, p *apiutil.Peer) {
 	s.eor, s.six, f.sixMoved = false, false, true
 	s.restarting = p.State.DisconnectReason == api.PeerState_DISCONNECT_REASON_GRACEFUL_RESTART || s.collided()
 	s.lostAt = s.since
+	s.pressed = f.unrest.pressing(s.since) || s.silent > 0
 	if s.restarting {
 		f.stale(s.peer.Addr, true)
 	} else {

@@ -125,8 +125,8 @@ func (k *talker) hear() {
 	for {
 		kind, body, err := k.read(10 * time.Minute)
 		k.deaf.Lock()
-		k.deaf.Unlock() //nolint:staticcheck // waits
 		k.mu.Lock()
+		k.deaf.Unlock()
 		k.heard++
 		if kind == msgUpdate && err == nil {
 			k.apply(body)
@@ -292,4 +292,11 @@ func (k *talker) complaints() []string {
 		return append(k.odd, fmt.Sprintf("the session ended: %v", k.ended))
 	}
 	return k.odd
+}
+
+// alive reports whether the session goes on.
+func (k *talker) alive() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.ended == nil
 }

@@ -25,6 +25,7 @@ type unrest struct {
 	open         map[netip.Prefix]*unsettled
 	switched     time.Time   // when a best path was last followed by another one
 	bulk         time.Time   // when a peer was last told everything
+	told         time.Time   // when peers were last told anything
 	from, to     time.Time   // of the last change of rules; no to: it is being made
 	gone         []departure // in order
 	backlog      bool        // a peer takes in more slowly than it is told
@@ -42,10 +43,12 @@ const (
 
 // unsettled is a prefix of which peers were told several things, or may have been.
 type unsettled struct {
-	last  time.Time
-	due   bool // to be settled when all has been quiet
-	owed  bool // settled while a peer was behind, and to be settled again
-	known bool // was settled
+	last    time.Time
+	next    time.Time     // not to be settled before
+	wait    time.Duration // after which it may be settled again
+	due     bool          // to be settled when all has been quiet
+	several bool          // more than one path was concerned
+	owed    bool          // settled while a peer was behind, and to be settled again
 }
 
 // departure is a prefix to which no path is left.
@@ -59,6 +62,9 @@ const (
 	coalescing = 2 * time.Second
 	// restTime is how long nothing must have happened before a prefix is settled.
 	restTime = time.Second
+	// waitMost is how long a prefix that is not settled for long waits at most: each time twice as long as before. GoBGP has a new number for each stand-in and takes none back while there is a
+	// path to the prefix, which costs it a bit of memory.
+	waitMost = 15 * time.Second
 	// refreshLook is how often we look whether a peer has asked for everything again (RFC 2918), of which we hear nothing. To count is dear.
 	refreshLook = 30 * time.Second
 )
@@ -97,7 +103,7 @@ func (f *feed) look(prefix netip.Prefix, changes []*apiutil.Path) (m moment) {
 		return m
 	}
 	m.several = len(d.paths) > 1 || slices.ContainsFunc(changes, func(p *apiutil.Path) bool { return !same(&d.paths[0], p) })
-	m.acts = m.own || d.retained || len(f.held) > 0 || f.unrest.moves(d.paths, changes)
+	m.acts = m.own || d.retained || len(f.held) > 0 || f.unrest.moves(d.paths, changes, func(c *apiutil.Path) bool { return f.older(d, c) })
 	m.left = f.unrest.mixed && slices.ContainsFunc(d.paths, func(p bgp.Path) bool { return f.unrest.kinds[p.PeerAddr] == clientPeer })
 	return m
 }
@@ -116,11 +122,11 @@ func looped(attrs []gobgp.PathAttributeInterface, clusters []netip.Addr) bool {
 }
 
 // moves reports whether the best path may be another one after a change, or the same with other attributes. Among equal ones GoBGP takes that of the peer with the lowest
-// router id, and the lowest address; of those of eBGP peers the oldest.
-func (u *unrest) moves(paths []bgp.Path, changes []*apiutil.Path) bool {
+// router id, and the lowest address; of those of eBGP peers the oldest, by when they were read, which need not be the first that counted.
+func (u *unrest) moves(paths []bgp.Path, changes []*apiutil.Path, older func(*apiutil.Path) bool) bool {
 	if u.kinds[paths[0].PeerAddr] == externalPeer {
 		return slices.ContainsFunc(changes, func(c *apiutil.Path) bool {
-			return c.Withdrawal || slices.ContainsFunc(paths, func(p bgp.Path) bool { return same(&p, c) })
+			return c.Withdrawal || older(c) || slices.ContainsFunc(paths, func(p bgp.Path) bool { return same(&p, c) })
 		})
 	}
 	rank := func(id [4]byte, a netip.Addr) func([4]byte, netip.Addr) bool {
@@ -138,16 +144,22 @@ func (u *unrest) moves(paths []bgp.Path, changes []*apiutil.Path) bool {
 	return slices.ContainsFunc(changes, func(c *apiutil.Path) bool { return rank(routerID(c), c.PeerAddress)(best.RouterID, best.PeerAddr) })
 }
 
+// older reports whether a path may have been read before the one that peers were told of last. GoBGP gives the second.
+func (f *feed) older(d *dest, c *apiutil.Path) bool {
+	return d.told == 0 || c.Age <= f.epoch.Add(time.Duration(d.told)*time.Second/16).Unix()
+}
+
 // acted files what was found out, after the change was filed.
 func (f *feed) acted(prefix netip.Prefix, m moment, at time.Time) {
 	u := &f.unrest
+	u.told = at
 	d := f.table.Get(prefix)
 	u.loops = u.loops || m.looped
 	if m.none && (d == nil || len(d.paths) == 0) {
 		f.departed(prefix, at)
 	}
 	if o := u.open[prefix]; o != nil {
-		o.due, o.last = true, at
+		o.due, o.several, o.last = o.due || o.several || m.several, o.several || m.several, at
 		f.stirUp()
 		return
 	}
@@ -159,8 +171,9 @@ func (f *feed) acted(prefix netip.Prefix, m moment, at time.Time) {
 	switch {
 	case u.hears && (u.ruled(at) || turned || several && (recent || u.backlog || !f.inSync || at.Sub(u.bulk) < coalescing)):
 		f.unsettle(prefix, at, true)
-	case u.hears && several && m.own:
+	case u.hears && m.own:
 		f.unsettle(prefix, at, false) // there may be no dest to remember it by
+		u.open[prefix].several = several
 	}
 	if d != nil {
 		d.told, d.several = now, several
@@ -173,7 +186,7 @@ func (f *feed) acted(prefix netip.Prefix, m moment, at time.Time) {
 
 // unsettle notes that a prefix is to be settled, or may be if anything else happens.
 func (f *feed) unsettle(prefix netip.Prefix, at time.Time, due bool) {
-	f.unrest.open[prefix] = &unsettled{last: at, due: due}
+	f.unrest.open[prefix] = &unsettled{last: at, due: due, several: due}
 	f.stirUp()
 }
 
@@ -188,16 +201,35 @@ func (f *feed) stirUp() {
 // what is withdrawn between the two the peer is not told (v4.8.0, handleFSMMessage and needToAdvertise).
 func (f *feed) departed(prefix netip.Prefix, at time.Time) {
 	u := &f.unrest
-	for len(u.gone) > 0 && at.Sub(u.gone[0].at) > margin {
+	first := at.Add(-margin)
+	up := false
+	for _, s := range f.sessions {
+		switch {
+		case s.state == stateEstablished:
+			up = up || at.Sub(s.upAt) < margin
+		case s.pressed && at.Sub(s.lostAt) < awayMost && s.lostAt.Before(first):
+			first = s.lostAt.Add(-margin)
+		}
+	}
+	for len(u.gone) > 0 && (u.gone[0].at.Before(first) || len(u.gone) >= goneMost) {
 		u.gone = u.gone[1:]
 	}
 	u.gone = append(u.gone, departure{prefix, at})
-	for _, s := range f.sessions {
-		if s.state == stateEstablished && at.Sub(s.upAt) < margin {
-			f.unsettle(prefix, at, true)
-			return
-		}
+	if up {
+		f.unsettle(prefix, at, true)
 	}
+}
+
+// awayMost and goneMost bound what is remembered for a peer that is away.
+const (
+	awayMost = bgp.DefaultRestartTime
+	goneMost = 10000
+)
+
+// pressing reports whether something was being told then: a session that was lost at that moment may leave some of it in GoBGP's queue, and begin with that when it is
+// back (mute_linux.go).
+func (u *unrest) pressing(at time.Time) bool {
+	return u.backlog || at.Sub(u.told) < pressing || at.Sub(u.bulk) < pressing
 }
 
 // toldAll notes that a peer was or is just being told everything, which puts it beside whatever else was told since a while.
@@ -210,7 +242,7 @@ func (f *feed) toldAll(now time.Time) {
 func (f *feed) unsettleSince(then, now time.Time) {
 	u := &f.unrest
 	for _, o := range u.open {
-		o.due = o.due || !o.last.Before(then)
+		o.due = o.due || o.several && !o.last.Before(then)
 	}
 	if u.switched.Before(then) {
 		return
@@ -223,14 +255,22 @@ func (f *feed) unsettleSince(then, now time.Time) {
 	}
 }
 
-// sessionUp is toldAll for a peer whose session has come up.
-func (f *feed) sessionUp(at time.Time) {
+// sessionUp is toldAll for a peer whose session has come up. If it begins with what was left of the former one, that is beside all since that was lost.
+func (f *feed) sessionUp(s *session, at time.Time) {
+	first := at.Add(-margin)
+	left := s.pressed && at.Sub(s.lostAt) < awayMost
+	if left {
+		first = s.lostAt.Add(-margin)
+	}
 	for _, g := range f.unrest.gone {
-		if at.Sub(g.at) < margin {
+		if !g.at.Before(first) {
 			f.unsettle(g.prefix, at, true)
 		}
 	}
 	f.toldAll(at)
+	if left {
+		f.unsettleSince(first.Add(-coalescing), at)
+	}
 }
 
 // ruled reports whether rules were being changed then. GoBGP asks only the new ones whether the former best path was sent to a peer, so a path that only the old ones let
@@ -288,9 +328,11 @@ func (f *feed) unsettled(now time.Time) []departure {
 	for p, o := range u.open {
 		age := now.Sub(o.last)
 		switch {
-		case (o.due || o.owed && !u.backlog) && age >= restTime:
-			out = append(out, departure{p, o.last})
-		case !o.due && !o.owed && !u.backlog && (o.known && age >= coalescing || age > 2*refreshLook):
+		case o.due || o.owed && !u.backlog:
+			if age >= restTime && !now.Before(o.next) {
+				out = append(out, departure{p, o.last})
+			}
+		case !o.owed && !u.backlog && age > max(2*refreshLook, 2*o.wait):
 			delete(u.open, p)
 		}
 	}
@@ -302,7 +344,11 @@ func (f *feed) settled(d departure, now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if o := f.unrest.open[d.prefix]; o != nil && o.last.Equal(d.at) {
-		*o = unsettled{last: now, owed: f.unrest.backlog, known: true}
+		wait := min(max(2*o.wait, restTime), waitMost)
+		if f.unrest.backlog {
+			wait = restTime
+		}
+		*o = unsettled{last: now, next: now.Add(wait), wait: wait, several: true, owed: f.unrest.backlog}
 	}
 }
 
@@ -321,5 +367,9 @@ func (f *feed) restless(now, then time.Time) (yes, switched bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	u := &f.unrest
-	return len(u.open) > 0 || u.backlog || now.Sub(u.switched) < 2*coalescing, u.switched.After(then)
+	yes = u.backlog || now.Sub(u.switched) < 2*coalescing
+	for _, o := range u.open {
+		yes = yes || o.due || o.owed
+	}
+	return yes, u.switched.After(then)
 }

@@ -29,9 +29,12 @@ func TestWhatIsUnsettled(t *testing.T) {
 		{"two at once, the better one later", []any{"Y+", 100, "X+"}, due},
 		{"two at once, both gone", []any{"X+", "Y+", 5000, "X-", 100, "Y-"}, due},
 		{"two at once, one goes", []any{"X+", "Y+", 5000, "X-"}, none},
-		{"two of eBGP peers, the second later", []any{"E+", 100, "F+"}, none},
+		{"two of eBGP peers, the second later", []any{"E+", 1500, "F+"}, none},
+		{"two of eBGP peers at once, so that the second may count as the older", []any{"E+", 100, "F+"}, due},
 		{"two of eBGP peers, one after the other", []any{"E+", "F+", 5000, "E-", 100, "F-"}, due},
 		{"ours and another", []any{"X+", 5000, "X-O+", 100, "O-X+"}, due},
+		{"ours and one that was worse", []any{"O+", 100, "O-X+"}, due},
+		{"ours and one that was worse, later", []any{"O+", 5000, "O-X+"}, due},
 		{"ours alone", []any{"O+", 100, "O-", 100, "O+"}, none},
 		{"a client's is followed by an iBGP peer's", []any{"X+", 5000, "X-P+"}, due},
 		{"an iBGP peer's by a client's", []any{"P+", 5000, "P-X+"}, none},
@@ -107,11 +110,12 @@ func (f *feed) happens(gen int, step string, now time.Time, addrs map[byte]strin
 	case "up":
 		s := f.sessions[netip.MustParseAddr(addrs['P'])]
 		s.state, s.upAt = stateEstablished, now
-		f.sessionUp(now)
+		f.sessionUp(s, now)
 	default:
 		var changes []*apiutil.Path
 		for ; step != ""; step = step[2:] {
 			p := testNews("10.0.0.1", 0, step[1] == '-')
+			p.Age = now.Unix()
 			p.PeerAddress, p.PeerID = netip.Addr{}, netip.Addr{}
 			if step[0] != 'O' {
 				p.PeerAddress = netip.MustParseAddr(addrs[step[0]])

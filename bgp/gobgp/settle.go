@@ -287,7 +287,8 @@ func (s *Speaker) notFor(prefix netip.Prefix, best *apiutil.Path, ids map[netip.
 		switch {
 		case !learned:
 		case p.Addr == path.PeerAddr, id == best.PeerID, slices.Contains(path.ASPath, p.ASN), p.Client && looped(best.Attrs, []netip.Addr{p.ClusterID}),
-			!s.cfg.External(p) && !p.Client && !s.cfg.External(&from) && !from.Client:
+			!s.cfg.External(p) && !p.Client && !s.cfg.External(&from) && !from.Client,
+			ofOtherFamily(prefix, path.NextHop) && keepsNextHops(&s.cfg, p) && !s.feed.takes(p.Addr):
 			out = append(out, p.Addr)
 			continue
 		}

@@ -87,6 +87,8 @@ func (s *Speaker) tellSix(ctx context.Context) {
 	now, seen := s.feed.takeSix()
 	was := s.policy.six
 	s.policy.six = now
+	s.feed.rule(true)
+	defer s.feed.rule(false)
 	change := func(list, other []netip.Addr, write func(*api.DefinedSet) error, then func(*bgp.Peer)) {
 		for _, a := range list {
 			p, ok := s.peers[a]
@@ -110,8 +112,7 @@ func (s *Speaker) tellSix(ctx context.Context) {
 		if !seen || s.absent(p) || s.feed.laterAgain(p.Addr) {
 			return
 		}
-		err := s.srv.ResetPeer(ctx, &api.ResetPeerRequest{Address: p.Addr.String(), Soft: true, Direction: api.ResetPeerRequest_DIRECTION_OUT})
-		if err != nil {
+		if err := s.reset(ctx, p.Addr, api.ResetPeerRequest_DIRECTION_OUT); err != nil {
 			s.opts.Log.Warn("decide again about routes to a BGP peer", keyPeer, p.Name, keyError, err)
 		}
 	})

@@ -38,7 +38,7 @@ type rule struct {
 	alone func(*testing.T, peers.Kind)
 	// mesh makes a node of the mesh of every router.
 	mesh bool
-	// elsewhere is the test that tries it, "package: Test".
+	// elsewhere are the tests that try it, "package: Test, package: Test".
 	elsewhere string
 	// cannot names the sides for which the rule is not, each with the reason.
 	cannot map[side]string
@@ -111,7 +111,7 @@ func rules() []rule {
 			cannot: not("the mesh is BIRD 1.6's, from which Calico's branched off", onlyBIRD1Mesh)},
 		{name: "route reflector", says: "the mesh moves to a reflector of either kind and back; blocks come and go everywhere; reflector and clients are killed under a stream of packets, of which ours lose none", elsewhere: "matrix: TestMixedReflectors",
 			cannot: not("the mesh is BIRD 1.6's, from which Calico's branched off", onlyBIRD1Mesh)},
-		{name: "BFD", says: "single hop and multihop, both families; traffic moves before BGP notices, our restart is not seen", elsewhere: "interop: TestBFD",
+		{name: "BFD", says: "one hop and several, both families, with values that change at either end; with two top-of-rack routers over one IPv4 hop traffic moves before BGP notices, and our restart is not seen", elsewhere: "peers: TestBFD, interop: TestBFD",
 			cannot: merged(not("tried with top-of-rack routers", inMesh), not("has the BFD of BIRD 2, from the same source", func(s side) bool { return !s.mesh && s.kind == peers.BIRD1 }),
 				not("has no BFD", func(s side) bool { return !s.mesh && s.kind != peers.BIRD1 && !s.kind.BFD() }))},
 		{name: "unnumbered links", says: "ToRs and nodes over links without IPv4 addresses: routes by IPv6 gateways carry packets and follow the host's from one link to the other without a loss, and so do VXLAN and IPIP over them; IPv6 next hops of IPv4 prefixes (TestIPv6NextHops)", elsewhere: "interop: TestUnnumbered",

@@ -139,7 +139,7 @@ func (d *daemon) open(ctx context.Context) error {
 		d.controller.rails.Rails = d.cfg.Rails
 	}
 	d.controller.found = d.reports.SetFound
-	d.mark = newMark(d.store, d.cfg.Node, d.log)
+	d.mark = newMark(d.store, d.cfg.Node, d.log, kubernetes != nil)
 	d.controller.inForce = func(st *cluster.State, backend cluster.Backend) {
 		d.tunnels.setState(st, backend)
 		d.mark.setState(st)
@@ -157,7 +157,10 @@ func (d *daemon) open(ctx context.Context) error {
 	})
 	if kubernetes != nil {
 		d.cordon = task{"cordon", func(ctx context.Context) error {
-			return kubernetes.WatchCordon(ctx, d.nodeRef(), d.departure.setCordoned)
+			return kubernetes.WatchCordon(ctx, d.nodeRef(), func(cordoned bool) {
+				d.departure.setCordoned(cordoned)
+				d.mark.heardCordon()
+			})
 		}}
 	}
 	d.programmer.OnHost(func(h *routes.Host) {

@@ -121,10 +121,11 @@ func (d *departure) kick() {
 	}
 }
 
-// setCordoned follows spec.unschedulable of the Node.
+// setCordoned follows spec.unschedulable of the Node; the step is taken when it returns.
 func (d *departure) setCordoned(yes bool) {
 	d.mu.Lock()
 	d.cordoned = yes
+	d.advance()
 	d.mu.Unlock()
 	d.kick()
 }

@@ -21,6 +21,9 @@ type mark struct {
 
 	mu      sync.Mutex // guards what follows
 	leaving bool
+	// unheard: whether the Node is cordoned has yet to be heard. Until then nothing is taken back, so that a restart of a cordoned node's daemon does not
+	// have it elected for a moment.
+	unheard bool
 	state   *cluster.State
 }
 
@@ -31,8 +34,9 @@ const (
 	markTimeout  = 15 * time.Second
 )
 
-func newMark(store datastore.Store, node string, log *slog.Logger) *mark {
-	return &mark{store: store, node: node, log: log, wake: make(chan struct{}, 1)}
+// newMark makes the task; cordons says that somebody will tell by heardCordon when it is known whether the Node is cordoned.
+func newMark(store datastore.Store, node string, log *slog.Logger, cordons bool) *mark {
+	return &mark{store: store, node: node, log: log, wake: make(chan struct{}, 1), unheard: cordons}
 }
 
 // String names the task.
@@ -52,6 +56,14 @@ func (m *mark) setLeaving(l bgp.Leaving) {
 	m.kick()
 }
 
+// heardCordon is called when setLeaving has been told all there is.
+func (m *mark) heardCordon() {
+	m.mu.Lock()
+	m.unheard = false
+	m.mu.Unlock()
+	m.kick()
+}
+
 func (m *mark) kick() {
 	select {
 	case m.wake <- struct{}{}:
@@ -63,7 +75,7 @@ func (m *mark) kick() {
 func (m *mark) due() *bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.state == nil || m.state.Node(m.node) == nil {
+	if m.state == nil || m.state.Node(m.node) == nil || m.unheard && !m.leaving {
 		return nil
 	}
 	conf := m.state.BGP()

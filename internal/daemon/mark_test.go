@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"path/filepath"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,7 +35,7 @@ func (p *patched) PatchNode(_ context.Context, _ string, patch datastore.NodePat
 func TestMark(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &patched{fail: 2}
-		m := newMark(store, "a", slog.New(slog.DiscardHandler))
+		m := newMark(store, "a", slog.New(slog.DiscardHandler), false)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- m.Run(ctx) }()
@@ -69,4 +71,40 @@ func TestMark(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestMarkAfterRestart: what the former process wrote is taken back only when it is known that the Node is cordoned no more.
+func TestMarkAfterRestart(t *testing.T) {
+	for _, c := range []struct {
+		cordoned bool
+		want     []bool
+	}{{true, nil}, {false, []bool{false}}} {
+		synctest.Test(t, func(t *testing.T) {
+			store, log := &patched{}, slog.New(slog.DiscardHandler)
+			m := newMark(store, "a", log, true)
+			d := newDeparture(filepath.Join(t.TempDir(), "caracal.sock"), log, m.setLeaving)
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error)
+			go func() { done <- m.Run(ctx) }()
+			conf := cluster.DefaultBGP()
+			conf.Reflection.Count = 3
+			m.setState(cluster.Build(cluster.Objects{Nodes: []*cluster.Node{{Name: "a", Leaving: true}}, BGP: conf}))
+			time.Sleep(5 * time.Minute) // of the bubble's clock
+			synctest.Wait()
+			if len(store.took) > 0 {
+				t.Errorf("before it is known whether the Node is cordoned %v is written", store.took)
+			}
+			d.setCordoned(c.cordoned)
+			m.heardCordon()
+			time.Sleep(5 * time.Minute)
+			synctest.Wait()
+			if !slices.Equal(store.took, c.want) {
+				t.Errorf("cordoned %t: written %v, want %v", c.cordoned, store.took, c.want)
+			}
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }

@@ -125,7 +125,7 @@ func randomNode(r *rand.Rand) *metav1.PartialObjectMetadata {
 		Labels:        map[string]string{"zone": pick("a", "b"), "arch": "x"},
 		Annotations:   map[string]string{"other/heartbeat": fmt.Sprint(r.IntN(9)), domain + "IPv4Address": pick("192.0.2.1/24", "192.0.2.2/24", "x")},
 		ManagedFields: []metav1.ManagedFieldsEntry{{Manager: pick("kubelet", "someone"), FieldsV1: metav1.NewFieldsV1("{}")}}}}
-	maps.Copy(o.Annotations, []map[string]string{{}, {}, {domain + "ASNumber": "7"}, {domain + "labels": `{"a":"b"}`}, {annotationVXLAN4: "10.0.0.1"}, {domain + "ASNumber": "many"}}[r.IntN(6)])
+	maps.Copy(o.Annotations, []map[string]string{{}, {}, {domain + "ASNumber": "7"}, {domain + "labels": `{"a":"b"}`}, {annotationVXLAN4: "10.0.0.1"}, {domain + "ASNumber": "many"}, {calico.AnnotationLeaving: "true"}}[r.IntN(7)])
 	if r.IntN(8) == 0 {
 		o.Labels = nil
 	}

@@ -12,6 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/caracal-net/caracal/internal/calico"
 )
 
 // The fields of the messages a watch of Nodes' metadata consists of (k8s.io/apimachinery: apis/meta/v1/generated.proto, runtime/generated.proto).
@@ -109,7 +111,7 @@ func (n *nodeSkimmer) skim(message []byte) (e arrival) {
 	return e
 }
 
-// meta hashes what a node's word is made of: labels, and the annotations that are Calico's.
+// meta hashes what a node's word is made of: labels, and the annotations that are Calico's or ours.
 func (n *nodeSkimmer) meta(number protowire.Number, value []byte, e *arrival) {
 	switch number {
 	case metaName:
@@ -117,7 +119,7 @@ func (n *nodeSkimmer) meta(number protowire.Number, value []byte, e *arrival) {
 	case metaVersion:
 		e.version = view(value)
 	case metaAnnotate:
-		if !calicos(value) {
+		if !counts(value) {
 			return
 		}
 		fallthrough
@@ -127,12 +129,12 @@ func (n *nodeSkimmer) meta(number protowire.Number, value []byte, e *arrival) {
 	}
 }
 
-// calicos reports whether an entry of annotations is Calico's, or no entry.
-func calicos(entry []byte) bool {
+// counts reports whether an entry of annotations is Calico's or ours, or no entry.
+func counts(entry []byte) bool {
 	is := false
 	whole := fields(entry, func(number protowire.Number, value []byte) {
 		if number == entryKey {
-			is = strings.HasPrefix(view(value), domain)
+			is = strings.HasPrefix(view(value), domain) || view(value) == calico.AnnotationLeaving
 		}
 	})
 	return is || !whole

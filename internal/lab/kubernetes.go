@@ -30,6 +30,8 @@ type Kubernetes struct {
 	// AddPod makes a Pod of a manifest, with its status; RemovePod deletes one at once.
 	AddPod    func(ctx context.Context, manifest string) error
 	RemovePod func(ctx context.Context, namespace, name string) error
+	// PatchNode merges into a Node (RFC 7396), as kubectl cordon and kubectl label do.
+	PatchNode func(ctx context.Context, name string, patch map[string]any) error
 }
 
 // fill writes the cluster's manifests as objects of the API.
@@ -58,7 +60,9 @@ func (k *Kubernetes) fill(ctx context.Context, manifests map[string]string) erro
 // forwarders carry the API server's address into namespaces.
 type forwarders struct {
 	mu        sync.Mutex
-	listeners []net.Listener
+	listeners map[string]net.Listener // by namespace
+	lines     map[net.Conn]string     // what is carried, with its namespace
+	severed   map[string]bool         // namespaces from which nothing is carried
 	done      sync.WaitGroup
 }
 
@@ -69,7 +73,10 @@ func (f *forwarders) forward(ns netns.NS, address string) error {
 		return fmt.Errorf("forward %s into %s: %w", address, ns.Name, err)
 	}
 	f.mu.Lock()
-	f.listeners = append(f.listeners, l)
+	if f.listeners == nil {
+		f.listeners, f.lines, f.severed = map[string]net.Listener{}, map[net.Conn]string{}, map[string]bool{}
+	}
+	f.listeners[ns.Name] = l
 	f.mu.Unlock()
 	f.done.Go(func() {
 		for {
@@ -77,10 +84,48 @@ func (f *forwarders) forward(ns netns.NS, address string) error {
 			if err != nil {
 				return
 			}
-			f.done.Go(func() { carry(near, address) })
+			f.done.Go(func() {
+				if f.enter(near, ns.Name) {
+					carry(near, address)
+				}
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				delete(f.lines, near)
+			})
 		}
 	})
 	return nil
+}
+
+// enter notes a connection, or closes it where nothing is carried.
+func (f *forwarders) enter(near net.Conn, ns string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.severed[ns] {
+		_ = near.Close()
+		return false
+	}
+	f.lines[near] = ns
+	return true
+}
+
+// cut takes the API server away from some namespaces alone, until restore is called.
+func (f *forwarders) cut(namespaces ...string) (restore func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, ns := range namespaces {
+		f.severed[ns] = true
+	}
+	for near, ns := range f.lines {
+		if f.severed[ns] {
+			_ = near.Close()
+		}
+	}
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		clear(f.severed)
+	}
 }
 
 // carry copies both ways until either end is done; a server that is away is a connection that closes.

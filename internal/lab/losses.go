@@ -5,17 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
+	"github.com/caracal-net/caracal/internal/inspect"
 	"github.com/caracal-net/caracal/internal/kernel"
+	caracalv1 "github.com/caracal-net/caracal/proto/caracal/v1"
 )
 
-// guard watches one node's kernel for routes of ours that are deleted, however briefly: what a probe every ten
+// guard watches one node's kernel for destinations that are without a route of ours, however briefly: what a probe every ten
 // milliseconds would miss.
 type guard struct {
 	node   string
 	kernel kernel.Kernel
 	events <-chan kernel.Event
+	there  map[netip.Prefix]map[uint32]bool // the metrics of the routes to each destination; a node that leaves has them changed
 }
 
 // watchKernels begins to watch every node of the cluster until ctx ends.
@@ -25,10 +30,17 @@ func (r *run) watchKernels(ctx context.Context) (all []*guard, err error) {
 		if err != nil {
 			return all, err
 		}
-		g := &guard{node: n.Name, kernel: k}
+		g := &guard{node: n.Name, kernel: k, there: map[netip.Prefix]map[uint32]bool{}}
 		all = append(all, g)
 		if g.events, err = k.Watch(ctx); err != nil {
 			return all, fmt.Errorf("watch %s: %w", n.Name, err)
+		}
+		had, err := ours(ctx, k, nil)
+		if err != nil {
+			return all, fmt.Errorf("watch %s: %w", n.Name, err)
+		}
+		for i := range had {
+			g.note(&had[i], false)
 		}
 	}
 	return all, nil
@@ -38,11 +50,25 @@ func (r *run) watchKernels(ctx context.Context) (all []*guard, err error) {
 // order. The address is the IPv4 dummy address (RFC 7600), which nothing else routes.
 func lastWord() netip.Prefix { return netip.MustParsePrefix("192.0.0.8/32") }
 
-// lost returns the routes of ours that were deleted from the beginning until now.
-func (g *guard) lost(ctx context.Context) (lost []string, err error) {
+// note follows one route and reports whether it was the last to its destination.
+func (g *guard) note(r *kernel.Route, deleted bool) (last bool) {
+	if deleted {
+		last = g.there[r.Dst][r.Metric] && len(g.there[r.Dst]) == 1
+		delete(g.there[r.Dst], r.Metric)
+		return last
+	}
+	if g.there[r.Dst] == nil {
+		g.there[r.Dst] = map[uint32]bool{}
+	}
+	g.there[r.Dst][r.Metric] = true
+	return false
+}
+
+// lost returns the destinations that were without a route of ours for a moment, from the beginning until now.
+func (g *guard) lost(ctx context.Context) (lost []netip.Prefix, err error) {
 	err = g.drain(ctx, func(e kernel.Event) {
-		if e.Kind == kernel.EventRoute && e.Deleted && e.Route.Protocol == kernel.ProtoCaracal {
-			lost = append(lost, fmt.Sprintf("%s on %s", e.Route.Dst, g.node))
+		if e.Kind == kernel.EventRoute && e.Route.Protocol == kernel.ProtoCaracal && g.note(&e.Route, e.Deleted) {
+			lost = append(lost, e.Route.Dst)
 		}
 	})
 	return lost, err
@@ -75,7 +101,12 @@ func (g *guard) drain(ctx context.Context, f func(kernel.Event)) (err error) {
 }
 
 // guarded runs f and returns an error if any node lost a route of ours meanwhile, even for a moment.
-func (r *run) guarded(ctx context.Context, f func() error) (err error) {
+func (r *run) guarded(ctx context.Context, f func() error) error {
+	return r.guardedBut(ctx, nil, f)
+}
+
+// guardedBut is guarded for all but the routes into blocks that are to go.
+func (r *run) guardedBut(ctx context.Context, leaving []netip.Prefix, f func() error) (err error) {
 	wctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	began := time.Now()
@@ -97,11 +128,30 @@ func (r *run) guarded(ctx context.Context, f func() error) (err error) {
 		if err != nil {
 			return err
 		}
-		lost = append(lost, l...)
+		for _, x := range l {
+			if !slices.ContainsFunc(leaving, x.Overlaps) {
+				lost = append(lost, fmt.Sprintf("%s on %s\n%s", x, g.node, r.historyOf(ctx, g.node, x)))
+			}
+		}
 	}
-	r.note("routes of ours deleted on any node", "%d in %s", len(lost), ms(time.Since(began)))
+	r.note("destinations without a route on any node", "%d in %s", len(lost), ms(time.Since(began)))
 	if len(lost) > 0 {
-		return fmt.Errorf("routes were deleted: %v", lost)
+		return fmt.Errorf("routes were lost for a moment: %s", strings.Join(lost, "\n"))
 	}
 	return nil
+}
+
+// historyOf is what a daemon remembers of a route, for people.
+func (r *run) historyOf(ctx context.Context, node string, p netip.Prefix) string {
+	var text strings.Builder
+	if err := r.ask(ctx, node, func(ctx context.Context, c caracalv1.InspectionClient) error {
+		m, err := c.History(ctx, &caracalv1.HistoryRequest{Prefix: p.String()})
+		if err != nil {
+			return err
+		}
+		return inspect.Renderer{Now: time.Now(), Timestamps: true}.History(&text, m)
+	}); err != nil {
+		fmt.Fprint(&text, err)
+	}
+	return text.String()
 }

@@ -34,6 +34,7 @@ func Scenarios() []Scenario {
 		{"kills", "daemons are killed at random moments while blocks come and go: no packet lost, no route missing, kernels as wanted", severalNodes, kills},
 		{"takeover", "a daemon starts where calico-node (BIRD and Felix) has left its routes, addresses and devices: no packet lost", severalNodes, takeover},
 		{"reflectors", "the mesh becomes clients of a route reflector and a mesh again, then elects one, another and none: no packet lost, no route deleted in any kernel for a moment", learning, reflectors},
+		{"elections", "elected reflectors are cordoned, drained, restarted, deleted, lose their labels and zones, and too few nodes are left: no packet lost, no session begun anew in vain", electing, elect},
 		{"workloads", "workloads come and go while the daemon is killed and while none runs, and the routes to them are the daemon's: no packet lost", routingWorkloads, workloadRoutes},
 		{"pool-mode", "pools change from Always to CrossSubnet and back", encapsulated, poolMode},
 		{"backend", "the backend is switched in all six directions while running", encapsulated, backends},
@@ -255,8 +256,8 @@ func PlayAll(ctx context.Context, w io.Writer, spec Spec, opts Options, list []S
 	return errors.Join(all, out.err)
 }
 
-// patience is how long a scenario may take; the longest takes ten seconds, in the guest kernel six times that.
-const patience = 2 * time.Minute
+// patience is how long a scenario may take; elections take four minutes, any other ten seconds, in the guest kernel six times that.
+const patience = 8 * time.Minute
 
 // Patience is how long a scenario may take.
 func (o Options) Patience() time.Duration {

@@ -2,6 +2,7 @@ package kubelab
 
 import (
 	"context"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/caracal-net/caracal/internal/datastore/kube"
 	"github.com/caracal-net/caracal/internal/lab"
@@ -48,7 +50,7 @@ func Of(t testing.TB, server *kubetest.Server) *lab.Kubernetes {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pods := schema.GroupVersionResource{Version: "v1", Resource: "pods"}
+	pods, nodes := schema.GroupVersionResource{Version: "v1", Resource: "pods"}, schema.GroupVersionResource{Version: "v1", Resource: "nodes"}
 	return &lab.Kubernetes{
 		Address: strings.TrimPrefix(server.URL(), "https://"),
 		Admin:   admin,
@@ -60,6 +62,13 @@ func Of(t testing.TB, server *kubetest.Server) *lab.Kubernetes {
 			err := server.Client(t, kubetest.Admin).Resource(pods).Namespace(namespace).Delete(ctx, name, metav1.DeleteOptions{GracePeriodSeconds: &now})
 			if apierrors.IsNotFound(err) {
 				return nil
+			}
+			return err
+		},
+		PatchNode: func(ctx context.Context, name string, patch map[string]any) error {
+			body, err := json.Marshal(patch)
+			if err == nil {
+				_, err = server.Client(t, kubetest.Admin).Resource(nodes).Patch(ctx, name, types.MergePatchType, body, metav1.PatchOptions{})
 			}
 			return err
 		},

@@ -220,7 +220,7 @@ func (f *feed) file(p *apiutil.Path) (was bool) {
 		return was
 	}
 	if !withdraw && len(f.held) > 0 {
-		f.supplant(prefix)
+		f.supplant(prefix, p.PeerAddress)
 	}
 	known := d.paths
 	if d.retained {
@@ -229,7 +229,7 @@ func (f *feed) file(p *apiutil.Path) (was bool) {
 	i := slices.IndexFunc(known, func(o bgp.Path) bool { return o.PeerAddr == p.PeerAddress && o.ID == p.RemoteID })
 	if withdraw {
 		if i >= 0 && known[i].RouterID == routerID(p) && !f.keep(p.PeerAddress, d, known) {
-			d.paths = without(known, i)
+			d.paths = f.restored(prefix, without(known, i))
 			f.mark(d)
 		}
 		return was

@@ -15,8 +15,11 @@ import (
 //
 // Or the peer is away for a restart. GoBGP drops what it keeps of such a peer when any connection with it comes to nothing, be it that both had dialled and one of two
 // had to go; RFC 4724 section 4.2 has it kept for the restart time. That ends with End-of-RIB.
+//
+// Another way is not the end of it: a reflector that reflects no more, or a node about to leave, may take it back a moment later. What was held is put
+// aside until the holding ends, and is in use again where there is nothing else.
 type holding struct {
-	prefixes map[netip.Prefix]struct{}
+	prefixes map[netip.Prefix][]bgp.Path // what is put aside; nil: it is in use
 	away     bool
 }
 
@@ -38,11 +41,11 @@ func (f *feed) keep(peer netip.Addr, d *dest, known []bgp.Path) bool {
 	}
 	h := f.held[peer]
 	if h == nil {
-		h = &holding{prefixes: make(map[netip.Prefix]struct{}), away: true}
+		h = &holding{prefixes: make(map[netip.Prefix][]bgp.Path), away: true}
 		f.held[peer] = h
 		f.watchAway(s, h)
 	}
-	h.prefixes[d.prefix] = struct{}{}
+	h.prefixes[d.prefix] = nil
 	return true
 }
 
@@ -83,10 +86,10 @@ func (f *feed) endAway(peer netip.Addr) {
 func (f *feed) hold(peer netip.Addr, most time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	h := &holding{prefixes: make(map[netip.Prefix]struct{})}
+	h := &holding{prefixes: make(map[netip.Prefix][]bgp.Path)}
 	for p, d := range f.table.All() {
 		if !d.retained && slices.ContainsFunc(d.paths, func(p bgp.Path) bool { return p.PeerAddr == peer }) {
-			h.prefixes[p] = struct{}{}
+			h.prefixes[p] = nil
 		}
 	}
 	f.setStale(true, func(d *dest, p *bgp.Path) bool { return !d.retained && p.PeerAddr == peer })
@@ -140,8 +143,10 @@ func (f *feed) letGo(peer netip.Addr) {
 	if h == nil {
 		return
 	}
-	for p := range h.prefixes {
-		f.dropHeld(peer, p)
+	for p, aside := range h.prefixes {
+		if aside == nil {
+			f.dropHeld(peer, p)
+		}
 	}
 }
 
@@ -166,12 +171,35 @@ func (f *feed) heldOf(peer netip.Addr, p netip.Prefix) bool {
 	return ok
 }
 
-// supplant drops what is held of a prefix, for which a path has come.
-func (f *feed) supplant(p netip.Prefix) {
+// supplant puts aside what is held of a prefix, for which a path has come; of the peer that sent it, for good.
+func (f *feed) supplant(p netip.Prefix, by netip.Addr) {
 	for peer, h := range f.held {
-		if _, ok := h.prefixes[p]; ok {
+		aside, ok := h.prefixes[p]
+		switch d := f.table.Get(p); {
+		case !ok:
+			continue
+		case peer == by:
 			delete(h.prefixes, p)
+		case aside == nil && d != nil:
+			of := func(x bgp.Path) bool { return x.PeerAddr != peer }
+			h.prefixes[p] = slices.DeleteFunc(slices.Clone(d.paths), of)
+		}
+		if aside == nil {
 			f.dropHeld(peer, p)
 		}
 	}
+}
+
+// restored returns what is in use of a prefix, or what had been put aside where that is nothing.
+func (f *feed) restored(p netip.Prefix, paths []bgp.Path) []bgp.Path {
+	if len(paths) > 0 {
+		return paths
+	}
+	for _, h := range f.held {
+		for _, aside := range h.prefixes[p] {
+			paths = f.with(paths, &aside)
+			h.prefixes[p] = nil
+		}
+	}
+	return paths
 }

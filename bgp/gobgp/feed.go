@@ -45,6 +45,7 @@ type feed struct {
 	anyStale bool       // some path may be stale; else an End-of-RIB need not look for those that did not come again
 	sessions map[netip.Addr]*session
 	held     map[netip.Addr]*holding // by peer
+	crossing crossing
 	cold     cold
 	changed  bool                    // sessions are to be reported
 	idle     map[netip.Addr]struct{} // peers whose session has become Idle
@@ -229,7 +230,7 @@ func (f *feed) file(p *apiutil.Path) (was bool) {
 	i := slices.IndexFunc(known, func(o bgp.Path) bool { return o.PeerAddr == p.PeerAddress && o.ID == p.RemoteID })
 	if withdraw {
 		if i >= 0 && known[i].RouterID == routerID(p) && !f.keep(p.PeerAddress, d, known) {
-			d.paths = f.restored(prefix, without(known, i))
+			d.paths = f.withdrawn(d, known, i)
 			f.mark(d)
 		}
 		return was

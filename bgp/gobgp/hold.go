@@ -190,16 +190,69 @@ func (f *feed) supplant(p netip.Prefix, by netip.Addr) {
 	}
 }
 
-// restored returns what is in use of a prefix, or what had been put aside where that is nothing.
-func (f *feed) restored(p netip.Prefix, paths []bgp.Path) []bgp.Path {
+// withdrawn returns what is in use of a prefix once the path at i is not: what had been put aside where nothing else is left, or that path itself while
+// the cluster crosses over.
+func (f *feed) withdrawn(d *dest, known []bgp.Path, i int) []bgp.Path {
+	paths := without(known, i)
 	if len(paths) > 0 {
 		return paths
 	}
 	for _, h := range f.held {
-		for _, aside := range h.prefixes[p] {
+		for _, aside := range h.prefixes[d.prefix] {
 			paths = f.with(paths, &aside)
-			h.prefixes[p] = nil
+			h.prefixes[d.prefix], f.anyStale = nil, true
 		}
 	}
+	if len(paths) == 0 && f.crossing.detains(f.sessions[known[i].PeerAddr], &known[i]) {
+		paths = f.detain(d.prefix, known[i])
+	}
 	return paths
+}
+
+// crossing is the time in which sessions with nodes of the cluster are replaced or begin anew, here and elsewhere. Reflectors then take back for seconds what
+// others have not told us yet: GoBGP prefers what the peer with the lowest router id reflects, were it to have it from us (RFC 4456 section 9 would compare the
+// lengths of CLUSTER_LISTs), and takes that back from whoever it has it from. So the last path to a prefix that leads to a node of the cluster stays in
+// use, marked stale, until another one comes, for as long as a session takes to begin.
+type crossing struct {
+	until time.Time
+	node  func(netip.Addr) bool
+}
+
+// detained is for how long a path that was taken back stays in use: GoBGP tries a session again within ten seconds.
+const detained = 15 * time.Second
+
+// crosses has what is taken back stay in use for a while. node says whether a next hop is a node of the cluster.
+func (f *feed) crosses(most time.Duration, node func(netip.Addr) bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.crossing = crossing{until: time.Now().Add(most), node: node}
+}
+
+// detains reports whether a path that its peer takes back stays in use. One whose session has ended does not: how long its routes are kept is for
+// graceful restart to say, and none are where BFD has found it dead.
+func (c *crossing) detains(s *session, p *bgp.Path) bool {
+	return s != nil && s.state == stateEstablished && s.ended == "" && time.Now().Before(c.until) && c.node(p.NextHop)
+}
+
+// detain keeps a path that was taken back.
+func (f *feed) detain(p netip.Prefix, path bgp.Path) []bgp.Path {
+	h := f.held[path.PeerAddr]
+	if h == nil {
+		h = &holding{prefixes: make(map[netip.Prefix][]bgp.Path)}
+		f.held[path.PeerAddr] = h
+	}
+	h.prefixes[p] = nil
+	path.Stale, f.anyStale = true, true
+	time.AfterFunc(detained, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if aside, still := h.prefixes[p]; still && f.held[path.PeerAddr] == h {
+			delete(h.prefixes, p)
+			if aside == nil {
+				f.dropHeld(path.PeerAddr, p)
+				f.kick()
+			}
+		}
+	})
+	return []bgp.Path{path}
 }

@@ -6,9 +6,11 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
+	gobgp "github.com/osrg/gobgp/v4/pkg/packet/bgp"
 
 	"github.com/caracal-net/caracal/bgp"
 )
@@ -59,5 +61,77 @@ func TestHeldComesBack(t *testing.T) {
 		if now := strings.Join(got, ", "); now != step.want {
 			t.Fatalf("%s: in use is %q, want %q", step.what, now, step.want)
 		}
+	}
+}
+
+// TestDetained: while the cluster crosses over, the last path to a prefix that leads to one of its nodes stays in use for some seconds after it was taken
+// back, but not when its session ends, and not at other times.
+func TestDetained(t *testing.T) {
+	hop := netip.MustParseAddr("192.0.2.99")
+	news := func(withdraw bool) []*apiutil.Path {
+		n := testNews("10.0.0.1", 0, withdraw)
+		next, err := gobgp.NewPathAttributeNextHop(hop)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.Attrs = append(n.Attrs, next)
+		return []*apiutil.Path{n}
+	}
+	const crosses = time.Minute
+	for _, c := range []struct {
+		what            string
+		crossing, ended bool
+		node            netip.Addr
+		late            time.Duration // after the beginning
+		kept, back      bool
+	}{
+		{what: "a node's, while it crosses", crossing: true, node: hop, kept: true},
+		{what: "the same, and it comes back", crossing: true, node: hop, kept: true, back: true},
+		{what: "at another time", node: hop},
+		{what: "when it is over", crossing: true, node: hop, late: crosses},
+		{what: "somebody else's", crossing: true, node: peerAddr},
+		{what: "of a session that ends", crossing: true, node: hop, ended: true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFeed(slog.New(slog.DiscardHandler))
+			gen := f.begin()
+			f.add(bgp.Peer{Addr: peerAddr})
+			up := apiutil.Peer{State: apiutil.PeerState{NeighborAddress: peerAddr, SessionState: gobgp.BGP_FSM_ESTABLISHED}}
+			f.state(gen, &up, time.Now())
+			if c.crossing {
+				f.crosses(crosses, func(a netip.Addr) bool { return a == c.node })
+			}
+			f.learn(gen, news(false))
+			time.Sleep(c.late)
+			if c.ended {
+				f.lost(peerAddr, pathDead)
+			}
+			f.learn(gen, news(true))
+			inUse := func() string {
+				f.take()
+				d := f.table.Get(netip.MustParsePrefix("10.1.0.0/26"))
+				switch {
+				case d == nil:
+					return "nothing"
+				case d.paths[0].Stale:
+					return "stale"
+				}
+				return "fresh"
+			}
+			want := map[bool]string{true: "stale", false: "nothing"}
+			if got := inUse(); got != want[c.kept] {
+				t.Errorf("%s: in use is %s, want %s", c.what, got, want[c.kept])
+			}
+			end := "nothing"
+			if c.back {
+				f.learn(gen, news(false))
+				end = "fresh"
+			}
+			time.Sleep(detained + time.Second)
+			synctest.Wait()
+			if got := inUse(); got != end {
+				t.Errorf("%s: in the end %s is in use, want %s", c.what, got, end)
+			}
+		})
 	}
 }

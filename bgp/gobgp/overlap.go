@@ -117,6 +117,13 @@ func (s *Speaker) overlapped() bgp.Config {
 		cfg.Peers = append(cfg.Peers, p)
 	}
 	s.clientsYet(cfg.Peers, now)
+	if n := len(o.outgoing) + len(o.clients) + len(o.left); n > 0 {
+		nodes := o.asked.Nodes // of this Config for good
+		s.feed.crosses(s.reflectingTime()+2*detained, func(a netip.Addr) bool {
+			_, is := slices.BinarySearchFunc(nodes, a, netip.Addr.Compare)
+			return is
+		})
+	}
 	o.count.Store(int32(len(o.outgoing) + len(o.clients)))
 	slices.SortFunc(cfg.Peers, func(a, b bgp.Peer) int { return strings.Compare(a.Name, b.Name) })
 	return cfg

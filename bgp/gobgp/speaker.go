@@ -369,6 +369,7 @@ func (s *Speaker) PathDown(ctx context.Context, peer netip.Addr, controlPlane bo
 		return nil
 	}
 	s.feed.lost(peer, pathDead)
+	s.feed.drop(peer) // what is held of it
 	if restarting {
 		if err := s.removePeer(ctx, &p); err != nil {
 			return fmt.Errorf("drop the routes of %s, whose path is dead: %w", p.Name, err)

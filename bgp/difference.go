@@ -15,12 +15,17 @@ type Difference struct {
 	Added   []string // sessions that are new, by name
 	Removed []string
 	Reset   []Reset        // sessions that go down and come back
+	Down    []Reset        // sessions that may not start, and why; those that run go down and stay down
 	Refresh []Reset        // sessions that stay up, with other rules or next hops
 	Appear  []netip.Prefix // originations
 	Vanish  []netip.Prefix
 	// Peers lists by session what of the originations is sent to it that was not before, or no more. Sessions to which the
 	// same change happens as to all others of their kind are listed too.
 	Peers []PeerDifference
+	// Received lists by session what of that which the peer sends now is let in that was not, or no more; made only where that is known.
+	Received []PeerDifference
+	// Elected and Relieved are route reflectors of the mesh that are elected, and that are no more.
+	Elected, Relieved []Reflector
 }
 
 // Reset is a session and why it changes.
@@ -53,7 +58,11 @@ func Diff(a, b *Config) Difference {
 	was, is := byAddr(a.Peers), byAddr(b.Peers)
 	for i := range b.Peers {
 		p := &b.Peers[i]
-		if o := was[p.Addr]; o == nil {
+		if o := was[p.Addr]; p.Held != "" {
+			if o == nil || o.Held != p.Held {
+				d.Down = append(d.Down, Reset{Peer: p.Name, Why: []string{p.Held}})
+			}
+		} else if o == nil || o.Held != "" {
 			d.Added = append(d.Added, p.Name)
 		} else if why := Resets(o, p); len(why) > 0 {
 			d.Reset = append(d.Reset, Reset{Peer: p.Name, Why: why})
@@ -69,6 +78,7 @@ func Diff(a, b *Config) Difference {
 			d.Removed = append(d.Removed, a.Peers[i].Name)
 		}
 	}
+	d.Elected, d.Relieved = b.Election.without(a.Election), a.Election.without(b.Election)
 	d.Appear, d.Vanish = only(b.Originate, a.Originate), only(a.Originate, b.Originate)
 	return d
 }
@@ -89,10 +99,103 @@ func refreshes(p, q *Peer) []string {
 	if !EqualRules(p.Export, q.Export) {
 		why = append(why, "export rules")
 	}
+	if p.BFD != q.BFD {
+		why = append(why, "BFD")
+	}
 	if p.KeepNextHop != q.KeepNextHop || p.SelfNextHop != q.SelfNextHop {
 		why = append(why, "next hop mode")
 	}
 	return why
+}
+
+// without returns the reflectors that are none in another outcome; both may be nil.
+func (e *Election) without(o *Election) (out []Reflector) {
+	if e == nil {
+		return nil
+	}
+	for _, r := range e.Elected {
+		if !o.elected(r.Node) {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// AddFar adds what becomes of a node's sessions because of their other ends: far returns what a node of the cluster is to be before and after, nil for
+// what is not known. A session begins anew, too, when the other end is another kind of peer to us, a client of a reflector for example.
+func (d *Difference) AddFar(a, b *Config, far func(node string) (before, after *Config)) {
+	named := make(map[string]bool)
+	for _, list := range [][]Reset{d.Reset, d.Down} {
+		for _, r := range list {
+			named[r.Peer] = true
+		}
+	}
+	was := byAddr(a.Peers)
+	for i := range b.Peers {
+		p := &b.Peers[i]
+		o := was[p.Addr]
+		if o == nil || p.Node == "" || p.Held != "" || o.Held != "" || named[p.Name] || !p.LocalAddr.IsValid() {
+			continue
+		}
+		before, after := far(p.Node)
+		if before == nil || after == nil {
+			continue
+		}
+		x, y := byAddr(before.Peers)[p.LocalAddr], byAddr(after.Peers)[p.LocalAddr]
+		var why []string
+		switch {
+		case x == nil || y == nil:
+			continue
+		case x.Held == "" && y.Held != "":
+			d.Down = append(d.Down, Reset{Peer: p.Name, Why: []string{"at " + p.Node + ": " + y.Held}})
+			continue
+		default:
+			why = Resets(x, y)
+		}
+		if far := Diff(&Config{ASN: before.ASN, RouterID: before.RouterID, ListenPort: before.ListenPort, ListenAddrs: before.ListenAddrs},
+			&Config{ASN: after.ASN, RouterID: after.RouterID, ListenPort: after.ListenPort, ListenAddrs: after.ListenAddrs}); len(why) == 0 {
+			why = far.Restart
+		}
+		if len(why) > 0 {
+			d.Reset = append(d.Reset, Reset{Peer: p.Name, Why: []string{"at " + p.Node + ": " + strings.Join(why, ", ")}})
+		}
+	}
+	for _, list := range [][]Reset{d.Reset, d.Down} {
+		slices.SortFunc(list, func(x, y Reset) int { return strings.Compare(x.Peer, y.Peer) })
+	}
+	d.Refresh = slices.DeleteFunc(d.Refresh, func(r Reset) bool {
+		return slices.ContainsFunc(slices.Concat(d.Reset, d.Down), func(x Reset) bool { return x.Peer == r.Peer })
+	})
+}
+
+// AddReceived adds what is let in otherwise than before of what peers send. Sessions that are new or begin anew are left out: what they will bring is
+// not known.
+func (d *Difference) AddReceived(a, b *Config, received func(peer netip.Addr) []Path) {
+	was := byAddr(a.Peers)
+	for i := range b.Peers {
+		p := &b.Peers[i]
+		o := was[p.Addr]
+		if o == nil || EqualRules(o.Import, p.Import) {
+			continue
+		}
+		pd := PeerDifference{Peer: p.Name}
+		for _, path := range received(p.Addr) {
+			r := RouteOf(&path)
+			x, v := a.Accept(o, r)
+			y, w := b.Accept(p, r)
+			switch {
+			case w.Accept && !v.Accept:
+				pd.Appear = append(pd.Appear, path.Prefix)
+			case v.Accept && !w.Accept:
+				pd.Vanish = append(pd.Vanish, path.Prefix)
+			case v.Accept && !SameAttributes(&x, &y):
+				pd.Changed = append(pd.Changed, path.Prefix)
+			}
+		}
+		if len(pd.Appear)+len(pd.Vanish)+len(pd.Changed) > 0 {
+			d.Received = append(d.Received, pd)
+		}
+	}
 }
 
 // sent compares what two Configs send of their own to one peer; p is nil for a session that is new.
@@ -172,7 +275,8 @@ func only(a, b []Origination) []netip.Prefix {
 
 // Empty reports whether nothing at all changes.
 func (d *Difference) Empty() bool {
-	return len(d.Restart)+len(d.Added)+len(d.Removed)+len(d.Reset)+len(d.Refresh)+len(d.Appear)+len(d.Vanish)+len(d.Peers) == 0
+	return len(d.Restart)+len(d.Added)+len(d.Removed)+len(d.Reset)+len(d.Refresh)+len(d.Appear)+len(d.Vanish)+len(d.Peers)+
+		len(d.Down)+len(d.Received)+len(d.Elected)+len(d.Relieved) == 0
 }
 
 // String writes the difference as text, a line for each change; "" where there is none.
@@ -180,6 +284,12 @@ func (d *Difference) String() string {
 	var b strings.Builder
 	for _, s := range d.Restart {
 		fmt.Fprintf(&b, "every session is begun anew, routes are kept meanwhile: %s\n", s)
+	}
+	for _, r := range d.Relieved {
+		fmt.Fprintf(&b, "reflector - %s\n", r.Node)
+	}
+	for _, r := range d.Elected {
+		fmt.Fprintf(&b, "reflector + %s: %s\n", r.Node, r.Why)
 	}
 	for _, s := range d.Added {
 		fmt.Fprintf(&b, "session + %s\n", s)
@@ -189,6 +299,9 @@ func (d *Difference) String() string {
 	}
 	for _, r := range d.Reset {
 		fmt.Fprintf(&b, "session ! %s is reset: %s\n", r.Peer, strings.Join(r.Why, ", "))
+	}
+	for _, r := range d.Down {
+		fmt.Fprintf(&b, "session x %s may not start: %s\n", r.Peer, strings.Join(r.Why, ", "))
 	}
 	for _, r := range d.Refresh {
 		fmt.Fprintf(&b, "session ~ %s stays up: %s\n", r.Peer, strings.Join(r.Why, ", "))
@@ -201,15 +314,21 @@ func (d *Difference) String() string {
 	}
 	for i := range d.Peers {
 		p := &d.Peers[i]
-		writePrefixes(&b, p.Peer, "+", p.Appear)
-		writePrefixes(&b, p.Peer, "-", p.Vanish)
-		writePrefixes(&b, p.Peer, "~", p.Changed)
+		writePrefixes(&b, "to", p)
+	}
+	for i := range d.Received {
+		writePrefixes(&b, "from", &d.Received[i])
 	}
 	return b.String()
 }
 
-func writePrefixes(b *strings.Builder, peer, sign string, list []netip.Prefix) {
-	for _, p := range list {
-		fmt.Fprintf(b, "to %s %s %s\n", peer, sign, p)
+func writePrefixes(b *strings.Builder, way string, d *PeerDifference) {
+	for _, part := range []struct {
+		sign string
+		list []netip.Prefix
+	}{{"+", d.Appear}, {"-", d.Vanish}, {"~", d.Changed}} {
+		for _, p := range part.list {
+			fmt.Fprintf(b, "%s %s %s %s\n", way, d.Peer, part.sign, p)
+		}
 	}
 }

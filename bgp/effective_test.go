@@ -169,7 +169,12 @@ func TestDiff(t *testing.T) {
 		{"a password", func(o *cluster.Objects) {
 			o.Secrets = []*cluster.Secret{{Name: "bgp", Data: map[string]string{"tor": "new"}}}
 		}, []string{"session ! Global_192_0_2_1 is reset: password"}},
-		{"no password any more", func(o *cluster.Objects) { o.Secrets = nil }, []string{"session ! Global_192_0_2_1 is reset: password, whether the session may start", "to Global_192_0_2_1 - 10.1.0.0/26"}},
+		{"no password any more", func(o *cluster.Objects) { o.Secrets = nil }, []string{
+			"session x Global_192_0_2_1 may not start: Secret bgp, which spec.password of BGPPeer tor names, does not exist or cannot be read: create it in the namespace of the daemon, and let its role read it",
+			"to Global_192_0_2_1 - 10.1.0.0/26"}},
+		{"BFD", func(o *cluster.Objects) { o.Peers[0].BFD = cluster.BFD{Interval: time.Second, Multiplier: 3} }, []string{"session ~ Global_192_0_2_1 stays up: BFD"}},
+		{"reflectors", func(o *cluster.Objects) { o.BGP.Reflection = cluster.Reflection{Count: 1} }, []string{
+			"reflector + a: number 1 of 1 that may be in no zone", "session ! Mesh_192_0_2_10 is reset: route reflection", "session ! Mesh_2001_db8__c is reset: route reflection"}},
 		{"timers", func(o *cluster.Objects) { o.Peers[0].KeepaliveTime, o.Peers[0].MaxRestartTime = 0, 0 }, []string{"session ! Global_192_0_2_1 is reset: restart time, keepalive time"}},
 		{"next hops", func(o *cluster.Objects) { o.Peers[0].SelfNextHop = false }, []string{"session ~ Global_192_0_2_1 stays up: next hop mode"}},
 		{"a node leaves", func(o *cluster.Objects) { o.Nodes = append(o.Nodes[:1:1], o.Nodes[2]) }, []string{"session - Mesh_192_0_2_10"}},
@@ -199,6 +204,74 @@ func TestDiff(t *testing.T) {
 				t.Errorf("empty %v, equal %v", d.Empty(), a.Equal(&b))
 			}
 		})
+	}
+}
+
+// TestDiffOfTheOtherEnd: a session begins anew, or goes down, for what changes at the node at its other end alone.
+func TestDiffOfTheOtherEnd(t *testing.T) {
+	objects := func() cluster.Objects {
+		return electing(cluster.Reflection{Above: 1, Count: 1, Zone: "zone"}, zoned(6))
+	}
+	for _, tc := range []struct {
+		name   string
+		change func(*cluster.Objects)
+		want   []string
+	}{
+		{"nothing", func(*cluster.Objects) {}, nil},
+		{"a mesh again", func(o *cluster.Objects) { o.BGP.Reflection.Above = 10 }, []string{
+			"reflector - n005", "session + Mesh_192_0_0_2", "session ! Mesh_192_0_0_6 is reset: at n005: route reflection"}},
+		{"another reflector's AS", func(o *cluster.Objects) { o.Nodes[5].ASN = 65001 }, []string{"session ! Mesh_192_0_0_6 is reset: AS number"}},
+	} {
+		o := objects()
+		plan := func(o cluster.Objects, node string) *bgp.Config {
+			cfg, problems := bgp.Plan(cluster.Build(o), node, nil)
+			if len(problems) > 0 {
+				t.Fatal(problems)
+			}
+			return &cfg
+		}
+		tc.change(&o)
+		a, b := plan(objects(), "n000"), plan(o, "n000")
+		d := bgp.Diff(a, b)
+		d.AddFar(a, b, func(node string) (*bgp.Config, *bgp.Config) { return plan(objects(), node), plan(o, node) })
+		text := d.String()
+		for _, want := range tc.want {
+			if !strings.Contains(text, want) {
+				t.Errorf("%s: said is\n%s\nand not %q", tc.name, text, want)
+			}
+		}
+		if (len(tc.want) == 0) != d.Empty() {
+			t.Errorf("%s: said is\n%s", tc.name, text)
+		}
+	}
+}
+
+// TestDiffOfWhatIsReceived: what a peer sends now is judged by the rules before and after.
+func TestDiffOfWhatIsReceived(t *testing.T) {
+	p := netip.MustParsePrefix
+	rules := func(list ...cluster.FilterRule) (out []bgp.Rule) {
+		for _, r := range list {
+			out = append(out, bgp.Rule{FilterRule: r})
+		}
+		return out
+	}
+	in := func(s string, accept bool, pref uint32) cluster.FilterRule {
+		return cluster.FilterRule{Accept: accept, CIDR: p(s), MinLen: 0, MaxLen: 32, SetPriority: pref}
+	}
+	peer := bgp.Peer{Name: "tor", Addr: netip.MustParseAddr("192.0.2.1"), ASN: 65000}
+	a, b := bgp.Config{ASN: 64512, Peers: []bgp.Peer{peer}}, bgp.Config{ASN: 64512, Peers: []bgp.Peer{peer}}
+	a.Peers[0].Import = rules(in("10.1.0.0/16", false, 0))
+	b.Peers[0].Import = rules(in("10.2.0.0/16", false, 0), in("10.3.0.0/16", true, 77))
+	d := bgp.Diff(&a, &b)
+	d.AddReceived(&a, &b, func(netip.Addr) (list []bgp.Path) {
+		for _, s := range []string{"10.1.0.0/24", "10.2.0.0/24", "10.3.0.0/24", "10.4.0.0/24"} {
+			list = append(list, bgp.Path{Prefix: p(s), LocalPref: 100})
+		}
+		return list
+	})
+	want := "session ~ tor stays up: import rules\nfrom tor + 10.1.0.0/24\nfrom tor - 10.2.0.0/24\nfrom tor ~ 10.3.0.0/24\n"
+	if d.String() != want || d.Empty() {
+		t.Errorf("said is\n%swant\n%s", d.String(), want)
 	}
 }
 

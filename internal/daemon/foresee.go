@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/caracal-net/caracal/bgp"
 	"github.com/caracal-net/caracal/internal/cluster"
@@ -34,7 +35,42 @@ func (d *daemon) diffBGP(node, manifests string, deletions []string) (bgp.Differ
 	}
 	before, _ := d.explained(node).Plan(st, node, d.hostOf(node))
 	after, more := d.explained(node).Plan(next, node, d.hostOf(node))
-	return bgp.Diff(&before, &after), append(problems, more...), nil
+	diff := bgp.Diff(&before, &after)
+	plans := make(map[string][2]*bgp.Config) // a node has a session of each family
+	diff.AddFar(&before, &after, func(far string) (*bgp.Config, *bgp.Config) {
+		if _, done := plans[far]; !done {
+			plans[far] = d.foreseen(st, next, far)
+		}
+		return plans[far][0], plans[far][1]
+	})
+	if node == d.cfg.Node {
+		diff.AddReceived(&before, &after, d.sentBy)
+	}
+	return diff, append(problems, more...), nil
+}
+
+// foreseen plans a node's BGP in two States, nil where it is not in both of them.
+func (d *daemon) foreseen(before, after *cluster.State, node string) (plans [2]*bgp.Config) {
+	if before.Node(node) == nil || after.Node(node) == nil {
+		return plans
+	}
+	for i, st := range []*cluster.State{before, after} {
+		cfg, _ := (&bgp.Planner{Match: matchSelector}).Plan(st, node, nil)
+		plans[i] = &cfg
+	}
+	return plans
+}
+
+// sentBy is what a peer sends now; none where no engine runs or no session is up.
+func (d *daemon) sentBy(peer netip.Addr) (paths []bgp.Path) {
+	list, err := d.peerRoutes(peer, bgp.FromPeer, netip.Prefix{})
+	if err != nil {
+		return nil // it has no session yet
+	}
+	for i := range list {
+		paths = append(paths, list[i].Before.Path)
+	}
+	return paths
 }
 
 // known returns the State, if a node is in it.

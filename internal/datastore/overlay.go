@@ -36,6 +36,9 @@ func Overlay(st *cluster.State, manifests string, deletions []string) (*cluster.
 		}
 		found, problems := calico.Resources(&doc)
 		o.problems = append(o.problems, problems...)
+		if len(found)+len(problems) == 0 {
+			o.unread(&doc)
+		}
 		for i := range found {
 			o.problems = append(o.problems, found[i].Problems...)
 			word, problems := calico.Word(found[i].Object)
@@ -43,8 +46,8 @@ func Overlay(st *cluster.State, manifests string, deletions []string) (*cluster.
 			o.set(&found[i], word)
 		}
 	}
-	if o.taken == 0 && len(o.problems) == 0 && len(deletions) == 0 {
-		return nil, nil, errors.New("the manifests hold no resource that routing depends on: write IPPool, Node, BGPConfiguration, BGPPeer, BGPFilter or BlockAffinity")
+	if o.taken == 0 && o.ignored == len(o.problems) && len(deletions) == 0 {
+		return nil, nil, errors.New("the manifests hold no resource that routing depends on: write Calico's Node, IPPool, BGPConfiguration, BGPPeer, BGPFilter or BlockAffinity, or a Secret, Service, EndpointSlice or Pod")
 	}
 	o.builder.SetBGP(o.bgp)
 	return o.builder.State(), o.problems, nil
@@ -55,6 +58,7 @@ type overlay struct {
 	bgp      cluster.BGPConfig
 	problems []cluster.Problem
 	taken    int
+	ignored  int // documents that hold nothing we read, each of which is a problem
 }
 
 // copy takes over everything but BGP settings, which several objects make.
@@ -114,6 +118,8 @@ func (o *overlay) set(r *calico.Resource, word any) {
 		o.builder.SetService(w)
 	case *cluster.EndpointSlice:
 		o.builder.SetSlice(w)
+	case *cluster.Pod:
+		o.builder.SetPod(w)
 	case *cluster.FelixConfig:
 		o.builder.SetFelix(*w)
 	case cluster.Backend:
@@ -123,6 +129,26 @@ func (o *overlay) set(r *calico.Resource, word any) {
 	default:
 		o.taken--
 	}
+}
+
+// unread notes a document that changes nothing here. Kubernetes' own Node is the one that is most likely meant to.
+func (o *overlay) unread(doc *yaml.Node) {
+	var head struct {
+		APIVersion string `yaml:"apiVersion"`
+		Kind       string `yaml:"kind"`
+		Metadata   struct {
+			Name string `yaml:"name"`
+		} `yaml:"metadata"`
+	}
+	if err := doc.Decode(&head); err != nil || head.Kind == "" {
+		return
+	}
+	text := "is not read: routing does not depend on it"
+	if head.Kind == string(calico.KindNode) {
+		text = "is not read, for it is Kubernetes' own: write it as Calico's, with apiVersion " + calico.APIVersion + ", its labels and spec.bgp, as calicoctl prints it"
+	}
+	o.ignored++
+	o.problems = append(o.problems, cluster.Problem{Object: head.Kind + " " + head.Metadata.Name, Field: "apiVersion", Text: head.APIVersion + " " + text})
 }
 
 // setBGP replaces the cluster's settings or those of one node, and leaves the others.
@@ -137,6 +163,16 @@ func (o *overlay) setBGP(name string, w *cluster.BGPConfig) {
 	o.bgp.NodeListenPorts, o.bgp.NodeAdvertisements = without(ports, node), without(advertisements, node)
 	maps.Copy(o.bgp.NodeListenPorts, w.NodeListenPorts)
 	maps.Copy(o.bgp.NodeAdvertisements, w.NodeAdvertisements)
+}
+
+// dropBGP forgets the cluster's settings or those of one node. Whether the object was there is not known of one that says nothing.
+func (o *overlay) dropBGP(name string) bool {
+	if name != calico.DefaultName && !strings.HasPrefix(name, calico.NodePrefix) {
+		return false
+	}
+	none := cluster.DefaultBGP()
+	o.setBGP(name, &none)
+	return true
 }
 
 // without is a copy of what nodes have, but for one.
@@ -157,12 +193,18 @@ func (o *overlay) drop(what string) error {
 		gone = o.builder.DeletePool(name)
 	case calico.KindService: // Service/namespace/name
 		gone = o.builder.DeleteService(name)
+	case calico.KindPod: // Pod/namespace/name
+		gone = o.builder.DeletePod(name)
+	case calico.KindSecret:
+		gone = o.builder.DeleteSecret(name)
+	case calico.KindBGPConfiguration:
+		gone = o.dropBGP(name)
 	case calico.KindBGPPeer:
 		gone = o.builder.DeletePeer(name)
 	case calico.KindBGPFilter:
 		gone = o.builder.DeleteFilter(name)
 	default:
-		return fmt.Errorf("delete %q: write Node, IPPool, BGPPeer or BGPFilter, a slash and the name, as in BGPPeer/rack1-tor", what)
+		return fmt.Errorf("delete %q: write Node, IPPool, BGPConfiguration, BGPPeer, BGPFilter, Secret, Service or Pod, a slash and the name, as in BGPPeer/rack1-tor or Pod/default/vm", what)
 	}
 	if !gone {
 		return fmt.Errorf("delete %q: there is no such object", what)

@@ -44,10 +44,20 @@ func TestOverlay(t *testing.T) {
 		"a deletion": {"", []string{"BGPPeer/tor"}, func(st *cluster.State) bool { return len(st.BGPPeers()) == 0 && len(st.Nodes()) == 2 }, 0, ""},
 		"a bad value": {head + "BGPPeer\nmetadata: {name: tor}\nspec: {peerIP: here, asNumber: 1}\n", nil,
 			func(st *cluster.State) bool { return st.BGPPeers()[0].ASN == 65000 }, 1, ""},
-		"no resource":          {"apiVersion: v1\nkind: Pod\nmetadata: {name: p}\n", nil, nil, 0, "hold no resource"},
+		"a workload": {"apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: vms}\nspec: {nodeName: node-a}\nstatus: {phase: Running, podIP: 10.1.0.2}\n", nil,
+			func(st *cluster.State) bool { return len(st.Pods()) == 1 }, 0, ""},
+		"a Secret comes and goes": {"apiVersion: v1\nkind: Secret\nmetadata: {name: s, namespace: kube-system}\nstringData: {a: b}\n", []string{"Secret/s"}, nil, 0, "no such object"},
+		"settings go": {"", []string{"BGPConfiguration/default", "BGPConfiguration/node.node-a"}, func(st *cluster.State) bool {
+			b := st.BGP()
+			return b.ASN == cluster.DefaultBGP().ASN && len(b.NodeListenPorts) == 1 && b.NodeListenPorts["node-b"] == 2179
+		}, 0, ""},
+		"settings of nobody": {"", []string{"BGPConfiguration/other"}, nil, 0, "no such object"},
+		"a Kubernetes Node beside a peer": {head + "BGPPeer\nmetadata: {name: second}\nspec: {peerIP: 192.0.2.253, asNumber: 65001}\n---\napiVersion: v1\nkind: Node\nmetadata: {name: node-c}\n", nil,
+			func(st *cluster.State) bool { return len(st.BGPPeers()) == 2 && len(st.Nodes()) == 2 }, 1, ""},
+		"no resource":          {"apiVersion: v1\nkind: Node\nmetadata: {name: p}\n", nil, nil, 0, "hold no resource"},
 		"no YAML":              {"{", nil, nil, 0, "manifests:"},
 		"a deletion of none":   {"", []string{"BGPPeer/other"}, nil, 0, "no such object"},
-		"a deletion of what":   {"", []string{"Pod/x"}, nil, 0, "write Node, IPPool"},
+		"a deletion of what":   {"", []string{"Lease/x"}, nil, 0, "write Node, IPPool"},
 		"a deletion of a name": {"", []string{"tor"}, nil, 0, "write Node, IPPool"},
 	} {
 		st := overlaid()

@@ -43,10 +43,17 @@ func (s *Server) DiffBGP(_ context.Context, r *caracalv1.DiffBGPRequest) (*carac
 	}
 	m := &caracalv1.DiffBGPResponse{Node: node, Restart: d.Restart, Added: d.Added, Removed: d.Removed, Reset_: each(d.Reset, sessionChangeOf),
 		Refresh: each(d.Refresh, sessionChangeOf), Appear: prefixWords(d.Appear), Vanish: prefixWords(d.Vanish), Problems: each(problems, problemOf)}
-	for _, p := range d.Peers {
-		m.Peers = append(m.Peers, &caracalv1.PeerChange{Peer: p.Peer, Appear: prefixWords(p.Appear), Vanish: prefixWords(p.Vanish), Changed: prefixWords(p.Changed)})
-	}
+	m.Down, m.Peers, m.Received = each(d.Down, sessionChangeOf), each(d.Peers, peerChangeOf), each(d.Received, peerChangeOf)
+	m.Elected, m.Relieved = each(d.Elected, reflectorOf), each(d.Relieved, reflectorOf)
 	return m, nil
+}
+
+func peerChangeOf(p bgp.PeerDifference) *caracalv1.PeerChange {
+	return &caracalv1.PeerChange{Peer: p.Peer, Appear: prefixWords(p.Appear), Vanish: prefixWords(p.Vanish), Changed: prefixWords(p.Changed)}
+}
+
+func reflectorOf(r bgp.Reflector) *caracalv1.Reflector {
+	return &caracalv1.Reflector{Node: r.Node, Zone: r.Zone, Why: r.Why}
 }
 
 func sessionChangeOf(r bgp.Reset) *caracalv1.SessionChange {
@@ -73,9 +80,8 @@ func (r Renderer) PlanBGP(w io.Writer, m *caracalv1.PlanBGPResponse) error {
 func (r Renderer) DiffBGP(w io.Writer, m *caracalv1.DiffBGPResponse) error {
 	d := bgp.Difference{Restart: m.GetRestart(), Added: m.GetAdded(), Removed: m.GetRemoved(), Reset: sessionsOf(m.GetReset_()), Refresh: sessionsOf(m.GetRefresh()),
 		Appear: prefixesOf(m.GetAppear()), Vanish: prefixesOf(m.GetVanish())}
-	for _, p := range m.GetPeers() {
-		d.Peers = append(d.Peers, bgp.PeerDifference{Peer: p.GetPeer(), Appear: prefixesOf(p.GetAppear()), Vanish: prefixesOf(p.GetVanish()), Changed: prefixesOf(p.GetChanged())})
-	}
+	d.Down, d.Peers, d.Received = sessionsOf(m.GetDown()), peersOf(m.GetPeers()), peersOf(m.GetReceived())
+	d.Elected, d.Relieved = reflectorsOf(m.GetElected()), reflectorsOf(m.GetRelieved())
 	text := d.String()
 	if d.Empty() {
 		text = "nothing changes on node " + m.GetNode() + "\n"
@@ -88,6 +94,18 @@ func (r Renderer) DiffBGP(w io.Writer, m *caracalv1.DiffBGPResponse) error {
 
 func sessionsOf(list []*caracalv1.SessionChange) []bgp.Reset {
 	return each(list, func(c *caracalv1.SessionChange) bgp.Reset { return bgp.Reset{Peer: c.GetPeer(), Why: c.GetWhy()} })
+}
+
+func peersOf(list []*caracalv1.PeerChange) []bgp.PeerDifference {
+	return each(list, func(p *caracalv1.PeerChange) bgp.PeerDifference {
+		return bgp.PeerDifference{Peer: p.GetPeer(), Appear: prefixesOf(p.GetAppear()), Vanish: prefixesOf(p.GetVanish()), Changed: prefixesOf(p.GetChanged())}
+	})
+}
+
+func reflectorsOf(list []*caracalv1.Reflector) []bgp.Reflector {
+	return each(list, func(r *caracalv1.Reflector) bgp.Reflector {
+		return bgp.Reflector{Node: r.GetNode(), Zone: r.GetZone(), Why: r.GetWhy()}
+	})
 }
 
 // prefixesOf reads what prefixWords wrote; what a server of another kind might write otherwise is left out.

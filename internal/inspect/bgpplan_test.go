@@ -35,7 +35,9 @@ func TestPlanAndDiffOfBGP(t *testing.T) {
 			return bgp.Difference{}, nil, nil
 		}
 		return bgp.Difference{Restart: []string{"AS number 1 -> 2"}, Added: []string{"Global_1"}, Removed: []string{"Mesh_2"}, Reset: []bgp.Reset{{Peer: "Mesh_3", Why: []string{"password", "port"}}},
-			Refresh: []bgp.Reset{{Peer: "Mesh_4", Why: []string{"import rules"}}}, Appear: []netip.Prefix{p("10.1.0.0/26")}, Vanish: []netip.Prefix{p("10.2.0.0/26"), p("fd00::/64")},
+			Down: []bgp.Reset{{Peer: "Mesh_5", Why: []string{"Secret bgp does not exist"}}}, Elected: []bgp.Reflector{{Node: "b", Zone: "z", Why: "number 1 of 2"}}, Relieved: []bgp.Reflector{{Node: "c"}},
+			Received: []bgp.PeerDifference{{Peer: "Mesh_4", Vanish: []netip.Prefix{p("10.6.0.0/26")}}},
+			Refresh:  []bgp.Reset{{Peer: "Mesh_4", Why: []string{"import rules"}}}, Appear: []netip.Prefix{p("10.1.0.0/26")}, Vanish: []netip.Prefix{p("10.2.0.0/26"), p("fd00::/64")},
 			Peers: []bgp.PeerDifference{{Peer: "Mesh_4", Appear: []netip.Prefix{p("10.3.0.0/26")}, Vanish: []netip.Prefix{p("10.4.0.0/26")}, Changed: []netip.Prefix{p("10.5.0.0/26")}}}}, problem, nil
 	}
 	conn, _ := serve(t, w)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
@@ -74,7 +75,7 @@ func (c *command) bgpDiff() *cobra.Command {
 				if err := c.write(m, func(r inspect.Renderer, w io.Writer) error { return r.DiffBGP(w, m) }); err != nil {
 					return err
 				}
-				if check && len(m.GetRestart())+len(m.GetReset_())+len(m.GetRemoved())+len(m.GetVanish()) > 0 {
+				if check && ends(m) {
 					return errCheck
 				}
 				return nil
@@ -85,6 +86,13 @@ func (c *command) bgpDiff() *cobra.Command {
 	f.StringVarP(&file, "filename", "f", "", "file with changed resources, - for standard input")
 	f.StringArrayVar(&req.Deletions, "delete", nil, "an object that would be gone, as BGPPeer/rack1-tor; may be repeated")
 	f.StringVar(&req.Node, "node", "", "node of the cluster; default this one")
-	f.BoolVar(&check, "check", false, "exit with 1 if a session would end or a prefix vanish")
+	f.BoolVar(&check, "check", false, "exit with 1 if a session would end or a prefix vanish, of us or for a peer")
 	return c.answers(cmd)
+}
+
+// ends reports whether a session would end, for a while or for good, or a prefix be announced or let in no more.
+func ends(m *caracalv1.DiffBGPResponse) bool {
+	lost := func(p *caracalv1.PeerChange) bool { return len(p.GetVanish()) > 0 }
+	return len(m.GetRestart())+len(m.GetReset_())+len(m.GetDown())+len(m.GetRemoved())+len(m.GetVanish()) > 0 ||
+		slices.ContainsFunc(m.GetPeers(), lost) || slices.ContainsFunc(m.GetReceived(), lost)
 }

@@ -565,7 +565,7 @@ func (x Leaving_Step) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Leaving_Step.Descriptor instead.
 func (Leaving_Step) EnumDescriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{54, 0}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{55, 0}
 }
 
 // NextHop is one way out.
@@ -4063,7 +4063,14 @@ type DiffBGPResponse struct {
 	Vanish []string      `protobuf:"bytes,8,rep,name=vanish,proto3" json:"vanish,omitempty"`
 	Peers  []*PeerChange `protobuf:"bytes,9,rep,name=peers,proto3" json:"peers,omitempty"`
 	// Of the manifests, and what the plan says of the result.
-	Problems      []*Problem `protobuf:"bytes,10,rep,name=problems,proto3" json:"problems,omitempty"`
+	Problems []*Problem `protobuf:"bytes,10,rep,name=problems,proto3" json:"problems,omitempty"`
+	// Sessions that may not start, and why; those that run go down and stay down.
+	Down []*SessionChange `protobuf:"bytes,11,rep,name=down,proto3" json:"down,omitempty"`
+	// What peers send now that is let in and was not, or no more; of our own node only.
+	Received []*PeerChange `protobuf:"bytes,12,rep,name=received,proto3" json:"received,omitempty"`
+	// Route reflectors that the mesh elects, and that it elects no more.
+	Elected       []*Reflector `protobuf:"bytes,13,rep,name=elected,proto3" json:"elected,omitempty"`
+	Relieved      []*Reflector `protobuf:"bytes,14,rep,name=relieved,proto3" json:"relieved,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4168,6 +4175,95 @@ func (x *DiffBGPResponse) GetProblems() []*Problem {
 	return nil
 }
 
+func (x *DiffBGPResponse) GetDown() []*SessionChange {
+	if x != nil {
+		return x.Down
+	}
+	return nil
+}
+
+func (x *DiffBGPResponse) GetReceived() []*PeerChange {
+	if x != nil {
+		return x.Received
+	}
+	return nil
+}
+
+func (x *DiffBGPResponse) GetElected() []*Reflector {
+	if x != nil {
+		return x.Elected
+	}
+	return nil
+}
+
+func (x *DiffBGPResponse) GetRelieved() []*Reflector {
+	if x != nil {
+		return x.Relieved
+	}
+	return nil
+}
+
+// Reflector is a node that a mesh has elected.
+type Reflector struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Zone          string                 `protobuf:"bytes,2,opt,name=zone,proto3" json:"zone,omitempty"`
+	Why           string                 `protobuf:"bytes,3,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reflector) Reset() {
+	*x = Reflector{}
+	mi := &file_caracal_v1_caracal_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reflector) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reflector) ProtoMessage() {}
+
+func (x *Reflector) ProtoReflect() protoreflect.Message {
+	mi := &file_caracal_v1_caracal_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reflector.ProtoReflect.Descriptor instead.
+func (*Reflector) Descriptor() ([]byte, []int) {
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *Reflector) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Reflector) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *Reflector) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 type SessionChange struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Peer          string                 `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
@@ -4178,7 +4274,7 @@ type SessionChange struct {
 
 func (x *SessionChange) Reset() {
 	*x = SessionChange{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[48]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4190,7 +4286,7 @@ func (x *SessionChange) String() string {
 func (*SessionChange) ProtoMessage() {}
 
 func (x *SessionChange) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[48]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4203,7 +4299,7 @@ func (x *SessionChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionChange.ProtoReflect.Descriptor instead.
 func (*SessionChange) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{48}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *SessionChange) GetPeer() string {
@@ -4220,7 +4316,7 @@ func (x *SessionChange) GetWhy() []string {
 	return nil
 }
 
-// PeerChange is what of our own is sent to one peer otherwise than before.
+// PeerChange is what is sent to one peer, or let in from it, otherwise than before.
 type PeerChange struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Peer          string                 `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
@@ -4233,7 +4329,7 @@ type PeerChange struct {
 
 func (x *PeerChange) Reset() {
 	*x = PeerChange{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[49]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4245,7 +4341,7 @@ func (x *PeerChange) String() string {
 func (*PeerChange) ProtoMessage() {}
 
 func (x *PeerChange) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[49]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4258,7 +4354,7 @@ func (x *PeerChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerChange.ProtoReflect.Descriptor instead.
 func (*PeerChange) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{49}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *PeerChange) GetPeer() string {
@@ -4301,7 +4397,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[50]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4313,7 +4409,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[50]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4326,7 +4422,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{50}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *DrainRequest) GetWait() *durationpb.Duration {
@@ -4352,7 +4448,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[51]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4364,7 +4460,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[51]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4377,7 +4473,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{51}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *DrainResponse) GetLeaving() *Leaving {
@@ -4395,7 +4491,7 @@ type UndrainRequest struct {
 
 func (x *UndrainRequest) Reset() {
 	*x = UndrainRequest{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[52]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4407,7 +4503,7 @@ func (x *UndrainRequest) String() string {
 func (*UndrainRequest) ProtoMessage() {}
 
 func (x *UndrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[52]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4420,7 +4516,7 @@ func (x *UndrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainRequest.ProtoReflect.Descriptor instead.
 func (*UndrainRequest) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{52}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{53}
 }
 
 type UndrainResponse struct {
@@ -4431,7 +4527,7 @@ type UndrainResponse struct {
 
 func (x *UndrainResponse) Reset() {
 	*x = UndrainResponse{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[53]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4443,7 +4539,7 @@ func (x *UndrainResponse) String() string {
 func (*UndrainResponse) ProtoMessage() {}
 
 func (x *UndrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[53]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4456,7 +4552,7 @@ func (x *UndrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UndrainResponse.ProtoReflect.Descriptor instead.
 func (*UndrainResponse) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{53}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{54}
 }
 
 // Leaving is how far a node has left the others.
@@ -4471,7 +4567,7 @@ type Leaving struct {
 
 func (x *Leaving) Reset() {
 	*x = Leaving{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[54]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4483,7 +4579,7 @@ func (x *Leaving) String() string {
 func (*Leaving) ProtoMessage() {}
 
 func (x *Leaving) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[54]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4496,7 +4592,7 @@ func (x *Leaving) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leaving.ProtoReflect.Descriptor instead.
 func (*Leaving) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{54}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Leaving) GetStep() Leaving_Step {
@@ -4528,7 +4624,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[55]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4540,7 +4636,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[55]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4553,7 +4649,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{55}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{56}
 }
 
 type ReleaseResponse struct {
@@ -4566,7 +4662,7 @@ type ReleaseResponse struct {
 
 func (x *ReleaseResponse) Reset() {
 	*x = ReleaseResponse{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[56]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4578,7 +4674,7 @@ func (x *ReleaseResponse) String() string {
 func (*ReleaseResponse) ProtoMessage() {}
 
 func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[56]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4591,7 +4687,7 @@ func (x *ReleaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseResponse) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{56}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ReleaseResponse) GetReleased() string {
@@ -4609,7 +4705,7 @@ type ResyncRequest struct {
 
 func (x *ResyncRequest) Reset() {
 	*x = ResyncRequest{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[57]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4621,7 +4717,7 @@ func (x *ResyncRequest) String() string {
 func (*ResyncRequest) ProtoMessage() {}
 
 func (x *ResyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[57]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4634,7 +4730,7 @@ func (x *ResyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResyncRequest.ProtoReflect.Descriptor instead.
 func (*ResyncRequest) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{57}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{58}
 }
 
 type ResyncResponse struct {
@@ -4646,7 +4742,7 @@ type ResyncResponse struct {
 
 func (x *ResyncResponse) Reset() {
 	*x = ResyncResponse{}
-	mi := &file_caracal_v1_caracal_proto_msgTypes[58]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4658,7 +4754,7 @@ func (x *ResyncResponse) String() string {
 func (*ResyncResponse) ProtoMessage() {}
 
 func (x *ResyncResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_caracal_v1_caracal_proto_msgTypes[58]
+	mi := &file_caracal_v1_caracal_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4671,7 +4767,7 @@ func (x *ResyncResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResyncResponse.ProtoReflect.Descriptor instead.
 func (*ResyncResponse) Descriptor() ([]byte, []int) {
-	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{58}
+	return file_caracal_v1_caracal_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ResyncResponse) GetTook() *durationpb.Duration {
@@ -4983,7 +5079,7 @@ const file_caracal_v1_caracal_proto_rawDesc = "" +
 	"\x0eDiffBGPRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1c\n" +
 	"\tmanifests\x18\x02 \x01(\tR\tmanifests\x12\x1c\n" +
-	"\tdeletions\x18\x03 \x03(\tR\tdeletions\"\xe4\x02\n" +
+	"\tdeletions\x18\x03 \x03(\tR\tdeletions\"\xab\x04\n" +
 	"\x0fDiffBGPResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\arestart\x18\x02 \x03(\tR\arestart\x12\x14\n" +
@@ -4995,7 +5091,15 @@ const file_caracal_v1_caracal_proto_rawDesc = "" +
 	"\x06vanish\x18\b \x03(\tR\x06vanish\x12,\n" +
 	"\x05peers\x18\t \x03(\v2\x16.caracal.v1.PeerChangeR\x05peers\x12/\n" +
 	"\bproblems\x18\n" +
-	" \x03(\v2\x13.caracal.v1.ProblemR\bproblems\"5\n" +
+	" \x03(\v2\x13.caracal.v1.ProblemR\bproblems\x12-\n" +
+	"\x04down\x18\v \x03(\v2\x19.caracal.v1.SessionChangeR\x04down\x122\n" +
+	"\breceived\x18\f \x03(\v2\x16.caracal.v1.PeerChangeR\breceived\x12/\n" +
+	"\aelected\x18\r \x03(\v2\x15.caracal.v1.ReflectorR\aelected\x121\n" +
+	"\brelieved\x18\x0e \x03(\v2\x15.caracal.v1.ReflectorR\brelieved\"E\n" +
+	"\tReflector\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
+	"\x04zone\x18\x02 \x01(\tR\x04zone\x12\x10\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why\"5\n" +
 	"\rSessionChange\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\tR\x04peer\x12\x10\n" +
 	"\x03why\x18\x02 \x03(\tR\x03why\"j\n" +
@@ -5104,7 +5208,7 @@ func file_caracal_v1_caracal_proto_rawDescGZIP() []byte {
 }
 
 var file_caracal_v1_caracal_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
-var file_caracal_v1_caracal_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
+var file_caracal_v1_caracal_proto_msgTypes = make([]protoimpl.MessageInfo, 60)
 var file_caracal_v1_caracal_proto_goTypes = []any{
 	(Family)(0),                          // 0: caracal.v1.Family
 	(RouteState)(0),                      // 1: caracal.v1.RouteState
@@ -5163,26 +5267,27 @@ var file_caracal_v1_caracal_proto_goTypes = []any{
 	(*ConfigLine)(nil),                   // 54: caracal.v1.ConfigLine
 	(*DiffBGPRequest)(nil),               // 55: caracal.v1.DiffBGPRequest
 	(*DiffBGPResponse)(nil),              // 56: caracal.v1.DiffBGPResponse
-	(*SessionChange)(nil),                // 57: caracal.v1.SessionChange
-	(*PeerChange)(nil),                   // 58: caracal.v1.PeerChange
-	(*DrainRequest)(nil),                 // 59: caracal.v1.DrainRequest
-	(*DrainResponse)(nil),                // 60: caracal.v1.DrainResponse
-	(*UndrainRequest)(nil),               // 61: caracal.v1.UndrainRequest
-	(*UndrainResponse)(nil),              // 62: caracal.v1.UndrainResponse
-	(*Leaving)(nil),                      // 63: caracal.v1.Leaving
-	(*ReleaseRequest)(nil),               // 64: caracal.v1.ReleaseRequest
-	(*ReleaseResponse)(nil),              // 65: caracal.v1.ReleaseResponse
-	(*ResyncRequest)(nil),                // 66: caracal.v1.ResyncRequest
-	(*ResyncResponse)(nil),               // 67: caracal.v1.ResyncResponse
-	(*timestamppb.Timestamp)(nil),        // 68: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),          // 69: google.protobuf.Duration
+	(*Reflector)(nil),                    // 57: caracal.v1.Reflector
+	(*SessionChange)(nil),                // 58: caracal.v1.SessionChange
+	(*PeerChange)(nil),                   // 59: caracal.v1.PeerChange
+	(*DrainRequest)(nil),                 // 60: caracal.v1.DrainRequest
+	(*DrainResponse)(nil),                // 61: caracal.v1.DrainResponse
+	(*UndrainRequest)(nil),               // 62: caracal.v1.UndrainRequest
+	(*UndrainResponse)(nil),              // 63: caracal.v1.UndrainResponse
+	(*Leaving)(nil),                      // 64: caracal.v1.Leaving
+	(*ReleaseRequest)(nil),               // 65: caracal.v1.ReleaseRequest
+	(*ReleaseResponse)(nil),              // 66: caracal.v1.ReleaseResponse
+	(*ResyncRequest)(nil),                // 67: caracal.v1.ResyncRequest
+	(*ResyncResponse)(nil),               // 68: caracal.v1.ResyncResponse
+	(*timestamppb.Timestamp)(nil),        // 69: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),          // 70: google.protobuf.Duration
 }
 var file_caracal_v1_caracal_proto_depIdxs = []int32{
 	1,  // 0: caracal.v1.Route.state:type_name -> caracal.v1.RouteState
 	10, // 1: caracal.v1.Route.reason:type_name -> caracal.v1.Reason
 	2,  // 2: caracal.v1.Route.type:type_name -> caracal.v1.RouteType
 	9,  // 3: caracal.v1.Route.next_hops:type_name -> caracal.v1.NextHop
-	68, // 4: caracal.v1.Route.since:type_name -> google.protobuf.Timestamp
+	69, // 4: caracal.v1.Route.since:type_name -> google.protobuf.Timestamp
 	1,  // 5: caracal.v1.RouteFilter.states:type_name -> caracal.v1.RouteState
 	0,  // 6: caracal.v1.RouteFilter.family:type_name -> caracal.v1.Family
 	12, // 7: caracal.v1.ListRoutesRequest.filter:type_name -> caracal.v1.RouteFilter
@@ -5198,29 +5303,29 @@ var file_caracal_v1_caracal_proto_depIdxs = []int32{
 	3,  // 17: caracal.v1.Verdict.level:type_name -> caracal.v1.Level
 	24, // 18: caracal.v1.ListPeersResponse.peers:type_name -> caracal.v1.Peer
 	4,  // 19: caracal.v1.Peer.state:type_name -> caracal.v1.SessionState
-	68, // 20: caracal.v1.Peer.since:type_name -> google.protobuf.Timestamp
-	69, // 21: caracal.v1.Peer.restart_time:type_name -> google.protobuf.Duration
+	69, // 20: caracal.v1.Peer.since:type_name -> google.protobuf.Timestamp
+	70, // 21: caracal.v1.Peer.restart_time:type_name -> google.protobuf.Duration
 	27, // 22: caracal.v1.Peer.bfd:type_name -> caracal.v1.BFD
 	25, // 23: caracal.v1.Peer.last_sent:type_name -> caracal.v1.Notification
 	25, // 24: caracal.v1.Peer.last_received:type_name -> caracal.v1.Notification
-	69, // 25: caracal.v1.Peer.hold_time:type_name -> google.protobuf.Duration
+	70, // 25: caracal.v1.Peer.hold_time:type_name -> google.protobuf.Duration
 	26, // 26: caracal.v1.Peer.messages_sent:type_name -> caracal.v1.Messages
 	26, // 27: caracal.v1.Peer.messages_received:type_name -> caracal.v1.Messages
-	68, // 28: caracal.v1.Notification.time:type_name -> google.protobuf.Timestamp
-	68, // 29: caracal.v1.BFD.since:type_name -> google.protobuf.Timestamp
-	69, // 30: caracal.v1.BFD.interval:type_name -> google.protobuf.Duration
-	69, // 31: caracal.v1.BFD.detection:type_name -> google.protobuf.Duration
+	69, // 28: caracal.v1.Notification.time:type_name -> google.protobuf.Timestamp
+	69, // 29: caracal.v1.BFD.since:type_name -> google.protobuf.Timestamp
+	70, // 30: caracal.v1.BFD.interval:type_name -> google.protobuf.Duration
+	70, // 31: caracal.v1.BFD.detection:type_name -> google.protobuf.Duration
 	30, // 32: caracal.v1.WatchPeersResponse.events:type_name -> caracal.v1.PeerEvent
 	24, // 33: caracal.v1.PeerEvent.peer:type_name -> caracal.v1.Peer
 	33, // 34: caracal.v1.ListPathsResponse.paths:type_name -> caracal.v1.Path
-	68, // 35: caracal.v1.Path.since:type_name -> google.protobuf.Timestamp
+	69, // 35: caracal.v1.Path.since:type_name -> google.protobuf.Timestamp
 	7,  // 36: caracal.v1.ListPeerRoutesRequest.direction:type_name -> caracal.v1.ListPeerRoutesRequest.Direction
 	36, // 37: caracal.v1.ListPeerRoutesResponse.routes:type_name -> caracal.v1.PeerRoute
 	33, // 38: caracal.v1.PeerRoute.before:type_name -> caracal.v1.Path
 	33, // 39: caracal.v1.PeerRoute.after:type_name -> caracal.v1.Path
 	39, // 40: caracal.v1.ListVTEPsResponse.vteps:type_name -> caracal.v1.VTEP
 	0,  // 41: caracal.v1.VTEP.family:type_name -> caracal.v1.Family
-	68, // 42: caracal.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
+	69, // 42: caracal.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
 	44, // 43: caracal.v1.GetStatusResponse.readiness:type_name -> caracal.v1.Readiness
 	45, // 44: caracal.v1.GetStatusResponse.sources:type_name -> caracal.v1.Source
 	46, // 45: caracal.v1.GetStatusResponse.counts:type_name -> caracal.v1.RouteCount
@@ -5228,64 +5333,68 @@ var file_caracal_v1_caracal_proto_depIdxs = []int32{
 	48, // 47: caracal.v1.GetStatusResponse.problems:type_name -> caracal.v1.Problem
 	43, // 48: caracal.v1.GetStatusResponse.latencies:type_name -> caracal.v1.LatencyBucket
 	42, // 49: caracal.v1.GetStatusResponse.settings:type_name -> caracal.v1.Setting
-	63, // 50: caracal.v1.GetStatusResponse.leaving:type_name -> caracal.v1.Leaving
+	64, // 50: caracal.v1.GetStatusResponse.leaving:type_name -> caracal.v1.Leaving
 	1,  // 51: caracal.v1.Setting.state:type_name -> caracal.v1.RouteState
-	68, // 52: caracal.v1.Setting.since:type_name -> google.protobuf.Timestamp
-	69, // 53: caracal.v1.LatencyBucket.upto:type_name -> google.protobuf.Duration
-	68, // 54: caracal.v1.Source.since:type_name -> google.protobuf.Timestamp
+	69, // 52: caracal.v1.Setting.since:type_name -> google.protobuf.Timestamp
+	70, // 53: caracal.v1.LatencyBucket.upto:type_name -> google.protobuf.Duration
+	69, // 54: caracal.v1.Source.since:type_name -> google.protobuf.Timestamp
 	1,  // 55: caracal.v1.RouteCount.state:type_name -> caracal.v1.RouteState
 	1,  // 56: caracal.v1.Device.state:type_name -> caracal.v1.RouteState
 	51, // 57: caracal.v1.HistoryResponse.events:type_name -> caracal.v1.HistoryEvent
-	68, // 58: caracal.v1.HistoryEvent.time:type_name -> google.protobuf.Timestamp
-	68, // 59: caracal.v1.HistoryEvent.cause_time:type_name -> google.protobuf.Timestamp
+	69, // 58: caracal.v1.HistoryEvent.time:type_name -> google.protobuf.Timestamp
+	69, // 59: caracal.v1.HistoryEvent.cause_time:type_name -> google.protobuf.Timestamp
 	54, // 60: caracal.v1.PlanBGPResponse.lines:type_name -> caracal.v1.ConfigLine
 	48, // 61: caracal.v1.PlanBGPResponse.problems:type_name -> caracal.v1.Problem
-	57, // 62: caracal.v1.DiffBGPResponse.reset:type_name -> caracal.v1.SessionChange
-	57, // 63: caracal.v1.DiffBGPResponse.refresh:type_name -> caracal.v1.SessionChange
-	58, // 64: caracal.v1.DiffBGPResponse.peers:type_name -> caracal.v1.PeerChange
+	58, // 62: caracal.v1.DiffBGPResponse.reset:type_name -> caracal.v1.SessionChange
+	58, // 63: caracal.v1.DiffBGPResponse.refresh:type_name -> caracal.v1.SessionChange
+	59, // 64: caracal.v1.DiffBGPResponse.peers:type_name -> caracal.v1.PeerChange
 	48, // 65: caracal.v1.DiffBGPResponse.problems:type_name -> caracal.v1.Problem
-	69, // 66: caracal.v1.DrainRequest.wait:type_name -> google.protobuf.Duration
-	63, // 67: caracal.v1.DrainResponse.leaving:type_name -> caracal.v1.Leaving
-	8,  // 68: caracal.v1.Leaving.step:type_name -> caracal.v1.Leaving.Step
-	68, // 69: caracal.v1.Leaving.since:type_name -> google.protobuf.Timestamp
-	69, // 70: caracal.v1.ResyncResponse.took:type_name -> google.protobuf.Duration
-	40, // 71: caracal.v1.Inspection.GetStatus:input_type -> caracal.v1.GetStatusRequest
-	13, // 72: caracal.v1.Inspection.ListRoutes:input_type -> caracal.v1.ListRoutesRequest
-	15, // 73: caracal.v1.Inspection.WatchRoutes:input_type -> caracal.v1.WatchRoutesRequest
-	18, // 74: caracal.v1.Inspection.Explain:input_type -> caracal.v1.ExplainRequest
-	22, // 75: caracal.v1.Inspection.ListPeers:input_type -> caracal.v1.ListPeersRequest
-	28, // 76: caracal.v1.Inspection.WatchPeers:input_type -> caracal.v1.WatchPeersRequest
-	31, // 77: caracal.v1.Inspection.ListPaths:input_type -> caracal.v1.ListPathsRequest
-	34, // 78: caracal.v1.Inspection.ListPeerRoutes:input_type -> caracal.v1.ListPeerRoutesRequest
-	37, // 79: caracal.v1.Inspection.ListVTEPs:input_type -> caracal.v1.ListVTEPsRequest
-	49, // 80: caracal.v1.Inspection.History:input_type -> caracal.v1.HistoryRequest
-	52, // 81: caracal.v1.Inspection.PlanBGP:input_type -> caracal.v1.PlanBGPRequest
-	55, // 82: caracal.v1.Inspection.DiffBGP:input_type -> caracal.v1.DiffBGPRequest
-	66, // 83: caracal.v1.Control.Resync:input_type -> caracal.v1.ResyncRequest
-	59, // 84: caracal.v1.Control.Drain:input_type -> caracal.v1.DrainRequest
-	61, // 85: caracal.v1.Control.Undrain:input_type -> caracal.v1.UndrainRequest
-	64, // 86: caracal.v1.Control.Release:input_type -> caracal.v1.ReleaseRequest
-	41, // 87: caracal.v1.Inspection.GetStatus:output_type -> caracal.v1.GetStatusResponse
-	14, // 88: caracal.v1.Inspection.ListRoutes:output_type -> caracal.v1.ListRoutesResponse
-	16, // 89: caracal.v1.Inspection.WatchRoutes:output_type -> caracal.v1.WatchRoutesResponse
-	19, // 90: caracal.v1.Inspection.Explain:output_type -> caracal.v1.ExplainResponse
-	23, // 91: caracal.v1.Inspection.ListPeers:output_type -> caracal.v1.ListPeersResponse
-	29, // 92: caracal.v1.Inspection.WatchPeers:output_type -> caracal.v1.WatchPeersResponse
-	32, // 93: caracal.v1.Inspection.ListPaths:output_type -> caracal.v1.ListPathsResponse
-	35, // 94: caracal.v1.Inspection.ListPeerRoutes:output_type -> caracal.v1.ListPeerRoutesResponse
-	38, // 95: caracal.v1.Inspection.ListVTEPs:output_type -> caracal.v1.ListVTEPsResponse
-	50, // 96: caracal.v1.Inspection.History:output_type -> caracal.v1.HistoryResponse
-	53, // 97: caracal.v1.Inspection.PlanBGP:output_type -> caracal.v1.PlanBGPResponse
-	56, // 98: caracal.v1.Inspection.DiffBGP:output_type -> caracal.v1.DiffBGPResponse
-	67, // 99: caracal.v1.Control.Resync:output_type -> caracal.v1.ResyncResponse
-	60, // 100: caracal.v1.Control.Drain:output_type -> caracal.v1.DrainResponse
-	62, // 101: caracal.v1.Control.Undrain:output_type -> caracal.v1.UndrainResponse
-	65, // 102: caracal.v1.Control.Release:output_type -> caracal.v1.ReleaseResponse
-	87, // [87:103] is the sub-list for method output_type
-	71, // [71:87] is the sub-list for method input_type
-	71, // [71:71] is the sub-list for extension type_name
-	71, // [71:71] is the sub-list for extension extendee
-	0,  // [0:71] is the sub-list for field type_name
+	58, // 66: caracal.v1.DiffBGPResponse.down:type_name -> caracal.v1.SessionChange
+	59, // 67: caracal.v1.DiffBGPResponse.received:type_name -> caracal.v1.PeerChange
+	57, // 68: caracal.v1.DiffBGPResponse.elected:type_name -> caracal.v1.Reflector
+	57, // 69: caracal.v1.DiffBGPResponse.relieved:type_name -> caracal.v1.Reflector
+	70, // 70: caracal.v1.DrainRequest.wait:type_name -> google.protobuf.Duration
+	64, // 71: caracal.v1.DrainResponse.leaving:type_name -> caracal.v1.Leaving
+	8,  // 72: caracal.v1.Leaving.step:type_name -> caracal.v1.Leaving.Step
+	69, // 73: caracal.v1.Leaving.since:type_name -> google.protobuf.Timestamp
+	70, // 74: caracal.v1.ResyncResponse.took:type_name -> google.protobuf.Duration
+	40, // 75: caracal.v1.Inspection.GetStatus:input_type -> caracal.v1.GetStatusRequest
+	13, // 76: caracal.v1.Inspection.ListRoutes:input_type -> caracal.v1.ListRoutesRequest
+	15, // 77: caracal.v1.Inspection.WatchRoutes:input_type -> caracal.v1.WatchRoutesRequest
+	18, // 78: caracal.v1.Inspection.Explain:input_type -> caracal.v1.ExplainRequest
+	22, // 79: caracal.v1.Inspection.ListPeers:input_type -> caracal.v1.ListPeersRequest
+	28, // 80: caracal.v1.Inspection.WatchPeers:input_type -> caracal.v1.WatchPeersRequest
+	31, // 81: caracal.v1.Inspection.ListPaths:input_type -> caracal.v1.ListPathsRequest
+	34, // 82: caracal.v1.Inspection.ListPeerRoutes:input_type -> caracal.v1.ListPeerRoutesRequest
+	37, // 83: caracal.v1.Inspection.ListVTEPs:input_type -> caracal.v1.ListVTEPsRequest
+	49, // 84: caracal.v1.Inspection.History:input_type -> caracal.v1.HistoryRequest
+	52, // 85: caracal.v1.Inspection.PlanBGP:input_type -> caracal.v1.PlanBGPRequest
+	55, // 86: caracal.v1.Inspection.DiffBGP:input_type -> caracal.v1.DiffBGPRequest
+	67, // 87: caracal.v1.Control.Resync:input_type -> caracal.v1.ResyncRequest
+	60, // 88: caracal.v1.Control.Drain:input_type -> caracal.v1.DrainRequest
+	62, // 89: caracal.v1.Control.Undrain:input_type -> caracal.v1.UndrainRequest
+	65, // 90: caracal.v1.Control.Release:input_type -> caracal.v1.ReleaseRequest
+	41, // 91: caracal.v1.Inspection.GetStatus:output_type -> caracal.v1.GetStatusResponse
+	14, // 92: caracal.v1.Inspection.ListRoutes:output_type -> caracal.v1.ListRoutesResponse
+	16, // 93: caracal.v1.Inspection.WatchRoutes:output_type -> caracal.v1.WatchRoutesResponse
+	19, // 94: caracal.v1.Inspection.Explain:output_type -> caracal.v1.ExplainResponse
+	23, // 95: caracal.v1.Inspection.ListPeers:output_type -> caracal.v1.ListPeersResponse
+	29, // 96: caracal.v1.Inspection.WatchPeers:output_type -> caracal.v1.WatchPeersResponse
+	32, // 97: caracal.v1.Inspection.ListPaths:output_type -> caracal.v1.ListPathsResponse
+	35, // 98: caracal.v1.Inspection.ListPeerRoutes:output_type -> caracal.v1.ListPeerRoutesResponse
+	38, // 99: caracal.v1.Inspection.ListVTEPs:output_type -> caracal.v1.ListVTEPsResponse
+	50, // 100: caracal.v1.Inspection.History:output_type -> caracal.v1.HistoryResponse
+	53, // 101: caracal.v1.Inspection.PlanBGP:output_type -> caracal.v1.PlanBGPResponse
+	56, // 102: caracal.v1.Inspection.DiffBGP:output_type -> caracal.v1.DiffBGPResponse
+	68, // 103: caracal.v1.Control.Resync:output_type -> caracal.v1.ResyncResponse
+	61, // 104: caracal.v1.Control.Drain:output_type -> caracal.v1.DrainResponse
+	63, // 105: caracal.v1.Control.Undrain:output_type -> caracal.v1.UndrainResponse
+	66, // 106: caracal.v1.Control.Release:output_type -> caracal.v1.ReleaseResponse
+	91, // [91:107] is the sub-list for method output_type
+	75, // [75:91] is the sub-list for method input_type
+	75, // [75:75] is the sub-list for extension type_name
+	75, // [75:75] is the sub-list for extension extendee
+	0,  // [0:75] is the sub-list for field type_name
 }
 
 func init() { file_caracal_v1_caracal_proto_init() }
@@ -5299,7 +5408,7 @@ func file_caracal_v1_caracal_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_caracal_v1_caracal_proto_rawDesc), len(file_caracal_v1_caracal_proto_rawDesc)),
 			NumEnums:      9,
-			NumMessages:   59,
+			NumMessages:   60,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -52,6 +52,9 @@ func remedy(s *PeerStatus) string {
 	case CauseLost:
 		return fmt.Sprintf("the peer closes connections without a word: does it have a session with %s, for AS %d?", ourAddress(s), s.OurASN)
 	case CauseUnknown:
+		if !s.Passive && s.SentMessages.Open > s.ReceivedMessages.Open {
+			return fmt.Sprintf("the peer takes our connections and does not answer our OPENs: does it have a session with %s, for AS %d? It may still wait on a former connection, for its hold time at most", ourAddress(s), s.OurASN)
+		}
 		if s.Passive && s.Ups == 0 {
 			return fmt.Sprintf("the peer dials us: does it run, and does a firewall let it reach %s?", ourAddress(s))
 		}
@@ -108,7 +111,7 @@ func remedyOf(n *Notification, s *PeerStatus, sent bool) string {
 	case n.Code == CodeHoldTimer:
 		return "the peer no longer heard us: do packets get lost, does the path carry packets as large as the interface's MTU, is this host out of processor time?"
 	case n.Is(CodeCease, SubMaxPrefixes) && sent:
-		return "the peer announces more prefixes than its limit here: raise the limit, or announce less there; the session stays down until then"
+		return "the peer announces more prefixes than its limit here: raise the limit, or announce less there; with another limit it is tried again at once, else some minutes later"
 	case n.Is(CodeCease, SubMaxPrefixes):
 		return "we announce more prefixes than the peer takes: raise its limit, or keep some back with exportV4 or exportV6 rules of a BGPFilter"
 	case n.Is(CodeCease, SubAdminShutdown) && !sent:

@@ -21,6 +21,7 @@ type PeerStatus struct {
 	// refused". It stays when the session comes up. Cause is the same for programs.
 	LastError string
 	Cause     Cause
+	ErrorAt   time.Time // when; zero where there was none
 	// LastSent and LastReceived are the last NOTIFICATION of each direction; their time is zero where there was none.
 	LastSent, LastReceived Notification
 	OurASN                 uint32     // our AS towards the peer
@@ -33,8 +34,10 @@ type PeerStatus struct {
 	Looped                             int           // further ones that have been here before (RFC 4271 section 9.1.2, RFC 4456 section 8)
 	Advertised                         int           // prefixes sent to it
 	SentMessages, ReceivedMessages     Messages
-	EndOfRIB                           bool // the peer has sent End-of-RIB for the session's family
-	Restarting                         bool // the peer is gone and its paths are kept (RFC 4724)
+	EndOfRIB                           bool      // the peer has sent End-of-RIB for the session's family
+	Restarting                         bool      // the peer is gone and its paths are kept (RFC 4724)
+	KeptUntil                          time.Time // until when they are kept at most: the restart time that the peer has asked for, from when it was lost
+	RetryAt                            time.Time // when a peer that has sent too many prefixes is tried again; zero for any other
 	// Path is filled in by whoever runs BFD; nil where nobody does.
 	Path *PathStatus
 }
@@ -53,6 +56,9 @@ type PathStatus struct {
 	Diag, RemoteDiag    string // why it last left Up (RFC 5880 section 4.1)
 	Downs               int    // how often
 	Err                 string // why packets cannot be sent or received, "" if they can
+	RemoteState         string // as the peer says it
+	Multihop            bool   // RFC 5883, else one hop (RFC 5881)
+	Sent, Received      uint64 // packets
 }
 
 // Cause says how a session, or the last try at one, ended.

@@ -65,10 +65,11 @@ func TestRemedy(t *testing.T) {
 		"far off since it was shut down": {tor, func(s *bgp.PeerStatus) {
 			s.State, s.TTLSecurity, s.Cause, s.LastReceived = "OpenConfirm", 1, bgp.CauseReceived, cease(2)
 		}, "shut the session down at the peer; with ttlSecurity 1"},
-		"waits":    {mesh, func(s *bgp.PeerStatus) { s.Passive = true }, "the peer dials us"},
-		"was up":   {mesh, func(s *bgp.PeerStatus) { s.Passive, s.Ups = true, 3 }, ""},
-		"held":     {tor, func(s *bgp.PeerStatus) { s.Cause, s.Held = bgp.CauseRefused, "no secret" }, ""},
-		"up again": {tor, func(s *bgp.PeerStatus) { s.Cause, s.State = bgp.CauseRefused, bgp.Established }, ""},
+		"waits":                  {mesh, func(s *bgp.PeerStatus) { s.Passive = true }, "the peer dials us"},
+		"takes connections only": {tor, func(s *bgp.PeerStatus) { s.SentMessages.Open, s.ReceivedMessages.Open = 3, 2 }, "does not answer our OPENs: does it have a session with 192.0.2.1, for AS 64512"},
+		"was up":                 {mesh, func(s *bgp.PeerStatus) { s.Passive, s.Ups = true, 3 }, ""},
+		"held":                   {tor, func(s *bgp.PeerStatus) { s.Cause, s.Held = bgp.CauseRefused, "no secret" }, ""},
+		"up again":               {tor, func(s *bgp.PeerStatus) { s.Cause, s.State = bgp.CauseRefused, bgp.Established }, ""},
 	} {
 		c.change(&c.of)
 		if got := bgp.Remedy(&c.of); !strings.Contains(got, c.want) || (c.want == "") != (got == "") {

@@ -351,3 +351,30 @@ func TestTellAgainLater(t *testing.T) {
 		})
 	}
 }
+
+// TestKeptUntil: the paths of a peer that is gone are kept for the restart time that the peer has asked for, not for ours.
+func TestKeptUntil(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFeed(slog.New(slog.DiscardHandler))
+		gen := f.begin()
+		f.add(bgp.Peer{Addr: peerAddr, RestartTime: 2 * time.Minute})
+		caps := []gobgp.ParameterCapabilityInterface{gobgp.NewCapGracefulRestart(false, false, 30, []*gobgp.CapGracefulRestartTuple{gobgp.NewCapGracefulRestartTuple(gobgp.RF_IPv4_UC, true)})}
+		state := func(s gobgp.FSMState, why api.PeerState_DisconnectReason) bgp.PeerStatus {
+			f.state(gen, &apiutil.Peer{State: apiutil.PeerState{NeighborAddress: peerAddr, SessionState: s, RemoteCap: caps, DisconnectReason: why}}, time.Now())
+			return f.statuses()[0]
+		}
+		if s := state(gobgp.BGP_FSM_ESTABLISHED, 0); !s.KeptUntil.IsZero() || !s.ErrorAt.IsZero() {
+			t.Errorf("up: %+v", s)
+		}
+		time.Sleep(time.Hour)
+		lost := time.Now()
+		s := state(gobgp.BGP_FSM_IDLE, api.PeerState_DISCONNECT_REASON_GRACEFUL_RESTART)
+		if !s.Restarting || !s.KeptUntil.Equal(lost.Add(30*time.Second)) || !s.ErrorAt.Equal(lost) {
+			t.Errorf("restarting %t, kept until %v, failed at %v, want 30 s after %v", s.Restarting, s.KeptUntil, s.ErrorAt, lost)
+		}
+		time.Sleep(10 * time.Second)
+		if s := state(gobgp.BGP_FSM_ACTIVE, 0); !s.KeptUntil.Equal(lost.Add(30 * time.Second)) {
+			t.Errorf("kept until %v after a try, want 30 s after %v", s.KeptUntil, lost)
+		}
+	})
+}

@@ -20,6 +20,7 @@ import (
 // aside until the holding ends, and is in use again where there is nothing else.
 type holding struct {
 	prefixes map[netip.Prefix][]bgp.Path // what is put aside; nil: it is in use
+	detained map[netip.Prefix]bool       // those of them that end by themselves (crossing)
 	away     bool
 }
 
@@ -136,17 +137,33 @@ func (f *feed) drop(peer netip.Addr) {
 	f.letGo(peer)
 }
 
-// letGo drops what is still held of a peer.
+// dead drops all that is held of a peer to which the path is dead.
+func (f *feed) dead(peer netip.Addr) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if h := f.held[peer]; h != nil {
+		h.detained = nil
+	}
+	f.letGo(peer)
+}
+
+// letGo drops what is still held of a peer, but for what ends by itself.
 func (f *feed) letGo(peer netip.Addr) {
 	h := f.held[peer]
-	delete(f.held, peer)
 	if h == nil {
 		return
 	}
 	for p, aside := range h.prefixes {
+		if h.detained[p] {
+			continue
+		}
+		delete(h.prefixes, p)
 		if aside == nil {
 			f.dropHeld(peer, p)
 		}
+	}
+	if h.away = false; len(h.prefixes) == 0 {
+		delete(f.held, peer)
 	}
 }
 
@@ -180,6 +197,7 @@ func (f *feed) supplant(p netip.Prefix, by netip.Addr) {
 			continue
 		case peer == by:
 			delete(h.prefixes, p)
+			delete(h.detained, p)
 		case aside == nil && d != nil:
 			of := func(x bgp.Path) bool { return x.PeerAddr != peer }
 			h.prefixes[p] = slices.DeleteFunc(slices.Clone(d.paths), of)
@@ -228,10 +246,11 @@ func (f *feed) crosses(most time.Duration, node func(netip.Addr) bool) {
 	f.crossing = crossing{until: time.Now().Add(most), node: node}
 }
 
-// detains reports whether a path that its peer takes back stays in use. One whose session has ended does not: how long its routes are kept is for
-// graceful restart to say, and none are where BFD has found it dead.
+// detains reports whether a path that its peer takes back stays in use, or that goes with a session that is asked for no more, such as one with a
+// reflector that has left the cluster. One whose session has ended otherwise does not: how long its routes are kept is for graceful restart to say, and none
+// are where BFD has found it dead.
 func (c *crossing) detains(s *session, p *bgp.Path) bool {
-	return s != nil && s.state == stateEstablished && s.ended == "" && time.Now().Before(c.until) && c.node(p.NextHop)
+	return (s == nil || s.state == stateEstablished && s.ended == "") && time.Now().Before(c.until) && c.node(p.NextHop)
 }
 
 // detain keeps a path that was taken back.
@@ -241,17 +260,26 @@ func (f *feed) detain(p netip.Prefix, path bgp.Path) []bgp.Path {
 		h = &holding{prefixes: make(map[netip.Prefix][]bgp.Path)}
 		f.held[path.PeerAddr] = h
 	}
-	h.prefixes[p] = nil
+	if h.detained == nil {
+		h.detained = make(map[netip.Prefix]bool)
+	}
+	h.prefixes[p], h.detained[p] = nil, true
 	path.Stale, f.anyStale = true, true
 	time.AfterFunc(detained, func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		if aside, still := h.prefixes[p]; still && f.held[path.PeerAddr] == h {
-			delete(h.prefixes, p)
-			if aside == nil {
-				f.dropHeld(path.PeerAddr, p)
-				f.kick()
-			}
+		aside, still := h.prefixes[p]
+		if !still || !h.detained[p] || f.held[path.PeerAddr] != h {
+			return
+		}
+		delete(h.prefixes, p)
+		delete(h.detained, p)
+		if len(h.prefixes) == 0 {
+			delete(f.held, path.PeerAddr)
+		}
+		if aside == nil {
+			f.dropHeld(path.PeerAddr, p)
+			f.kick()
 		}
 	})
 	return []bgp.Path{path}

@@ -81,6 +81,7 @@ func TestDetained(t *testing.T) {
 	for _, c := range []struct {
 		what            string
 		crossing, ended bool
+		gone            bool // the session is asked for no more
 		node            netip.Addr
 		late            time.Duration // after the beginning
 		kept, back      bool
@@ -88,6 +89,7 @@ func TestDetained(t *testing.T) {
 		{what: "a node's, while it crosses", crossing: true, node: hop, kept: true},
 		{what: "the same, and it comes back", crossing: true, node: hop, kept: true, back: true},
 		{what: "at another time", node: hop},
+		{what: "of a reflector that left the cluster", crossing: true, gone: true, node: hop, kept: true},
 		{what: "when it is over", crossing: true, node: hop, late: crosses},
 		{what: "somebody else's", crossing: true, node: peerAddr},
 		{what: "of a session that ends", crossing: true, node: hop, ended: true},
@@ -106,7 +108,13 @@ func TestDetained(t *testing.T) {
 			if c.ended {
 				f.lost(peerAddr, pathDead)
 			}
+			if c.gone {
+				f.remove(peerAddr)
+			}
 			f.learn(gen, news(true))
+			if c.gone {
+				f.drop(peerAddr)
+			}
 			inUse := func() string {
 				f.take()
 				d := f.table.Get(netip.MustParsePrefix("10.1.0.0/26"))

@@ -35,11 +35,13 @@ func (s *Speaker) overLimit(ctx context.Context, addr netip.Addr) {
 			return
 		}
 		delete(s.limited, addr)
+		delete(s.retryAt, addr)
 		p := s.peers[addr]
 		if err := s.srv.AddPeer(context.Background(), &api.AddPeerRequest{Peer: s.peer(&p)}); err != nil {
 			s.opts.Log.Warn("try a BGP peer again that has sent too much", keyPeer, p.Name, keyAddress, addr, keyError, err)
 		}
 	})
+	s.retryAt[addr] = time.Now().Add(s.opts.LimitPause)
 	s.feed.tooMuch(addr)
 	s.opts.Log.Warn("BGP peer sends more prefixes than it may", keyPeer, p.Name, keyAddress, addr, keyLimit, p.MaxPrefixes, keyPause, s.opts.LimitPause)
 }
@@ -52,6 +54,7 @@ func (s *Speaker) forgive(addr netip.Addr) {
 	if t := s.limited[addr]; t != nil {
 		t.Stop()
 		delete(s.limited, addr)
+		delete(s.retryAt, addr)
 	}
 }
 

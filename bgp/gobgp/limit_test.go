@@ -36,12 +36,12 @@ func TestMaxPrefixes(t *testing.T) {
 		p.dial()
 		p.send(update(attrs, "10.1.0.0/26", "10.1.1.0/26", "10.1.2.0/26"))
 		eventually(t, "three of four", func() string { return absent(n, "10.1.2.0/26") })
+		begin := time.Now()
 		p.send(update(attrs, "10.1.3.0/26", "10.1.4.0/26"))
 		if code := p.ended(); len(code) != 2 || code[0] != 6 || code[1] != 1 {
 			t.Errorf("NOTIFICATION %v, want Cease/Maximum Number of Prefixes Reached", code)
 		}
 		_ = p.conn.Close()
-		begin := time.Now()
 		eventually(t, "its routes go", func() string {
 			if len(n.paths("10.1.0.0/26")) > 0 {
 				return "are there"
@@ -55,6 +55,9 @@ func TestMaxPrefixes(t *testing.T) {
 			s := status()
 			if s.State != "Idle" || s.Restarting || s.LastError != "sent: Cease/Maximum Number of Prefixes Reached" || !strings.Contains(bgp.Remedy(&s), "raise the limit") {
 				return fmt.Sprintf("%s, restarting %v, %q, %q", s.State, s.Restarting, s.LastError, bgp.Remedy(&s))
+			}
+			if !s.RetryAt.After(s.ErrorAt) || s.ErrorAt.Before(begin) {
+				return fmt.Sprintf("it failed at %v and is tried again at %v", s.ErrorAt, s.RetryAt)
 			}
 			return ""
 		})

@@ -117,7 +117,7 @@ func (s *Speaker) overlapped() bgp.Config {
 		cfg.Peers = append(cfg.Peers, p)
 	}
 	s.clientsYet(cfg.Peers, now)
-	if n := len(o.outgoing) + len(o.clients) + len(o.left); n > 0 {
+	if len(o.outgoing)+len(o.clients)+len(o.left) > 0 || s.replaces(named, wanted) {
 		nodes := o.asked.Nodes // of this Config for good
 		s.feed.crosses(s.reflectingTime()+2*detained, func(a netip.Addr) bool {
 			_, is := slices.BinarySearchFunc(nodes, a, netip.Addr.Compare)
@@ -127,6 +127,22 @@ func (s *Speaker) overlapped() bgp.Config {
 	o.count.Store(int32(len(o.outgoing) + len(o.clients)))
 	slices.SortFunc(cfg.Peers, func(a, b bgp.Peer) int { return strings.Compare(a.Name, b.Name) })
 	return cfg
+}
+
+// replaces reports whether sessions end, or begin with nodes of the cluster, where there were some before. named are the sessions that are asked for,
+// wanted those of them that are to run, true for those that begin.
+func (s *Speaker) replaces(named, wanted map[netip.Addr]bool) bool {
+	for a := range s.peers {
+		if !named[a] {
+			return true
+		}
+	}
+	for a, begins := range wanted {
+		if begins && s.overlaps.isNode(a) && len(s.peers) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // clientsYet leaves as they are the sessions with clients that are to be clients no more, until their time has come and no session is outgoing.
@@ -260,6 +276,14 @@ func (s *Speaker) part(wanted map[netip.Addr]bgp.Peer) (kept map[netip.Addr]time
 	}
 	for a, most := range kept {
 		s.feed.hold(a, most)
+	}
+	for a := range ending {
+		why := "ended here: its routes have come another way"
+		if now, returns := wanted[a]; returns {
+			was := s.peers[a]
+			why = "begun anew here: another " + strings.Join(bgp.Resets(&was, &now), ", ")
+		}
+		s.feed.ends(a, why)
 	}
 	s.sockets(ending, func(fd int) { _ = unix.Shutdown(fd, unix.SHUT_RDWR) })
 	return kept

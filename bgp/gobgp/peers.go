@@ -40,6 +40,7 @@ func (s *Speaker) Peers() []bgp.PeerStatus {
 	for i := range out {
 		c := counted[out[i].Addr]
 		out[i].OurASN = s.cfg.LocalAS(&out[i].Peer)
+		out[i].RetryAt = s.retryAt[out[i].Addr]
 		out[i].SentMessages, out[i].ReceivedMessages = c.sent, c.got
 		if out[i].State == stateEstablished {
 			out[i].Received, out[i].Looped, out[i].Advertised, out[i].HoldTime = c.received, c.looped, c.advertised, c.hold

@@ -1,6 +1,8 @@
 package gobgp
 
 import (
+	"context"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -39,6 +41,7 @@ type session struct {
 	since       time.Time
 	lastError   string
 	cause       bgp.Cause
+	failedAt    time.Time        // when that was
 	sent, got   bgp.Notification // the last of each direction
 	routerID    netip.Addr
 	ours        []string // capabilities of the last session
@@ -46,6 +49,7 @@ type session struct {
 	ups         int
 	said        bool   // lastError is of this connection already
 	ended       string // why we have ended this connection, "" if we have not
+	planned     bool   // it ends because another Config was asked for
 	eor         bool
 	restarting  bool
 	lostAt      time.Time     // when it was last up
@@ -208,7 +212,11 @@ func (f *feed) wentDown(s *session, p *apiutil.Peer) {
 		s.failAs(p)
 	}
 	s.said = false
-	f.log.Warn("BGP session is down", keyPeer, s.peer.Name, keyAddress, s.peer.Addr, keyError, s.lastError, keyKept, s.restarting && s.keeps)
+	level := slog.LevelWarn
+	if s.planned {
+		level, s.planned = slog.LevelInfo, false
+	}
+	f.log.Log(context.Background(), level, "BGP session is down", keyPeer, s.peer.Name, keyAddress, s.peer.Addr, keyError, s.lastError, keyKept, s.restarting && s.keeps)
 }
 
 // isRestarting reports whether a peer is gone and its paths are kept.
@@ -229,9 +237,19 @@ func (f *feed) lost(a netip.Addr, why string) {
 	}
 }
 
+// ends files why a session is about to end as it was planned to.
+func (f *feed) ends(a netip.Addr, why string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s := f.sessions[a]; s != nil && s.state == stateEstablished {
+		s.fail(why, bgp.CauseUnknown)
+		s.said, s.planned = true, true
+	}
+}
+
 func (s *session) fail(text string, cause bgp.Cause) {
 	if text != "" {
-		s.lastError, s.cause = text, cause
+		s.lastError, s.cause, s.failedAt = text, cause, time.Now()
 	}
 }
 
@@ -311,10 +329,14 @@ func (f *feed) statuses() []bgp.PeerStatus {
 		if p.Password != "" {
 			p.Password = hiddenPassword
 		}
-		out = append(out, bgp.PeerStatus{
-			Peer: p, State: s.state, Since: s.since, LastError: s.lastError, Cause: s.cause, LastSent: s.sent, LastReceived: s.got,
+		st := bgp.PeerStatus{
+			Peer: p, State: s.state, Since: s.since, LastError: s.lastError, Cause: s.cause, ErrorAt: s.failedAt, LastSent: s.sent, LastReceived: s.got,
 			RouterID: s.routerID, OurCapabilities: s.ours, TheirCapabilities: s.theirs, Ups: s.ups, EndOfRIB: s.eor, Restarting: s.restarting && s.keeps,
-		})
+		}
+		if st.Restarting && s.state != stateEstablished {
+			st.KeptUntil = s.lostAt.Add(s.restartTime)
+		}
+		out = append(out, st)
 	}
 	slices.SortFunc(out, func(a, b bgp.PeerStatus) int { return strings.Compare(a.Name, b.Name) })
 	return out

@@ -50,6 +50,7 @@ type Speaker struct {
 	originate map[netip.Prefix]bgp.Origination
 	peers     map[netip.Addr]bgp.Peer
 	limited   map[netip.Addr]*time.Timer // peers that are out of the server for having sent too much, until it fires
+	retryAt   map[netip.Addr]time.Time   // when that is
 	overlaps  overlaps
 	policy    policies
 	stopped   bool
@@ -178,7 +179,7 @@ func (s *Speaker) start(ctx context.Context, cfg bgp.Config) error {
 	s.answerFromNear()
 	s.originate = make(map[netip.Prefix]bgp.Origination)
 	s.peers = make(map[netip.Addr]bgp.Peer)
-	s.limited = make(map[netip.Addr]*time.Timer)
+	s.limited, s.retryAt = make(map[netip.Addr]*time.Timer), make(map[netip.Addr]time.Time)
 	s.overlaps.none()
 	s.policy.program, s.policy.learned, s.policy.refusing = nil, nil, nil
 	return nil
@@ -369,7 +370,7 @@ func (s *Speaker) PathDown(ctx context.Context, peer netip.Addr, controlPlane bo
 		return nil
 	}
 	s.feed.lost(peer, pathDead)
-	s.feed.drop(peer) // what is held of it
+	s.feed.dead(peer)
 	if restarting {
 		if err := s.removePeer(ctx, &p); err != nil {
 			return fmt.Errorf("drop the routes of %s, whose path is dead: %w", p.Name, err)

@@ -22,7 +22,7 @@ type Difference struct {
 	// Peers lists by session what of the originations is sent to it that was not before, or no more. Sessions to which the
 	// same change happens as to all others of their kind are listed too.
 	Peers []PeerDifference
-	// Received lists by session what of that which the peer sends now is let in that was not, or no more; made only where that is known.
+	// Received lists by session what is let in that was not, or no more: of nodes what they originate, of others what they send now.
 	Received []PeerDifference
 	// Elected and Relieved are route reflectors of the mesh that are elected, and that are no more.
 	Elected, Relieved []Reflector
@@ -45,16 +45,7 @@ type PeerDifference struct {
 // Diff returns what going from a to b would do, before anything is done. Routes learned from peers are not known here, so of
 // prefixes only our own are told.
 func Diff(a, b *Config) Difference {
-	var d Difference
-	note := func(same bool, what string) {
-		if !same {
-			d.Restart = append(d.Restart, what)
-		}
-	}
-	note(a.ASN == b.ASN, fmt.Sprintf("AS number %d -> %d", a.ASN, b.ASN))
-	note(a.RouterID == b.RouterID, fmt.Sprintf("router id %s -> %s", a.RouterID, b.RouterID))
-	note(a.ListenPort == b.ListenPort, fmt.Sprintf("listening port %d -> %d", a.ListenPort, b.ListenPort))
-	note(slices.Equal(a.ListenAddrs, b.ListenAddrs), fmt.Sprintf("listening addresses %v -> %v", a.ListenAddrs, b.ListenAddrs))
+	d := Difference{Restart: restarts(a, b)}
 	was, is := byAddr(a.Peers), byAddr(b.Peers)
 	for i := range b.Peers {
 		p := &b.Peers[i]
@@ -69,7 +60,7 @@ func Diff(a, b *Config) Difference {
 		} else if why := refreshes(o, p); len(why) > 0 {
 			d.Refresh = append(d.Refresh, Reset{Peer: p.Name, Why: why})
 		}
-		if pd := sent(a, was[p.Addr], b, p); len(pd.Appear)+len(pd.Vanish)+len(pd.Changed) > 0 {
+		if pd := sent(a, was[p.Addr], b, p); pd.any() {
 			d.Peers = append(d.Peers, pd)
 		}
 	}
@@ -81,6 +72,20 @@ func Diff(a, b *Config) Difference {
 	d.Elected, d.Relieved = b.Election.without(a.Election), a.Election.without(b.Election)
 	d.Appear, d.Vanish = only(b.Originate, a.Originate), only(a.Originate, b.Originate)
 	return d
+}
+
+// restarts returns what of the node itself differs, for which every session is begun anew.
+func restarts(a, b *Config) (why []string) {
+	note := func(same bool, what string) {
+		if !same {
+			why = append(why, what)
+		}
+	}
+	note(a.ASN == b.ASN, fmt.Sprintf("AS number %d -> %d", a.ASN, b.ASN))
+	note(a.RouterID == b.RouterID, fmt.Sprintf("router id %s -> %s", a.RouterID, b.RouterID))
+	note(a.ListenPort == b.ListenPort, fmt.Sprintf("listening port %d -> %d", a.ListenPort, b.ListenPort))
+	note(slices.Equal(a.ListenAddrs, b.ListenAddrs), fmt.Sprintf("listening addresses %v -> %v", a.ListenAddrs, b.ListenAddrs))
+	return why
 }
 
 func byAddr(peers []Peer) map[netip.Addr]*Peer {
@@ -121,43 +126,32 @@ func (e *Election) without(o *Election) (out []Reflector) {
 	return out
 }
 
-// AddFar adds what becomes of a node's sessions because of their other ends: far returns what a node of the cluster is to be before and after, nil for
-// what is not known. A session begins anew, too, when the other end is another kind of peer to us, a client of a reflector for example.
+// AddFar adds what becomes of a node's sessions because of their other ends, and what those send: far returns what a node of the cluster is to be before
+// and after, nil for what is not known. A session begins anew, too, when the other end is another kind of peer to us, a client of a reflector for example.
 func (d *Difference) AddFar(a, b *Config, far func(node string) (before, after *Config)) {
-	named := make(map[string]bool)
+	told := make(map[string]bool)
 	for _, list := range [][]Reset{d.Reset, d.Down} {
 		for _, r := range list {
-			named[r.Peer] = true
+			told[r.Peer] = true
 		}
 	}
 	was := byAddr(a.Peers)
 	for i := range b.Peers {
 		p := &b.Peers[i]
-		o := was[p.Addr]
-		if o == nil || p.Node == "" || p.Held != "" || o.Held != "" || named[p.Name] || !p.LocalAddr.IsValid() {
+		if p.Node == "" || !p.LocalAddr.IsValid() {
 			continue
 		}
 		before, after := far(p.Node)
 		if before == nil || after == nil {
 			continue
 		}
-		x, y := byAddr(before.Peers)[p.LocalAddr], byAddr(after.Peers)[p.LocalAddr]
-		var why []string
-		switch {
-		case x == nil || y == nil:
-			continue
-		case x.Held == "" && y.Held != "":
-			d.Down = append(d.Down, Reset{Peer: p.Name, Why: []string{"at " + p.Node + ": " + y.Held}})
-			continue
-		default:
-			why = Resets(x, y)
+		o, x, y := was[p.Addr], byAddr(before.Peers)[p.LocalAddr], byAddr(after.Peers)[p.LocalAddr]
+		if o != nil && o.Held == "" && p.Held == "" && x != nil && y != nil && !told[p.Name] {
+			d.farEnd(p, before, after, x, y)
 		}
-		if far := Diff(&Config{ASN: before.ASN, RouterID: before.RouterID, ListenPort: before.ListenPort, ListenAddrs: before.ListenAddrs},
-			&Config{ASN: after.ASN, RouterID: after.RouterID, ListenPort: after.ListenPort, ListenAddrs: after.ListenAddrs}); len(why) == 0 {
-			why = far.Restart
-		}
-		if len(why) > 0 {
-			d.Reset = append(d.Reset, Reset{Peer: p.Name, Why: []string{"at " + p.Node + ": " + strings.Join(why, ", ")}})
+		pd := between(p.Name, heard(a, o, before, x), heard(b, p, after, y))
+		if pd.any() {
+			d.Received = append(d.Received, pd)
 		}
 	}
 	for _, list := range [][]Reset{d.Reset, d.Down} {
@@ -168,6 +162,37 @@ func (d *Difference) AddFar(a, b *Config, far func(node string) (before, after *
 	})
 }
 
+// farEnd adds what becomes of a session with p of which only the other end, x and then y, changes.
+func (d *Difference) farEnd(p *Peer, before, after *Config, x, y *Peer) {
+	at := "at " + p.Node + ": "
+	if x.Held == "" && y.Held != "" {
+		d.Down = append(d.Down, Reset{Peer: p.Name, Why: []string{at + y.Held}})
+		return
+	}
+	why := Resets(x, y)
+	if len(why) == 0 {
+		why = restarts(before, after)
+	}
+	if len(why) > 0 {
+		d.Reset = append(d.Reset, Reset{Peer: p.Name, Why: []string{at + strings.Join(why, ", ")}})
+	}
+}
+
+// heard returns what a node originates, sends to us and is let in; peer is what it is to us, us what we are to it, nil where there is no session.
+func heard(c *Config, peer *Peer, far *Config, us *Peer) map[netip.Prefix]Route {
+	out := make(map[netip.Prefix]Route)
+	if peer == nil || us == nil || peer.Held != "" {
+		return out
+	}
+	for prefix, r := range far.own(us) {
+		r.Learned, r.NextHop = true, peer.Addr
+		if r, v := c.Accept(peer, r); v.Accept {
+			out[prefix] = r
+		}
+	}
+	return out
+}
+
 // AddReceived adds what is let in otherwise than before of what peers send. Sessions that are new or begin anew are left out: what they will bring is
 // not known.
 func (d *Difference) AddReceived(a, b *Config, received func(peer netip.Addr) []Path) {
@@ -175,7 +200,7 @@ func (d *Difference) AddReceived(a, b *Config, received func(peer netip.Addr) []
 	for i := range b.Peers {
 		p := &b.Peers[i]
 		o := was[p.Addr]
-		if o == nil || EqualRules(o.Import, p.Import) {
+		if o == nil || p.Node != "" || EqualRules(o.Import, p.Import) { // what nodes send is foreseen
 			continue
 		}
 		pd := PeerDifference{Peer: p.Name}
@@ -192,7 +217,7 @@ func (d *Difference) AddReceived(a, b *Config, received func(peer netip.Addr) []
 				pd.Changed = append(pd.Changed, path.Prefix)
 			}
 		}
-		if len(pd.Appear)+len(pd.Vanish)+len(pd.Changed) > 0 {
+		if pd.any() {
 			d.Received = append(d.Received, pd)
 		}
 	}
@@ -200,12 +225,16 @@ func (d *Difference) AddReceived(a, b *Config, received func(peer netip.Addr) []
 
 // sent compares what two Configs send of their own to one peer; p is nil for a session that is new.
 func sent(a *Config, p *Peer, b *Config, q *Peer) PeerDifference {
-	d := PeerDifference{Peer: q.Name}
 	var before map[netip.Prefix]Route
 	if p != nil {
 		before = a.own(p)
 	}
-	after := b.own(q)
+	return between(q.Name, before, b.own(q))
+}
+
+// between compares two sets of routes.
+func between(peer string, before, after map[netip.Prefix]Route) PeerDifference {
+	d := PeerDifference{Peer: peer}
 	for prefix, r := range after {
 		switch o, had := before[prefix]; {
 		case !had:
@@ -224,6 +253,8 @@ func sent(a *Config, p *Peer, b *Config, q *Peer) PeerDifference {
 	}
 	return d
 }
+
+func (d *PeerDifference) any() bool { return len(d.Appear)+len(d.Vanish)+len(d.Changed) > 0 }
 
 // own returns what is sent of our own to a peer that may be up.
 func (c *Config) own(p *Peer) map[netip.Prefix]Route {

@@ -54,7 +54,8 @@ func (d *daemon) peers() []bgp.PeerStatus {
 	for i := range peers {
 		if b, ok := paths[peers[i].Addr]; ok {
 			peers[i].Path = &bgp.PathStatus{State: b.State.String(), Since: b.Since, Interval: b.Interval, Detection: b.Detection,
-				Diag: b.Diag.String(), RemoteDiag: b.RemoteDiag.String(), Downs: b.Downs, Err: b.Err}
+				Diag: b.Diag.String(), RemoteDiag: b.RemoteDiag.String(), Downs: b.Downs, Err: b.Err,
+				RemoteState: b.RemoteState.String(), Multihop: b.Multihop, Sent: b.Sent, Received: b.Received}
 		}
 	}
 	return peers
@@ -129,22 +130,28 @@ func (d *daemon) waitingFor(v view) (all []string) {
 
 func (d *daemon) bgpStatus(v view) inspect.SourceStatus {
 	s := inspect.SourceStatus{Name: "bgp", InSync: v.bgpDone}
+	var silent []string
 	for _, p := range d.peers() {
 		if !p.EndOfRIB {
-			s.Detail = appendWord(s.Detail, p.Name)
+			silent = append(silent, p.Name)
 		}
 	}
-	if s.Detail != "" {
-		s.Detail = "no End-of-RIB from " + s.Detail
-	}
+	s.Detail = noEndOfRIB(silent)
 	return s
 }
 
-func appendWord(list, word string) string {
-	if list == "" {
-		return word
+// silentNames is how many sessions are named of those that have not brought their End-of-RIB; caracal peers names all.
+const silentNames = 5
+
+func noEndOfRIB(names []string) string {
+	more := ""
+	if n := len(names) - silentNames; n > 0 {
+		names, more = names[:silentNames], fmt.Sprintf(" and %d more", n)
 	}
-	return list + ", " + word
+	if len(names) == 0 {
+		return ""
+	}
+	return "no End-of-RIB from " + strings.Join(names, ", ") + more
 }
 
 // devices is every wanted tunnel device.

@@ -42,3 +42,13 @@ func TestDeviceRows(t *testing.T) {
 		}
 	}
 }
+
+// TestNoEndOfRIB: of a cluster of hundreds of nodes not all are named.
+func TestNoEndOfRIB(t *testing.T) {
+	names := []string{"a", "b", "c", "d", "e", "f", "g"}
+	for n, want := range map[int]string{0: "", 1: "no End-of-RIB from a", 5: "no End-of-RIB from a, b, c, d, e", 7: "no End-of-RIB from a, b, c, d, e and 2 more"} {
+		if got := noEndOfRIB(names[:n]); got != want {
+			t.Errorf("%d: %q, want %q", n, got, want)
+		}
+	}
+}

@@ -82,7 +82,7 @@ func TestBFDOfPeers(t *testing.T) {
 		{bgp.PathStatus{State: "Down", Diag: "No Diagnostic", Err: "listen: the port is taken"}, "BFD Down, listen: the port is taken"},
 	} {
 		m := peerOf(&bgp.PeerStatus{State: "Established", EndOfRIB: true, Path: &c.path})
-		if got := peerDetail(m); got != c.want {
+		if got := (Renderer{}).peerDetail(m); got != c.want {
 			t.Errorf("%+v: %q, want %q", c.path, got, c.want)
 		}
 	}

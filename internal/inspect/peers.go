@@ -148,7 +148,10 @@ func (s *Server) peerEvents(sent map[netip.Addr]*caracalv1.Peer) []*caracalv1.Pe
 // withoutCounters returns a copy without what changes all the time.
 func withoutCounters(m *caracalv1.Peer) *caracalv1.Peer {
 	c := proto.CloneOf(m)
-	c.Received, c.Advertised, c.Looped, c.MessagesSent, c.MessagesReceived = 0, 0, 0, nil, nil
+	c.Received, c.Advertised, c.Looped, c.MessagesSent, c.MessagesReceived, c.LastErrorTime = 0, 0, 0, nil, nil, nil
+	if c.Bfd != nil {
+		c.Bfd.Sent, c.Bfd.Received = 0, 0
+	}
 	return c
 }
 
@@ -161,11 +164,13 @@ func peerOf(p *bgp.PeerStatus) *caracalv1.Peer {
 		LastSent: notificationOf(&p.LastSent), LastReceived: notificationOf(&p.LastReceived), OurAsn: p.OurASN, RouterId: addrText(p.RouterID),
 		OurCapabilities: p.OurCapabilities, TheirCapabilities: p.TheirCapabilities, HoldTime: durationOf(p.HoldTime),
 		Ups: count(p.Ups), Looped: count(p.Looped), MessagesSent: messagesOf(&p.SentMessages), MessagesReceived: messagesOf(&p.ReceivedMessages),
-		Remedy: bgp.Remedy(p), Held: p.Held,
+		Remedy: bgp.Remedy(p), Held: p.Held, LastErrorTime: timeOf(p.ErrorAt), KeptUntil: timeOf(p.KeptUntil), RetryTime: timeOf(p.RetryAt),
+		Password: p.Password != "", TtlSecurity: uint32(p.TTLSecurity), MaxPrefixes: p.MaxPrefixes, Client: p.Client,
 	}
 	if b := p.Path; b != nil {
 		m.Bfd = &caracalv1.BFD{State: b.State, Since: timeOf(b.Since), Interval: durationpb.New(b.Interval), Detection: durationpb.New(b.Detection),
-			Diagnostic: b.Diag, RemoteDiagnostic: b.RemoteDiag, Downs: count(b.Downs), Error: b.Err}
+			Diagnostic: b.Diag, RemoteDiagnostic: b.RemoteDiag, Downs: count(b.Downs), Error: b.Err,
+			RemoteState: b.RemoteState, Multihop: b.Multihop, Sent: b.Sent, Received: b.Received}
 	}
 	return m
 }

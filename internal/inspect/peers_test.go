@@ -161,3 +161,15 @@ func TestWatchPeers(t *testing.T) {
 		t.Errorf("got %v, want Unavailable", err)
 	}
 }
+
+// TestRemediesOfMany: what is wrong with many sessions is said once.
+func TestRemediesOfMany(t *testing.T) {
+	var list []*caracalv1.Peer
+	for _, p := range [][2]string{{"a", "x"}, {"b", ""}, {"c", "y"}, {"d", "x"}, {"e", "x"}, {"f", "x"}, {"g", "x"}, {"h", "y"}} {
+		list = append(list, &caracalv1.Peer{Name: p[0], Remedy: p[1]})
+	}
+	want := []remedy{{"a, d, e and 2 more", "x"}, {"c, h", "y"}}
+	if got := remedies(list); !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}

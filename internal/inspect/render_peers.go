@@ -17,34 +17,61 @@ func (r Renderer) Peers(w io.Writer, list []*caracalv1.Peer) error {
 	t.add("NAME", "NODE", "ADDRESS", "AS", "STATE", "SINCE", "RECEIVED", "SENT", "DETAIL")
 	for _, p := range list {
 		t.add(p.GetName(), p.GetNode(), p.GetAddress(), fmt.Sprint(p.GetAsn()), sessionWord(p.GetState()), r.since(p.GetSince()),
-			fmt.Sprint(p.GetReceived()), fmt.Sprint(p.GetAdvertised()), peerDetail(p))
+			fmt.Sprint(p.GetReceived()), fmt.Sprint(p.GetAdvertised()), r.peerDetail(p))
 	}
 	if err := t.write(w); err != nil {
 		return err
 	}
+	var b strings.Builder
+	if down := len(slices.DeleteFunc(slices.Clone(list), isUp)); down > 0 {
+		fmt.Fprintf(&b, "\n%d of %d sessions are not up\n", down, len(list))
+	}
 	lead := "\nwhat can be done:\n"
-	for _, p := range list {
-		if p.GetRemedy() == "" {
-			continue
-		}
-		if _, err := fmt.Fprintf(w, "%s  %s: %s\n", lead, p.GetName(), p.GetRemedy()); err != nil {
-			return err
-		}
+	for _, r := range remedies(list) {
+		fmt.Fprintf(&b, "%s  %s: %s\n", lead, r.of, r.text)
 		lead = ""
 	}
-	return nil
+	_, err := io.WriteString(w, b.String())
+	return err
 }
 
-func peerDetail(p *caracalv1.Peer) string {
+func isUp(p *caracalv1.Peer) bool {
+	return p.GetState() == caracalv1.SessionState_SESSION_STATE_ESTABLISHED
+}
+
+// remedy is what can be done about some sessions.
+type remedy struct{ of, text string }
+
+// namesOfRemedy is how many sessions a remedy names that is that of many.
+const namesOfRemedy = 3
+
+// remedies are in the order of the sessions; one that is the same for several is said once.
+func remedies(list []*caracalv1.Peer) (out []remedy) {
+	names := make(map[string][]string)
+	for _, p := range list {
+		names[p.GetRemedy()] = append(names[p.GetRemedy()], p.GetName())
+	}
+	delete(names, "")
+	for _, p := range list {
+		of, more := names[p.GetRemedy()], ""
+		if len(of) == 0 {
+			continue
+		}
+		delete(names, p.GetRemedy())
+		if n := len(of) - namesOfRemedy; n > 0 {
+			of, more = of[:namesOfRemedy], fmt.Sprintf(" and %d more", n)
+		}
+		out = append(out, remedy{strings.Join(of, ", ") + more, p.GetRemedy()})
+	}
+	return out
+}
+
+func (r Renderer) peerDetail(p *caracalv1.Peer) string {
 	var parts []string
 	established := p.GetState() == caracalv1.SessionState_SESSION_STATE_ESTABLISHED
 	switch {
 	case p.GetRestarting():
-		text := "restarting, its paths are kept"
-		if d := p.GetRestartTime(); d != nil {
-			text += " for " + age(d.AsDuration())
-		}
-		parts = append(parts, text)
+		parts = append(parts, "restarting, "+r.keptText(p))
 	case established && !p.GetEndOfRib():
 		parts = append(parts, "has not sent all it knows yet")
 	case !established && p.GetPassive():
@@ -55,7 +82,14 @@ func peerDetail(p *caracalv1.Peer) string {
 		if !established {
 			word = ""
 		}
-		parts = append(parts, word+p.GetLastError())
+		text := word + p.GetLastError()
+		if p.GetLastErrorTime() != nil {
+			text += ", " + r.when(p.GetLastErrorTime())
+		}
+		parts = append(parts, text)
+	}
+	if t := p.GetRetryTime(); t != nil {
+		parts = append(parts, "tried again "+r.inTime(t))
 	}
 	if b := p.GetBfd(); b != nil {
 		parts = append(parts, bfdDetail(b))
@@ -64,6 +98,26 @@ func peerDetail(p *caracalv1.Peer) string {
 		parts = append(parts, "from "+p.GetSource())
 	}
 	return strings.Join(parts, "; ")
+}
+
+// remoteWord is the state as the peer says it.
+func remoteWord(b *caracalv1.BFD) string {
+	if b.GetReceived() == 0 {
+		return "nothing"
+	}
+	return b.GetRemoteState()
+}
+
+// keptText says how much longer the paths of a peer that is gone are kept.
+func (r Renderer) keptText(p *caracalv1.Peer) string {
+	switch t := p.GetKeptUntil(); {
+	case t == nil:
+		return "its paths are kept"
+	case r.Timestamps:
+		return "its paths are kept until " + r.since(t)
+	default:
+		return "its paths are kept for " + age(max(t.AsTime().Sub(r.Now), 0)) + " more at most"
+	}
 }
 
 // bfdDetail says how the path is, how fast a dead one would be found, and what was wrong.
@@ -97,7 +151,7 @@ func (r Renderer) PeerEvent(w io.Writer, e *caracalv1.PeerEvent) error {
 		return err
 	}
 	line := fmt.Sprintf("%s + %s %s AS %d, %s", r.clock(), p.GetName(), p.GetAddress(), p.GetAsn(), sessionWord(p.GetState()))
-	if text := peerDetail(p); text != "" {
+	if text := r.peerDetail(p); text != "" {
 		line += ": " + text
 	}
 	_, err := fmt.Fprintln(w, line)
@@ -120,27 +174,72 @@ func (r Renderer) Peer(w io.Writer, p *caracalv1.Peer) error {
 	row("state", "%s since %s, came up %s", sessionWord(p.GetState()), r.when(p.GetSince()), times(p.GetUps()))
 	switch {
 	case p.GetRestarting():
-		row("restart", "the peer is gone, its paths are kept for %s", age(p.GetRestartTime().AsDuration()))
+		row("restart", "the peer is gone, %s", r.keptText(p))
 	case p.GetState() == caracalv1.SessionState_SESSION_STATE_ESTABLISHED:
 		row("End-of-RIB", "%s", map[bool]string{true: "received", false: "not received yet"}[p.GetEndOfRib()])
 	}
 	if p.GetHoldTime() != nil {
 		row("hold time", "%s", p.GetHoldTime().AsDuration())
 	}
-	row("last error", "%s", orElse(p.GetLastError(), "none"))
+	row("last error", "%s", r.lastError(p))
 	row("last sent", "%s", r.notificationText(p.GetLastSent()))
 	row("last received", "%s", r.notificationText(p.GetLastReceived()))
 	if p.GetRemedy() != "" {
 		row("remedy", "%s", p.GetRemedy())
 	}
-	if p.GetBfd() != nil {
-		row("BFD", "%s", strings.TrimPrefix(bfdDetail(p.GetBfd()), "BFD "))
+	if t := p.GetRetryTime(); t != nil {
+		row("tried again", "%s", r.inTime(t))
+	}
+	if b := p.GetBfd(); b != nil {
+		row("BFD", "%s", strings.TrimPrefix(bfdDetail(b), "BFD "))
+		row(" ", "%s, the peer says %s, since %s; a packet of ours every %s; %d sent, %d received", map[bool]string{true: "several hops (RFC 5883)", false: "one hop (RFC 5881)"}[b.GetMultihop()],
+			remoteWord(b), r.when(b.GetSince()), b.GetInterval().AsDuration(), b.GetSent(), b.GetReceived())
+	}
+	if text := guards(p); text != "" {
+		row("guards", "%s", text)
 	}
 	row("prefixes", "%d received, %d sent%s", p.GetReceived(), p.GetAdvertised(), loopedText(p.GetLooped()))
 	row("messages in", "%s", messagesText(p.GetMessagesReceived()))
 	row("messages out", "%s", messagesText(p.GetMessagesSent()))
 	capabilityRows(t, p)
 	return t.write(w)
+}
+
+// lastError is what ended the session, or the last try at one, and when.
+func (r Renderer) lastError(p *caracalv1.Peer) string {
+	switch {
+	case p.GetLastError() == "":
+		return "none"
+	case p.GetLastErrorTime() == nil:
+		return p.GetLastError()
+	}
+	return p.GetLastError() + ", " + r.when(p.GetLastErrorTime())
+}
+
+// inTime is how far off a time to come is, or the time itself.
+func (r Renderer) inTime(t *timestamppb.Timestamp) string {
+	if r.Timestamps {
+		return r.since(t)
+	}
+	return "in " + age(max(t.AsTime().Sub(r.Now), 0))
+}
+
+// guards are what both ends must have alike, or what the peer may not exceed.
+func guards(p *caracalv1.Peer) string {
+	var parts []string
+	if p.GetPassword() {
+		parts = append(parts, "TCP MD5 password (RFC 2385)")
+	}
+	if n := p.GetTtlSecurity(); n > 0 {
+		parts = append(parts, fmt.Sprintf("TTL security (RFC 5082): packets with a TTL below %d are dropped", 256-int(n)))
+	}
+	if n := p.GetMaxPrefixes(); n > 0 {
+		parts = append(parts, fmt.Sprintf("at most %d prefixes", n))
+	}
+	if p.GetClient() {
+		parts = append(parts, "a client of this route reflector (RFC 4456)")
+	}
+	return strings.Join(parts, "; ")
 }
 
 // capabilityRows adds a row for what both offer, and rows for what one offers alone.

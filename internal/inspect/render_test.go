@@ -31,6 +31,7 @@ func trouble() *world {
 	w.statuses = append(w.statuses, with(route(routes.OwnerBGP, "10.10.1.0/26", routes.Lost, nil, via("192.0.2.1", "eth0", false)),
 		func(s *routes.Status) { s.Detail = "owner vxlan wins" }))
 	w.peers[0].Restarting, w.peers[0].State, w.peers[0].LastError = true, "Connect", "received: connection reset"
+	w.peers[0].ErrorAt, w.peers[0].KeptUntil = ago(30*time.Second), ago(-90*time.Second)
 	w.peers[1].EndOfRIB = false
 	w.peers[0].Cause, w.peers[0].LastSent = bgp.CauseReceived, bgp.Notification{Code: 4, At: ago(3 * time.Hour)}
 	w.peers[0].LastReceived = bgp.Notification{Code: 6, Subcode: 9, InnerCode: 6, InnerSubcode: 2, Reason: "back at noon", At: ago(2 * time.Minute)}

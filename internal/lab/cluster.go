@@ -36,6 +36,8 @@ type Options struct {
 	// Kills is how often the scenario "kills" kills, and Seed says at which moments; 0 = its default, and others each time.
 	Kills int
 	Seed  uint64
+	// Elections is how many of its steps the scenario "elections" plays before the last; 0 = all.
+	Elections int
 	// Say is called with each step in words; may be nil.
 	Say func(format string, args ...any)
 }

@@ -8,10 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
-
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/caracal-net/caracal/internal/calico"
 	"github.com/caracal-net/caracal/internal/datastore"
@@ -78,7 +75,11 @@ func elect(ctx context.Context, r *run) error {
 	}}); err != nil {
 		return err
 	}
-	for _, s := range e.steps(above) {
+	steps := e.steps(above)
+	if n := r.opts.Elections; n > 0 {
+		steps = append(steps[:n:n], steps[len(steps)-1])
+	}
+	for _, s := range steps {
 		if err := e.step(ctx, s); err != nil {
 			return err
 		}
@@ -217,8 +218,10 @@ func (e *elections) agreed(ctx context.Context, s *electionStep) error {
 		mu.Lock()
 		all[strings.Join(elected, " ")] = node
 		mu.Unlock()
-		if len(s.deaf) > 0 {
-			return nil // who does not hear has no session with whom it should
+		if len(s.deaf) > 0 { // who does not hear has no session with whom it should
+			return e.sessionsWith(ctx, node, func(peer string) bool {
+				return hears(peer) && (slices.Contains(elected, node) || slices.Contains(elected, peer))
+			})
 		}
 		sessions := members - 1
 		if len(elected) > 0 && !slices.Contains(elected, node) {
@@ -238,6 +241,25 @@ func (e *elections) agreed(ctx context.Context, s *electionStep) error {
 	return err
 }
 
+// sessionsWith waits until a node's sessions with some others are up, and have been for a while in which the others still do not hear.
+func (e *elections) sessionsWith(ctx context.Context, node string, which func(peer string) bool) error {
+	return poll(ctx, 20*time.Millisecond, func() error {
+		peers, err := e.Peers(ctx, node)
+		if err != nil {
+			return err
+		}
+		for _, p := range peers {
+			if which(p.GetNode()) && (p.GetState() != caracalv1.SessionState_SESSION_STATE_ESTABLISHED || time.Since(p.GetSince().AsTime()) < deafFor) {
+				return fmt.Errorf("%s: session %s is %s since %s", node, p.GetName(), p.GetState(), p.GetSince().AsTime())
+			}
+		}
+		return nil
+	})
+}
+
+// deafFor is longer than former reflectors go on.
+const deafFor = 15 * time.Second
+
 // elected asks a node whom it has found.
 func (e *elections) elected(ctx context.Context, node string) (out []string, err error) {
 	err = e.ask(ctx, node, func(ctx context.Context, c caracalv1.InspectionClient) error {
@@ -255,13 +277,13 @@ func (e *elections) elected(ctx context.Context, node string) (out []string, err
 	return out, err
 }
 
-// part is what a session is for, of one end, and how often it has come up.
+// part is what a session is for, of one end, and since when it is up.
 type part struct {
 	source string
-	ups    uint32
+	since  time.Time
 }
 
-// parts returns every session by its two ends.
+// parts returns every session that is up by its two ends.
 func (e *elections) parts(ctx context.Context) (map[[3]string]part, error) {
 	out := map[[3]string]part{}
 	for _, n := range e.Plan.Members() {
@@ -270,8 +292,11 @@ func (e *elections) parts(ctx context.Context) (map[[3]string]part, error) {
 			return nil, err
 		}
 		for _, p := range peers {
+			if p.GetState() != caracalv1.SessionState_SESSION_STATE_ESTABLISHED {
+				continue
+			}
 			family := map[bool]string{true: "6", false: "4"}[strings.Contains(p.GetAddress(), ":")]
-			out[[3]string{n.Name, p.GetNode(), family}] = part{p.GetSource(), p.GetUps()}
+			out[[3]string{n.Name, p.GetNode(), family}] = part{p.GetSource(), p.GetSince().AsTime()}
 		}
 	}
 	return out, nil
@@ -288,117 +313,11 @@ func (e *elections) calm(ctx context.Context, before map[[3]string]part) (err er
 			continue
 		}
 		kept++
-		if now.ups != was.ups {
+		if !now.since.Equal(was.since) {
 			begun++
-			err = errors.Join(err, fmt.Errorf("session of %s with %s, IPv%s, %s, came up %d times, before %d", k[0], k[1], k[2], now.source, now.ups, was.ups))
+			err = errors.Join(err, fmt.Errorf("session of %s with %s, IPv%s, %s, is up since %s, before since %s", k[0], k[1], k[2], now.source, now.since, was.since))
 		}
 	}
 	e.note("ends of sessions whose parts stay, begun anew", "%d of %d", begun, kept)
 	return err
-}
-
-// What a step may want of those who are elected.
-
-func (e *elections) some(elected []string) error {
-	if len(elected) != 2 {
-		return fmt.Errorf("elected %v, want two", elected)
-	}
-	return nil
-}
-
-func (e *elections) not(nodes ...string) func([]string) error {
-	return func(elected []string) error {
-		for _, n := range nodes {
-			if slices.Contains(elected, n) {
-				return fmt.Errorf("elected %v, want another than %s", elected, n)
-			}
-		}
-		return e.some(elected)
-	}
-}
-
-func (e *elections) as(want []string) func([]string) error {
-	return func(elected []string) error {
-		if !slices.Equal(elected, want) {
-			return fmt.Errorf("elected %v, want %v", elected, want)
-		}
-		return nil
-	}
-}
-
-// What may happen to a node.
-
-func (e *elections) label(ctx context.Context, node string, labels map[string]any) error {
-	return e.opts.Kubernetes.PatchNode(ctx, node, map[string]any{"metadata": map[string]any{"labels": labels}})
-}
-
-func (e *elections) settings(ctx context.Context, text string) error {
-	return change(ctx, e.store, calico.KindBGPConfiguration, calico.DefaultName, func(c *calico.BGPConfiguration) {
-		if c.Annotations == nil {
-			c.Annotations = map[string]string{}
-		}
-		c.Annotations[calico.AnnotationReflectors] = text
-	})
-}
-
-func (e *elections) cordon(node string, yes bool) func(context.Context) error {
-	return func(ctx context.Context) error {
-		return e.opts.Kubernetes.PatchNode(ctx, node, map[string]any{"spec": map[string]any{"unschedulable": yes}})
-	}
-}
-
-func (e *elections) drain(node string) func(context.Context) error {
-	return func(ctx context.Context) error {
-		return e.control(ctx, node, func(ctx context.Context, c caracalv1.ControlClient) error {
-			_, err := c.Drain(ctx, &caracalv1.DrainRequest{Wait: durationpb.New(time.Second)})
-			return err
-		})
-	}
-}
-
-func (e *elections) undrain(node string) func(context.Context) error {
-	return func(ctx context.Context) error {
-		return e.control(ctx, node, func(ctx context.Context, c caracalv1.ControlClient) error {
-			_, err := c.Undrain(ctx, &caracalv1.UndrainRequest{})
-			return err
-		})
-	}
-}
-
-// restart replaces the daemon of a node; what the others have found meanwhile must not change for a moment.
-func (e *elections) restart(node string) func(context.Context) error {
-	return func(ctx context.Context) error {
-		witness := e.Plan.Router.Name
-		before, err := e.elected(ctx, witness)
-		if err != nil {
-			return err
-		}
-		if err := e.Stop(ctx, node, syscall.SIGTERM); err != nil {
-			return err
-		}
-		if err := e.Start(node); err != nil {
-			return err
-		}
-		whole, cancel := context.WithTimeout(ctx, 5*time.Second) // the daemon has read what it needs to within one
-		defer cancel()
-		for settled := false; whole.Err() == nil || !settled; {
-			now, err := e.elected(ctx, witness)
-			if err == nil && !slices.Equal(now, before) {
-				err = fmt.Errorf("%s are elected for a while, before it was %s", now, before)
-			}
-			if err == nil {
-				err = ctx.Err()
-			}
-			if err != nil {
-				return err
-			}
-			st, err := e.Status(ctx, node)
-			settled = err == nil && st.GetReadiness().GetReady()
-			select {
-			case <-ctx.Done():
-			case <-time.After(20 * time.Millisecond): // between two questions
-			}
-		}
-		return nil
-	}
 }

@@ -18,6 +18,19 @@ import (
 	"github.com/caracal-net/caracal/test/need"
 )
 
+// TestElectionsKubernetes has a mesh elect reflectors, cordons one on a real API server, as kubectl does, and restarts its daemon; it plays
+// the other steps, four minutes, with CARACAL_TEST_KILLS.
+func TestElectionsKubernetes(t *testing.T) {
+	t.Parallel()
+	need.Root(t)
+	opts := options(t)
+	if opts.Kills == 0 {
+		opts.Elections = 2
+	}
+	opts.Kubernetes, _ = kubelab.Start(t)
+	playWith(t, lab.Spec{Mode: lab.NoEncapsulation, Family: lab.DualStack, Nodes: 6, Workloads: 1}, opts, "elections")
+}
+
 // TestScenariosKubernetes plays everything on a real API server, with daemons that have the shipped role and nothing else, cordons a
 // node, and then looks at what each has left for the CNI plugin and told Kubernetes.
 func TestScenariosKubernetes(t *testing.T) {

@@ -192,6 +192,8 @@ func TestCommands(t *testing.T) {
 		{"explain 10.10.1.3 -o json", 0, "\"kind\": \"KIND_KERNEL\"", ""},
 		{"peers", 0, "Mesh_1  -     192.0.2.1  64512  Active", ""},
 		{"peers", 0, "  Mesh_1: nothing listens at 192.0.2.1:179", ""},
+		{"peers --down", 0, "1 of 1 sessions are not up", ""},
+		{"peers --down Mesh_1", 2, "", "--down: want it alone"},
 		{"peers Mesh_1", 0, "last error     dial: connection refused", ""},
 		{"peers node-z", 1, "", "\"node-z\": no BGP session has that name, address or node"},
 		{"peers 192.0.2.1 --received", 0, "   10.10.1.0/26  192.0.2.1  ", ""},

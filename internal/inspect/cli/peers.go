@@ -16,8 +16,8 @@ import (
 
 // peersFlags are what of the sessions is asked for.
 type peersFlags struct {
-	received, advertised, refused, watch bool
-	within                               string
+	received, advertised, refused, watch, down bool
+	within                                     string
 }
 
 // check refuses flags that do not go together.
@@ -28,6 +28,8 @@ func (f *peersFlags) check(name string) error {
 		return usageError{errors.New("--received and --advertised: want one of them")}
 	case routes && name == "":
 		return usageError{errors.New("NAME is missing: whose routes?")}
+	case f.down && (routes || f.watch || name != ""):
+		return usageError{errors.New("--down: want it alone")}
 	case routes && f.watch:
 		return usageError{errors.New("--watch: routes are not watched here; caracal watch watches those of the kernel")}
 	case !routes && (f.refused || f.within != ""):
@@ -70,6 +72,7 @@ func (c *command) peers() *cobra.Command {
 	f.BoolVar(&flags.advertised, "advertised", false, "what it gets, before and after our export rules")
 	f.BoolVar(&flags.refused, "refused", false, "of that, only what is kept out or back")
 	f.StringVar(&flags.within, "within", "", "of that, only this prefix and longer ones inside it")
+	f.BoolVar(&flags.down, "down", false, "only the sessions that are not up, or whose path BFD does not find up")
 	f.BoolVarP(&flags.watch, "watch", "w", false, "go on with every change, until interrupted")
 	return c.answers(cmd)
 }
@@ -77,6 +80,11 @@ func (c *command) peers() *cobra.Command {
 // meant reports whether a session is one that a name stands for.
 func meant(p *caracalv1.Peer, name string) bool {
 	return name == "" || p.GetName() == name || p.GetAddress() == name || p.GetNode() == name
+}
+
+// works reports whether a session is up, and its path is where BFD looks for that.
+func works(p *caracalv1.Peer) bool {
+	return p.GetState() == caracalv1.SessionState_SESSION_STATE_ESTABLISHED && (p.GetBfd() == nil || p.GetBfd().GetState() == "Up")
 }
 
 func (c *command) listPeers(ctx context.Context, conn *grpc.ClientConn, name string, flags *peersFlags) error {
@@ -89,7 +97,7 @@ func (c *command) listPeers(ctx context.Context, conn *grpc.ClientConn, name str
 	if err != nil {
 		return err
 	}
-	all.Peers = slices.DeleteFunc(all.Peers, func(p *caracalv1.Peer) bool { return !meant(p, name) })
+	all.Peers = slices.DeleteFunc(all.Peers, func(p *caracalv1.Peer) bool { return !meant(p, name) || flags.down && works(p) })
 	switch {
 	case name != "" && len(all.Peers) == 0:
 		return fmt.Errorf("%q: no BGP session has that name, address or node; caracal peers lists them", name)
@@ -100,6 +108,8 @@ func (c *command) listPeers(ctx context.Context, conn *grpc.ClientConn, name str
 		switch {
 		case name != "":
 			return peersInFull(r, w, all.Peers)
+		case flags.down && len(all.Peers) == 0:
+			return c.none("every BGP session is up")
 		case len(all.Peers) == 0:
 			return c.none("there are no BGP sessions; caracal status names the backend")
 		}

@@ -1539,7 +1539,7 @@ type Peer struct {
 	EndOfRib bool `protobuf:"varint,14,opt,name=end_of_rib,json=endOfRib,proto3" json:"end_of_rib,omitempty"`
 	// The peer is gone and its paths are kept (RFC 4724).
 	Restarting bool `protobuf:"varint,15,opt,name=restarting,proto3" json:"restarting,omitempty"`
-	// How long its paths are kept.
+	// For how long we ask the peer to keep our paths.
 	RestartTime *durationpb.Duration `protobuf:"bytes,16,opt,name=restart_time,json=restartTime,proto3" json:"restart_time,omitempty"`
 	// BFD with the peer (RFC 5880), unset where there is none.
 	Bfd *BFD `protobuf:"bytes,17,opt,name=bfd,proto3" json:"bfd,omitempty"`
@@ -1564,7 +1564,21 @@ type Peer struct {
 	// What to do about a session that is not up, where something is known.
 	Remedy string `protobuf:"bytes,31,opt,name=remedy,proto3" json:"remedy,omitempty"`
 	// Why the session is not started although it is wanted.
-	Held          string `protobuf:"bytes,32,opt,name=held,proto3" json:"held,omitempty"`
+	Held string `protobuf:"bytes,32,opt,name=held,proto3" json:"held,omitempty"`
+	// When last_error was.
+	LastErrorTime *timestamppb.Timestamp `protobuf:"bytes,33,opt,name=last_error_time,json=lastErrorTime,proto3" json:"last_error_time,omitempty"`
+	// Until when the paths of a peer that is gone are kept at most, unset for any other.
+	KeptUntil *timestamppb.Timestamp `protobuf:"bytes,34,opt,name=kept_until,json=keptUntil,proto3" json:"kept_until,omitempty"`
+	// When a peer that has sent too many prefixes is tried again, unset for any other.
+	RetryTime *timestamppb.Timestamp `protobuf:"bytes,35,opt,name=retry_time,json=retryTime,proto3" json:"retry_time,omitempty"`
+	// TCP MD5 (RFC 2385) is used.
+	Password bool `protobuf:"varint,36,opt,name=password,proto3" json:"password,omitempty"`
+	// Hops that TTL security (RFC 5082) lets through, 0 for any.
+	TtlSecurity uint32 `protobuf:"varint,37,opt,name=ttl_security,json=ttlSecurity,proto3" json:"ttl_security,omitempty"`
+	// Prefixes that the peer may send, 0 for any number.
+	MaxPrefixes uint32 `protobuf:"varint,38,opt,name=max_prefixes,json=maxPrefixes,proto3" json:"max_prefixes,omitempty"`
+	// The peer is a client of ours (RFC 4456).
+	Client        bool `protobuf:"varint,39,opt,name=client,proto3" json:"client,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1809,6 +1823,55 @@ func (x *Peer) GetHeld() string {
 	return ""
 }
 
+func (x *Peer) GetLastErrorTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastErrorTime
+	}
+	return nil
+}
+
+func (x *Peer) GetKeptUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.KeptUntil
+	}
+	return nil
+}
+
+func (x *Peer) GetRetryTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RetryTime
+	}
+	return nil
+}
+
+func (x *Peer) GetPassword() bool {
+	if x != nil {
+		return x.Password
+	}
+	return false
+}
+
+func (x *Peer) GetTtlSecurity() uint32 {
+	if x != nil {
+		return x.TtlSecurity
+	}
+	return 0
+}
+
+func (x *Peer) GetMaxPrefixes() uint32 {
+	if x != nil {
+		return x.MaxPrefixes
+	}
+	return 0
+}
+
+func (x *Peer) GetClient() bool {
+	if x != nil {
+		return x.Client
+	}
+	return false
+}
+
 // Notification is a NOTIFICATION message (RFC 4271 section 4.5).
 type Notification struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -1989,7 +2052,14 @@ type BFD struct {
 	// How often it left Up.
 	Downs uint32 `protobuf:"varint,7,opt,name=downs,proto3" json:"downs,omitempty"`
 	// Why packets cannot be sent or received.
-	Error         string `protobuf:"bytes,8,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,8,opt,name=error,proto3" json:"error,omitempty"`
+	// The state as the peer says it.
+	RemoteState string `protobuf:"bytes,9,opt,name=remote_state,json=remoteState,proto3" json:"remote_state,omitempty"`
+	// RFC 5883, else one hop away (RFC 5881).
+	Multihop bool `protobuf:"varint,10,opt,name=multihop,proto3" json:"multihop,omitempty"`
+	// Packets.
+	Sent          uint64 `protobuf:"varint,11,opt,name=sent,proto3" json:"sent,omitempty"`
+	Received      uint64 `protobuf:"varint,12,opt,name=received,proto3" json:"received,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2078,6 +2148,34 @@ func (x *BFD) GetError() string {
 		return x.Error
 	}
 	return ""
+}
+
+func (x *BFD) GetRemoteState() string {
+	if x != nil {
+		return x.RemoteState
+	}
+	return ""
+}
+
+func (x *BFD) GetMultihop() bool {
+	if x != nil {
+		return x.Multihop
+	}
+	return false
+}
+
+func (x *BFD) GetSent() uint64 {
+	if x != nil {
+		return x.Sent
+	}
+	return 0
+}
+
+func (x *BFD) GetReceived() uint64 {
+	if x != nil {
+		return x.Received
+	}
+	return 0
 }
 
 type WatchPeersRequest struct {
@@ -4865,7 +4963,8 @@ const file_caracal_v1_caracal_proto_rawDesc = "" +
 	"\x04text\x18\x02 \x01(\tR\x04text\"\x18\n" +
 	"\x10ListPeersRequestJ\x04\b\x01\x10\x06\";\n" +
 	"\x11ListPeersResponse\x12&\n" +
-	"\x05peers\x18\x01 \x03(\v2\x10.caracal.v1.PeerR\x05peers\"\xb9\b\n" +
+	"\x05peers\x18\x01 \x03(\v2\x10.caracal.v1.PeerR\x05peers\"\xed\n" +
+	"\n" +
 	"\x04Peer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
@@ -4903,7 +5002,16 @@ const file_caracal_v1_caracal_proto_rawDesc = "" +
 	"\rmessages_sent\x18\x1d \x01(\v2\x14.caracal.v1.MessagesR\fmessagesSent\x12A\n" +
 	"\x11messages_received\x18\x1e \x01(\v2\x14.caracal.v1.MessagesR\x10messagesReceived\x12\x16\n" +
 	"\x06remedy\x18\x1f \x01(\tR\x06remedy\x12\x12\n" +
-	"\x04held\x18  \x01(\tR\x04heldJ\x04\b(\x102\"\x98\x01\n" +
+	"\x04held\x18  \x01(\tR\x04held\x12B\n" +
+	"\x0flast_error_time\x18! \x01(\v2\x1a.google.protobuf.TimestampR\rlastErrorTime\x129\n" +
+	"\n" +
+	"kept_until\x18\" \x01(\v2\x1a.google.protobuf.TimestampR\tkeptUntil\x129\n" +
+	"\n" +
+	"retry_time\x18# \x01(\v2\x1a.google.protobuf.TimestampR\tretryTime\x12\x1a\n" +
+	"\bpassword\x18$ \x01(\bR\bpassword\x12!\n" +
+	"\fttl_security\x18% \x01(\rR\vttlSecurity\x12!\n" +
+	"\fmax_prefixes\x18& \x01(\rR\vmaxPrefixes\x12\x16\n" +
+	"\x06client\x18' \x01(\bR\x06clientJ\x04\b(\x102\"\x98\x01\n" +
 	"\fNotification\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x18\n" +
 	"\asubcode\x18\x02 \x01(\rR\asubcode\x12\x12\n" +
@@ -4916,7 +5024,7 @@ const file_caracal_v1_caracal_proto_rawDesc = "" +
 	"\tkeepalive\x18\x03 \x01(\x04R\tkeepalive\x12\"\n" +
 	"\fnotification\x18\x04 \x01(\x04R\fnotification\x12#\n" +
 	"\rroute_refresh\x18\x05 \x01(\x04R\frouteRefresh\x12\x1c\n" +
-	"\twithdrawn\x18\x06 \x01(\x04R\twithdrawn\"\xb6\x02\n" +
+	"\twithdrawn\x18\x06 \x01(\x04R\twithdrawn\"\xa5\x03\n" +
 	"\x03BFD\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x120\n" +
 	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x125\n" +
@@ -4927,7 +5035,12 @@ const file_caracal_v1_caracal_proto_rawDesc = "" +
 	"diagnostic\x12+\n" +
 	"\x11remote_diagnostic\x18\x06 \x01(\tR\x10remoteDiagnostic\x12\x14\n" +
 	"\x05downs\x18\a \x01(\rR\x05downs\x12\x14\n" +
-	"\x05error\x18\b \x01(\tR\x05error\"\x13\n" +
+	"\x05error\x18\b \x01(\tR\x05error\x12!\n" +
+	"\fremote_state\x18\t \x01(\tR\vremoteState\x12\x1a\n" +
+	"\bmultihop\x18\n" +
+	" \x01(\bR\bmultihop\x12\x12\n" +
+	"\x04sent\x18\v \x01(\x04R\x04sent\x12\x1a\n" +
+	"\breceived\x18\f \x01(\x04R\breceived\"\x13\n" +
 	"\x11WatchPeersRequest\"[\n" +
 	"\x12WatchPeersResponse\x12-\n" +
 	"\x06events\x18\x01 \x03(\v2\x15.caracal.v1.PeerEventR\x06events\x12\x16\n" +
@@ -5311,90 +5424,93 @@ var file_caracal_v1_caracal_proto_depIdxs = []int32{
 	70, // 25: caracal.v1.Peer.hold_time:type_name -> google.protobuf.Duration
 	26, // 26: caracal.v1.Peer.messages_sent:type_name -> caracal.v1.Messages
 	26, // 27: caracal.v1.Peer.messages_received:type_name -> caracal.v1.Messages
-	69, // 28: caracal.v1.Notification.time:type_name -> google.protobuf.Timestamp
-	69, // 29: caracal.v1.BFD.since:type_name -> google.protobuf.Timestamp
-	70, // 30: caracal.v1.BFD.interval:type_name -> google.protobuf.Duration
-	70, // 31: caracal.v1.BFD.detection:type_name -> google.protobuf.Duration
-	30, // 32: caracal.v1.WatchPeersResponse.events:type_name -> caracal.v1.PeerEvent
-	24, // 33: caracal.v1.PeerEvent.peer:type_name -> caracal.v1.Peer
-	33, // 34: caracal.v1.ListPathsResponse.paths:type_name -> caracal.v1.Path
-	69, // 35: caracal.v1.Path.since:type_name -> google.protobuf.Timestamp
-	7,  // 36: caracal.v1.ListPeerRoutesRequest.direction:type_name -> caracal.v1.ListPeerRoutesRequest.Direction
-	36, // 37: caracal.v1.ListPeerRoutesResponse.routes:type_name -> caracal.v1.PeerRoute
-	33, // 38: caracal.v1.PeerRoute.before:type_name -> caracal.v1.Path
-	33, // 39: caracal.v1.PeerRoute.after:type_name -> caracal.v1.Path
-	39, // 40: caracal.v1.ListVTEPsResponse.vteps:type_name -> caracal.v1.VTEP
-	0,  // 41: caracal.v1.VTEP.family:type_name -> caracal.v1.Family
-	69, // 42: caracal.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
-	44, // 43: caracal.v1.GetStatusResponse.readiness:type_name -> caracal.v1.Readiness
-	45, // 44: caracal.v1.GetStatusResponse.sources:type_name -> caracal.v1.Source
-	46, // 45: caracal.v1.GetStatusResponse.counts:type_name -> caracal.v1.RouteCount
-	47, // 46: caracal.v1.GetStatusResponse.devices:type_name -> caracal.v1.Device
-	48, // 47: caracal.v1.GetStatusResponse.problems:type_name -> caracal.v1.Problem
-	43, // 48: caracal.v1.GetStatusResponse.latencies:type_name -> caracal.v1.LatencyBucket
-	42, // 49: caracal.v1.GetStatusResponse.settings:type_name -> caracal.v1.Setting
-	64, // 50: caracal.v1.GetStatusResponse.leaving:type_name -> caracal.v1.Leaving
-	1,  // 51: caracal.v1.Setting.state:type_name -> caracal.v1.RouteState
-	69, // 52: caracal.v1.Setting.since:type_name -> google.protobuf.Timestamp
-	70, // 53: caracal.v1.LatencyBucket.upto:type_name -> google.protobuf.Duration
-	69, // 54: caracal.v1.Source.since:type_name -> google.protobuf.Timestamp
-	1,  // 55: caracal.v1.RouteCount.state:type_name -> caracal.v1.RouteState
-	1,  // 56: caracal.v1.Device.state:type_name -> caracal.v1.RouteState
-	51, // 57: caracal.v1.HistoryResponse.events:type_name -> caracal.v1.HistoryEvent
-	69, // 58: caracal.v1.HistoryEvent.time:type_name -> google.protobuf.Timestamp
-	69, // 59: caracal.v1.HistoryEvent.cause_time:type_name -> google.protobuf.Timestamp
-	54, // 60: caracal.v1.PlanBGPResponse.lines:type_name -> caracal.v1.ConfigLine
-	48, // 61: caracal.v1.PlanBGPResponse.problems:type_name -> caracal.v1.Problem
-	58, // 62: caracal.v1.DiffBGPResponse.reset:type_name -> caracal.v1.SessionChange
-	58, // 63: caracal.v1.DiffBGPResponse.refresh:type_name -> caracal.v1.SessionChange
-	59, // 64: caracal.v1.DiffBGPResponse.peers:type_name -> caracal.v1.PeerChange
-	48, // 65: caracal.v1.DiffBGPResponse.problems:type_name -> caracal.v1.Problem
-	58, // 66: caracal.v1.DiffBGPResponse.down:type_name -> caracal.v1.SessionChange
-	59, // 67: caracal.v1.DiffBGPResponse.received:type_name -> caracal.v1.PeerChange
-	57, // 68: caracal.v1.DiffBGPResponse.elected:type_name -> caracal.v1.Reflector
-	57, // 69: caracal.v1.DiffBGPResponse.relieved:type_name -> caracal.v1.Reflector
-	70, // 70: caracal.v1.DrainRequest.wait:type_name -> google.protobuf.Duration
-	64, // 71: caracal.v1.DrainResponse.leaving:type_name -> caracal.v1.Leaving
-	8,  // 72: caracal.v1.Leaving.step:type_name -> caracal.v1.Leaving.Step
-	69, // 73: caracal.v1.Leaving.since:type_name -> google.protobuf.Timestamp
-	70, // 74: caracal.v1.ResyncResponse.took:type_name -> google.protobuf.Duration
-	40, // 75: caracal.v1.Inspection.GetStatus:input_type -> caracal.v1.GetStatusRequest
-	13, // 76: caracal.v1.Inspection.ListRoutes:input_type -> caracal.v1.ListRoutesRequest
-	15, // 77: caracal.v1.Inspection.WatchRoutes:input_type -> caracal.v1.WatchRoutesRequest
-	18, // 78: caracal.v1.Inspection.Explain:input_type -> caracal.v1.ExplainRequest
-	22, // 79: caracal.v1.Inspection.ListPeers:input_type -> caracal.v1.ListPeersRequest
-	28, // 80: caracal.v1.Inspection.WatchPeers:input_type -> caracal.v1.WatchPeersRequest
-	31, // 81: caracal.v1.Inspection.ListPaths:input_type -> caracal.v1.ListPathsRequest
-	34, // 82: caracal.v1.Inspection.ListPeerRoutes:input_type -> caracal.v1.ListPeerRoutesRequest
-	37, // 83: caracal.v1.Inspection.ListVTEPs:input_type -> caracal.v1.ListVTEPsRequest
-	49, // 84: caracal.v1.Inspection.History:input_type -> caracal.v1.HistoryRequest
-	52, // 85: caracal.v1.Inspection.PlanBGP:input_type -> caracal.v1.PlanBGPRequest
-	55, // 86: caracal.v1.Inspection.DiffBGP:input_type -> caracal.v1.DiffBGPRequest
-	67, // 87: caracal.v1.Control.Resync:input_type -> caracal.v1.ResyncRequest
-	60, // 88: caracal.v1.Control.Drain:input_type -> caracal.v1.DrainRequest
-	62, // 89: caracal.v1.Control.Undrain:input_type -> caracal.v1.UndrainRequest
-	65, // 90: caracal.v1.Control.Release:input_type -> caracal.v1.ReleaseRequest
-	41, // 91: caracal.v1.Inspection.GetStatus:output_type -> caracal.v1.GetStatusResponse
-	14, // 92: caracal.v1.Inspection.ListRoutes:output_type -> caracal.v1.ListRoutesResponse
-	16, // 93: caracal.v1.Inspection.WatchRoutes:output_type -> caracal.v1.WatchRoutesResponse
-	19, // 94: caracal.v1.Inspection.Explain:output_type -> caracal.v1.ExplainResponse
-	23, // 95: caracal.v1.Inspection.ListPeers:output_type -> caracal.v1.ListPeersResponse
-	29, // 96: caracal.v1.Inspection.WatchPeers:output_type -> caracal.v1.WatchPeersResponse
-	32, // 97: caracal.v1.Inspection.ListPaths:output_type -> caracal.v1.ListPathsResponse
-	35, // 98: caracal.v1.Inspection.ListPeerRoutes:output_type -> caracal.v1.ListPeerRoutesResponse
-	38, // 99: caracal.v1.Inspection.ListVTEPs:output_type -> caracal.v1.ListVTEPsResponse
-	50, // 100: caracal.v1.Inspection.History:output_type -> caracal.v1.HistoryResponse
-	53, // 101: caracal.v1.Inspection.PlanBGP:output_type -> caracal.v1.PlanBGPResponse
-	56, // 102: caracal.v1.Inspection.DiffBGP:output_type -> caracal.v1.DiffBGPResponse
-	68, // 103: caracal.v1.Control.Resync:output_type -> caracal.v1.ResyncResponse
-	61, // 104: caracal.v1.Control.Drain:output_type -> caracal.v1.DrainResponse
-	63, // 105: caracal.v1.Control.Undrain:output_type -> caracal.v1.UndrainResponse
-	66, // 106: caracal.v1.Control.Release:output_type -> caracal.v1.ReleaseResponse
-	91, // [91:107] is the sub-list for method output_type
-	75, // [75:91] is the sub-list for method input_type
-	75, // [75:75] is the sub-list for extension type_name
-	75, // [75:75] is the sub-list for extension extendee
-	0,  // [0:75] is the sub-list for field type_name
+	69, // 28: caracal.v1.Peer.last_error_time:type_name -> google.protobuf.Timestamp
+	69, // 29: caracal.v1.Peer.kept_until:type_name -> google.protobuf.Timestamp
+	69, // 30: caracal.v1.Peer.retry_time:type_name -> google.protobuf.Timestamp
+	69, // 31: caracal.v1.Notification.time:type_name -> google.protobuf.Timestamp
+	69, // 32: caracal.v1.BFD.since:type_name -> google.protobuf.Timestamp
+	70, // 33: caracal.v1.BFD.interval:type_name -> google.protobuf.Duration
+	70, // 34: caracal.v1.BFD.detection:type_name -> google.protobuf.Duration
+	30, // 35: caracal.v1.WatchPeersResponse.events:type_name -> caracal.v1.PeerEvent
+	24, // 36: caracal.v1.PeerEvent.peer:type_name -> caracal.v1.Peer
+	33, // 37: caracal.v1.ListPathsResponse.paths:type_name -> caracal.v1.Path
+	69, // 38: caracal.v1.Path.since:type_name -> google.protobuf.Timestamp
+	7,  // 39: caracal.v1.ListPeerRoutesRequest.direction:type_name -> caracal.v1.ListPeerRoutesRequest.Direction
+	36, // 40: caracal.v1.ListPeerRoutesResponse.routes:type_name -> caracal.v1.PeerRoute
+	33, // 41: caracal.v1.PeerRoute.before:type_name -> caracal.v1.Path
+	33, // 42: caracal.v1.PeerRoute.after:type_name -> caracal.v1.Path
+	39, // 43: caracal.v1.ListVTEPsResponse.vteps:type_name -> caracal.v1.VTEP
+	0,  // 44: caracal.v1.VTEP.family:type_name -> caracal.v1.Family
+	69, // 45: caracal.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
+	44, // 46: caracal.v1.GetStatusResponse.readiness:type_name -> caracal.v1.Readiness
+	45, // 47: caracal.v1.GetStatusResponse.sources:type_name -> caracal.v1.Source
+	46, // 48: caracal.v1.GetStatusResponse.counts:type_name -> caracal.v1.RouteCount
+	47, // 49: caracal.v1.GetStatusResponse.devices:type_name -> caracal.v1.Device
+	48, // 50: caracal.v1.GetStatusResponse.problems:type_name -> caracal.v1.Problem
+	43, // 51: caracal.v1.GetStatusResponse.latencies:type_name -> caracal.v1.LatencyBucket
+	42, // 52: caracal.v1.GetStatusResponse.settings:type_name -> caracal.v1.Setting
+	64, // 53: caracal.v1.GetStatusResponse.leaving:type_name -> caracal.v1.Leaving
+	1,  // 54: caracal.v1.Setting.state:type_name -> caracal.v1.RouteState
+	69, // 55: caracal.v1.Setting.since:type_name -> google.protobuf.Timestamp
+	70, // 56: caracal.v1.LatencyBucket.upto:type_name -> google.protobuf.Duration
+	69, // 57: caracal.v1.Source.since:type_name -> google.protobuf.Timestamp
+	1,  // 58: caracal.v1.RouteCount.state:type_name -> caracal.v1.RouteState
+	1,  // 59: caracal.v1.Device.state:type_name -> caracal.v1.RouteState
+	51, // 60: caracal.v1.HistoryResponse.events:type_name -> caracal.v1.HistoryEvent
+	69, // 61: caracal.v1.HistoryEvent.time:type_name -> google.protobuf.Timestamp
+	69, // 62: caracal.v1.HistoryEvent.cause_time:type_name -> google.protobuf.Timestamp
+	54, // 63: caracal.v1.PlanBGPResponse.lines:type_name -> caracal.v1.ConfigLine
+	48, // 64: caracal.v1.PlanBGPResponse.problems:type_name -> caracal.v1.Problem
+	58, // 65: caracal.v1.DiffBGPResponse.reset:type_name -> caracal.v1.SessionChange
+	58, // 66: caracal.v1.DiffBGPResponse.refresh:type_name -> caracal.v1.SessionChange
+	59, // 67: caracal.v1.DiffBGPResponse.peers:type_name -> caracal.v1.PeerChange
+	48, // 68: caracal.v1.DiffBGPResponse.problems:type_name -> caracal.v1.Problem
+	58, // 69: caracal.v1.DiffBGPResponse.down:type_name -> caracal.v1.SessionChange
+	59, // 70: caracal.v1.DiffBGPResponse.received:type_name -> caracal.v1.PeerChange
+	57, // 71: caracal.v1.DiffBGPResponse.elected:type_name -> caracal.v1.Reflector
+	57, // 72: caracal.v1.DiffBGPResponse.relieved:type_name -> caracal.v1.Reflector
+	70, // 73: caracal.v1.DrainRequest.wait:type_name -> google.protobuf.Duration
+	64, // 74: caracal.v1.DrainResponse.leaving:type_name -> caracal.v1.Leaving
+	8,  // 75: caracal.v1.Leaving.step:type_name -> caracal.v1.Leaving.Step
+	69, // 76: caracal.v1.Leaving.since:type_name -> google.protobuf.Timestamp
+	70, // 77: caracal.v1.ResyncResponse.took:type_name -> google.protobuf.Duration
+	40, // 78: caracal.v1.Inspection.GetStatus:input_type -> caracal.v1.GetStatusRequest
+	13, // 79: caracal.v1.Inspection.ListRoutes:input_type -> caracal.v1.ListRoutesRequest
+	15, // 80: caracal.v1.Inspection.WatchRoutes:input_type -> caracal.v1.WatchRoutesRequest
+	18, // 81: caracal.v1.Inspection.Explain:input_type -> caracal.v1.ExplainRequest
+	22, // 82: caracal.v1.Inspection.ListPeers:input_type -> caracal.v1.ListPeersRequest
+	28, // 83: caracal.v1.Inspection.WatchPeers:input_type -> caracal.v1.WatchPeersRequest
+	31, // 84: caracal.v1.Inspection.ListPaths:input_type -> caracal.v1.ListPathsRequest
+	34, // 85: caracal.v1.Inspection.ListPeerRoutes:input_type -> caracal.v1.ListPeerRoutesRequest
+	37, // 86: caracal.v1.Inspection.ListVTEPs:input_type -> caracal.v1.ListVTEPsRequest
+	49, // 87: caracal.v1.Inspection.History:input_type -> caracal.v1.HistoryRequest
+	52, // 88: caracal.v1.Inspection.PlanBGP:input_type -> caracal.v1.PlanBGPRequest
+	55, // 89: caracal.v1.Inspection.DiffBGP:input_type -> caracal.v1.DiffBGPRequest
+	67, // 90: caracal.v1.Control.Resync:input_type -> caracal.v1.ResyncRequest
+	60, // 91: caracal.v1.Control.Drain:input_type -> caracal.v1.DrainRequest
+	62, // 92: caracal.v1.Control.Undrain:input_type -> caracal.v1.UndrainRequest
+	65, // 93: caracal.v1.Control.Release:input_type -> caracal.v1.ReleaseRequest
+	41, // 94: caracal.v1.Inspection.GetStatus:output_type -> caracal.v1.GetStatusResponse
+	14, // 95: caracal.v1.Inspection.ListRoutes:output_type -> caracal.v1.ListRoutesResponse
+	16, // 96: caracal.v1.Inspection.WatchRoutes:output_type -> caracal.v1.WatchRoutesResponse
+	19, // 97: caracal.v1.Inspection.Explain:output_type -> caracal.v1.ExplainResponse
+	23, // 98: caracal.v1.Inspection.ListPeers:output_type -> caracal.v1.ListPeersResponse
+	29, // 99: caracal.v1.Inspection.WatchPeers:output_type -> caracal.v1.WatchPeersResponse
+	32, // 100: caracal.v1.Inspection.ListPaths:output_type -> caracal.v1.ListPathsResponse
+	35, // 101: caracal.v1.Inspection.ListPeerRoutes:output_type -> caracal.v1.ListPeerRoutesResponse
+	38, // 102: caracal.v1.Inspection.ListVTEPs:output_type -> caracal.v1.ListVTEPsResponse
+	50, // 103: caracal.v1.Inspection.History:output_type -> caracal.v1.HistoryResponse
+	53, // 104: caracal.v1.Inspection.PlanBGP:output_type -> caracal.v1.PlanBGPResponse
+	56, // 105: caracal.v1.Inspection.DiffBGP:output_type -> caracal.v1.DiffBGPResponse
+	68, // 106: caracal.v1.Control.Resync:output_type -> caracal.v1.ResyncResponse
+	61, // 107: caracal.v1.Control.Drain:output_type -> caracal.v1.DrainResponse
+	63, // 108: caracal.v1.Control.Undrain:output_type -> caracal.v1.UndrainResponse
+	66, // 109: caracal.v1.Control.Release:output_type -> caracal.v1.ReleaseResponse
+	94, // [94:110] is the sub-list for method output_type
+	78, // [78:94] is the sub-list for method input_type
+	78, // [78:78] is the sub-list for extension type_name
+	78, // [78:78] is the sub-list for extension extendee
+	0,  // [0:78] is the sub-list for field type_name
 }
 
 func init() { file_caracal_v1_caracal_proto_init() }

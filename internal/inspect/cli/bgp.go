@@ -55,6 +55,14 @@ func (c *command) bgpDiff() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "diff [-f FILE] [--delete KIND/NAME]...",
 		Short: "Which sessions would reset and which prefixes appear or vanish on a node if resources were changed; nothing is applied",
+		Long: "diff tells what would become of a node's BGP if the resources of a file were applied, or objects deleted; nothing is applied.\n\n" +
+			"  reflector +, -          elected by the mesh, and no more\n" +
+			"  session   +, -          begins; ends, with a node when its routes have come another way\n" +
+			"  session   !, x, ~       begins anew; may not start, or goes down and stays so; stays up\n" +
+			"  prefix    +, -          announced by the node\n" +
+			"  to NAME   +, -, ~       of our own, sent to a peer: new, no more, with other attributes\n" +
+			"  from NAME +, -, ~       let in: of a node what it originates, of others what they send now",
+		Example: "  caracal bgp diff -f changed.yaml\n  caracal bgp diff --delete BGPPeer/rack1-tor --node node-b --check",
 		Args:  exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if file == "" && len(req.Deletions) == 0 {

@@ -154,7 +154,8 @@ func writeNode(labels, annotations map[string]string, n *calico.Node) (map[strin
 	_ = json.Unmarshal([]byte(annotations[annotationLabels]), &calicoOnly) // readNode has told
 	own := map[string]string{}
 	for k, v := range n.Labels {
-		if _, there := labels[k]; there || calicoOnly[k] != v {
+		_, there := labels[k]
+		if only, is := calicoOnly[k]; there || !is || only != v {
 			own[k] = v
 		}
 	}

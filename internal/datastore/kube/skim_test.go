@@ -251,3 +251,13 @@ func BenchmarkSkimNode(b *testing.B) {
 		}
 	}
 }
+
+// TestWriteNodeLabels: a label without a value is one.
+func TestWriteNodeLabels(t *testing.T) {
+	n := &calico.Node{}
+	n.Labels = map[string]string{"may-reflect": "", "zone": "a", "rack": "r"}
+	labels, _ := writeNode(nil, map[string]string{annotationLabels: `{"rack":"r"}`}, n)
+	if want := map[string]string{"may-reflect": "", "zone": "a"}; !maps.Equal(labels, want) {
+		t.Errorf("labels %v, want %v", labels, want)
+	}
+}

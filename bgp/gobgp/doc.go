@@ -49,7 +49,7 @@
 // it had brought stays in use, marked stale (hold.go), unless AS or password change. Anybody else's session ends at once, with Cease. A client that is to be
 // none any more stays one for some seconds (Options.Reflecting): to begin its session anew is to withdraw from all others what it had sent. For as long does
 // a session go on that the peer has ended already; then what it brought is held for our own use and told to nobody. While all
-// this goes on, here and elsewhere, the last path to a prefix that leads to a node of the cluster stays in use for some seconds after it was taken back (crossing), because
+// this goes on, here and elsewhere, the last path to a prefix of a pool that leads to a node of the cluster stays in use for some seconds after it was taken back (crossing), because
 // GoBGP does not compare the lengths of CLUSTER_LISTs. Limits: that is
 // what happens when a client's session changes in another way; and a BIRD ends its sessions with Cease.
 //

@@ -221,7 +221,7 @@ func (f *feed) withdrawn(d *dest, known []bgp.Path, i int) []bgp.Path {
 			h.prefixes[d.prefix], f.anyStale = nil, true
 		}
 	}
-	if len(paths) == 0 && f.crossing.detains(f.sessions[known[i].PeerAddr], &known[i]) {
+	if len(paths) == 0 && f.crossing.detains(f.sessions[known[i].PeerAddr], d.prefix, &known[i]) {
 		paths = f.detain(d.prefix, known[i])
 	}
 	return paths
@@ -229,28 +229,28 @@ func (f *feed) withdrawn(d *dest, known []bgp.Path, i int) []bgp.Path {
 
 // crossing is the time in which sessions with nodes of the cluster are replaced or begin anew, here and elsewhere. Reflectors then take back for seconds what
 // others have not told us yet: GoBGP prefers what the peer with the lowest router id reflects, were it to have it from us (RFC 4456 section 9 would compare the
-// lengths of CLUSTER_LISTs), and takes that back from whoever it has it from. So the last path to a prefix that leads to a node of the cluster stays in
-// use, marked stale, until another one comes, for as long as a session takes to begin.
+// lengths of CLUSTER_LISTs), and takes that back from whoever it has it from. So the last path to a prefix inside a pool that leads to a node of the cluster
+// stays in use, marked stale, until another one comes, for as long as a session takes to begin.
 type crossing struct {
 	until time.Time
-	node  func(netip.Addr) bool
+	ours  func(p netip.Prefix, hop netip.Addr) bool
 }
 
 // detained is for how long a path that was taken back stays in use: GoBGP tries a session again within ten seconds.
 const detained = 15 * time.Second
 
-// crosses has what is taken back stay in use for a while. node says whether a next hop is a node of the cluster.
-func (f *feed) crosses(most time.Duration, node func(netip.Addr) bool) {
+// crosses has what is taken back stay in use for a while. ours says whether a prefix is one of a pool and a next hop a node of the cluster.
+func (f *feed) crosses(most time.Duration, ours func(p netip.Prefix, hop netip.Addr) bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.crossing = crossing{until: time.Now().Add(most), node: node}
+	f.crossing = crossing{until: time.Now().Add(most), ours: ours}
 }
 
 // detains reports whether a path that its peer takes back stays in use, or that goes with a session that is asked for no more, such as one with a
 // reflector that has left the cluster. One whose session has ended otherwise does not: how long its routes are kept is for graceful restart to say, and none
 // are where BFD has found it dead.
-func (c *crossing) detains(s *session, p *bgp.Path) bool {
-	return (s == nil || s.state == stateEstablished && s.ended == "") && time.Now().Before(c.until) && c.node(p.NextHop)
+func (c *crossing) detains(s *session, prefix netip.Prefix, p *bgp.Path) bool {
+	return (s == nil || s.state == stateEstablished && s.ended == "") && time.Now().Before(c.until) && c.ours(prefix, p.NextHop)
 }
 
 // detain keeps a path that was taken back.

@@ -101,7 +101,9 @@ func TestDetained(t *testing.T) {
 			up := apiutil.Peer{State: apiutil.PeerState{NeighborAddress: peerAddr, SessionState: gobgp.BGP_FSM_ESTABLISHED}}
 			f.state(gen, &up, time.Now())
 			if c.crossing {
-				f.crosses(crosses, func(a netip.Addr) bool { return a == c.node })
+				f.crosses(crosses, func(p netip.Prefix, hop netip.Addr) bool {
+					return hop == c.node && p == netip.MustParsePrefix("10.1.0.0/26")
+				})
 			}
 			f.learn(gen, news(false))
 			time.Sleep(c.late)

@@ -118,10 +118,10 @@ func (s *Speaker) overlapped() bgp.Config {
 	}
 	s.clientsYet(cfg.Peers, now)
 	if len(o.outgoing)+len(o.clients)+len(o.left) > 0 || s.replaces(named, wanted) {
-		nodes := o.asked.Nodes // of this Config for good
-		s.feed.crosses(s.reflectingTime()+2*detained, func(a netip.Addr) bool {
-			_, is := slices.BinarySearchFunc(nodes, a, netip.Addr.Compare)
-			return is
+		nodes, announce := o.asked.Nodes, o.asked.Announce // of this Config for good
+		s.feed.crosses(s.reflectingTime()+2*detained, func(p netip.Prefix, hop netip.Addr) bool {
+			_, is := slices.BinarySearchFunc(nodes, hop, netip.Addr.Compare)
+			return is && (announce == nil || slices.ContainsFunc(announce.Pools, func(q netip.Prefix) bool { return ranged(q, p) }))
 		})
 	}
 	o.count.Store(int32(len(o.outgoing) + len(o.clients)))
@@ -129,11 +129,11 @@ func (s *Speaker) overlapped() bgp.Config {
 	return cfg
 }
 
-// replaces reports whether sessions end, or begin with nodes of the cluster, where there were some before. named are the sessions that are asked for,
+// replaces reports whether sessions with nodes of the cluster end or begin, where there were some before. named are the sessions that are asked for,
 // wanted those of them that are to run, true for those that begin.
 func (s *Speaker) replaces(named, wanted map[netip.Addr]bool) bool {
-	for a := range s.peers {
-		if !named[a] {
+	for a, p := range s.peers {
+		if !named[a] && p.Node != "" { // which may have left the cluster
 			return true
 		}
 	}

@@ -102,11 +102,11 @@ func (g *guard) drain(ctx context.Context, f func(kernel.Event)) (err error) {
 
 // guarded runs f and returns an error if any node lost a route of ours meanwhile, even for a moment.
 func (r *run) guarded(ctx context.Context, f func() error) error {
-	return r.guardedBut(ctx, nil, f)
+	return r.guardedBut(ctx, "", nil, f)
 }
 
-// guardedBut is guarded for all but the routes into blocks that are to go.
-func (r *run) guardedBut(ctx context.Context, leaving []netip.Prefix, f func() error) (err error) {
+// guardedBut is guarded for all but the routes of one node and those into blocks that are to go.
+func (r *run) guardedBut(ctx context.Context, node string, leaving []netip.Prefix, f func() error) (err error) {
 	wctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	began := time.Now()
@@ -129,7 +129,7 @@ func (r *run) guardedBut(ctx context.Context, leaving []netip.Prefix, f func() e
 			return err
 		}
 		for _, x := range l {
-			if !slices.ContainsFunc(leaving, x.Overlaps) {
+			if g.node != node && !slices.ContainsFunc(leaving, x.Overlaps) {
 				lost = append(lost, fmt.Sprintf("%s on %s\n%s", x, g.node, r.historyOf(ctx, g.node, x)))
 			}
 		}

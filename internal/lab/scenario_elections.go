@@ -51,6 +51,8 @@ type electionStep struct {
 	want func(elected []string) error
 	// gone is a node that is in the cluster no more after the step; deaf are those that do not hear of it.
 	gone string
+	// back is a node that is in the cluster again: what it had learned had gone with its sessions.
+	back string
 	deaf []string
 	// restarts says that daemons restart in it, so that sessions begin anew.
 	restarts bool
@@ -143,12 +145,12 @@ func (e *elections) steps(above int) []electionStep {
 		{what: "they hear it", want: e.not(rr), do: func(context.Context) error { restore(); return nil }},
 		{what: "it may again", do: may(rr, true), want: e.as(e.first)},
 		{what: "its Node is deleted", do: deleted, want: e.not(rr), gone: rr},
-		{what: "its Node is back", do: created, want: e.as(e.first)},
+		{what: "its Node is back", do: created, want: e.as(e.first), back: rr},
 		{what: "the threshold is nearer", want: e.as(e.first), do: func(ctx context.Context) error {
 			return e.settings(ctx, fmt.Sprintf("above=%d,count=2,zone=%s,selector=has(%s)", above+1, zoneLabel, mayLabel))
 		}},
 		{what: "its Node is deleted, which leaves too few", do: deleted, want: e.as(nil), gone: rr},
-		{what: "its Node is back, and there are enough", do: created, want: e.as(e.first)},
+		{what: "its Node is back, and there are enough", do: created, want: e.as(e.first), back: rr},
 		{what: "nobody is elected any more", do: func(ctx context.Context) error { return e.settings(ctx, "off") }, want: e.as(nil)},
 	}
 }
@@ -157,7 +159,7 @@ func (e *elections) steps(above int) []electionStep {
 func (e *elections) step(ctx context.Context, s electionStep) error {
 	ctx, cancel := context.WithTimeout(ctx, stepPatience)
 	defer cancel()
-	keep := func(node string) bool { return node != s.gone }
+	keep := func(node string) bool { return node != s.gone && node != s.back }
 	var leaving []netip.Prefix
 	if s.gone != "" {
 		var err error
@@ -170,7 +172,7 @@ func (e *elections) step(ctx context.Context, s electionStep) error {
 		return err
 	}
 	_, err = e.probed(ctx, "while "+s.what, e.Endpoints(keep), lossless, func() error {
-		return e.guardedBut(ctx, leaving, func() error {
+		return e.guardedBut(ctx, s.back, leaving, func() error {
 			began := time.Now()
 			if err := s.do(ctx); err != nil {
 				return err

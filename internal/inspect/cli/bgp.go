@@ -63,7 +63,7 @@ func (c *command) bgpDiff() *cobra.Command {
 			"  to NAME   +, -, ~       of our own, sent to a peer: new, no more, with other attributes\n" +
 			"  from NAME +, -, ~       let in: of a node what it originates, of others what they send now",
 		Example: "  caracal bgp diff -f changed.yaml\n  caracal bgp diff --delete BGPPeer/rack1-tor --node node-b --check",
-		Args:  exactly(),
+		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if file == "" && len(req.Deletions) == 0 {
 				return usageError{errors.New("name a file with -f, - for standard input, or what to delete with --delete")}

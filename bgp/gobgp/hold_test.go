@@ -34,21 +34,21 @@ func TestHeldComesBack(t *testing.T) {
 		do   func()
 		want string
 	}{
-		{"learned", func() { f.learn(gen, []*apiutil.Path{news(peerAddr, false)}) }, "192.0.2.12"},
+		{"learned", func() { f.learn(gen, []*apiutil.Path{news(peerAddr, false)}, time.Now()) }, "192.0.2.12"},
 		{"begun anew", func() { f.hold(peerAddr, time.Hour) }, "192.0.2.12 stale"},
-		{"the server drops it", func() { f.learn(gen, []*apiutil.Path{news(peerAddr, true)}) }, "192.0.2.12 stale"},
-		{"another way", func() { f.learn(gen, []*apiutil.Path{news(other, false)}) }, "192.0.2.13"},
-		{"it is changed", func() { f.learn(gen, []*apiutil.Path{news(other, false)}) }, "192.0.2.13"},
-		{"it goes", func() { f.learn(gen, []*apiutil.Path{news(other, true)}) }, "192.0.2.12 stale"},
-		{"it is there again", func() { f.learn(gen, []*apiutil.Path{news(other, false)}) }, "192.0.2.13"},
+		{"the server drops it", func() { f.learn(gen, []*apiutil.Path{news(peerAddr, true)}, time.Now()) }, "192.0.2.12 stale"},
+		{"another way", func() { f.learn(gen, []*apiutil.Path{news(other, false)}, time.Now()) }, "192.0.2.13"},
+		{"it is changed", func() { f.learn(gen, []*apiutil.Path{news(other, false)}, time.Now()) }, "192.0.2.13"},
+		{"it goes", func() { f.learn(gen, []*apiutil.Path{news(other, true)}, time.Now()) }, "192.0.2.12 stale"},
+		{"it is there again", func() { f.learn(gen, []*apiutil.Path{news(other, false)}, time.Now()) }, "192.0.2.13"},
 		{"the time is over", func() { f.drop(peerAddr) }, "192.0.2.13"},
-		{"it goes for good", func() { f.learn(gen, []*apiutil.Path{news(other, true)}) }, ""},
+		{"it goes for good", func() { f.learn(gen, []*apiutil.Path{news(other, true)}, time.Now()) }, ""},
 
-		{"once more", func() { f.learn(gen, []*apiutil.Path{news(peerAddr, false)}); f.hold(peerAddr, time.Hour) }, "192.0.2.12 stale"},
-		{"another way", func() { f.learn(gen, []*apiutil.Path{news(other, false)}) }, "192.0.2.13"},
-		{"the peer is back", func() { f.learn(gen, []*apiutil.Path{news(peerAddr, false)}) }, "192.0.2.12, 192.0.2.13"},
-		{"and takes it back", func() { f.learn(gen, []*apiutil.Path{news(peerAddr, true)}) }, "192.0.2.13"},
-		{"so does the other", func() { f.learn(gen, []*apiutil.Path{news(other, true)}) }, ""},
+		{"once more", func() { f.learn(gen, []*apiutil.Path{news(peerAddr, false)}, time.Now()); f.hold(peerAddr, time.Hour) }, "192.0.2.12 stale"},
+		{"another way", func() { f.learn(gen, []*apiutil.Path{news(other, false)}, time.Now()) }, "192.0.2.13"},
+		{"the peer is back", func() { f.learn(gen, []*apiutil.Path{news(peerAddr, false)}, time.Now()) }, "192.0.2.12, 192.0.2.13"},
+		{"and takes it back", func() { f.learn(gen, []*apiutil.Path{news(peerAddr, true)}, time.Now()) }, "192.0.2.13"},
+		{"so does the other", func() { f.learn(gen, []*apiutil.Path{news(other, true)}, time.Now()) }, ""},
 	} {
 		step.do()
 		f.take()
@@ -105,7 +105,7 @@ func TestDetained(t *testing.T) {
 					return hop == c.node && p == netip.MustParsePrefix("10.1.0.0/26")
 				})
 			}
-			f.learn(gen, news(false))
+			f.learn(gen, news(false), time.Now())
 			time.Sleep(c.late)
 			if c.ended {
 				f.lost(peerAddr, pathDead)
@@ -113,7 +113,7 @@ func TestDetained(t *testing.T) {
 			if c.gone {
 				f.remove(peerAddr)
 			}
-			f.learn(gen, news(true))
+			f.learn(gen, news(true), time.Now())
 			if c.gone {
 				f.drop(peerAddr)
 			}
@@ -134,7 +134,7 @@ func TestDetained(t *testing.T) {
 			}
 			end := "nothing"
 			if c.back {
-				f.learn(gen, news(false))
+				f.learn(gen, news(false), time.Now())
 				end = "fresh"
 			}
 			time.Sleep(detained + time.Second)

@@ -136,11 +136,21 @@ func addressOfAnothersRoute(r *rig) {
 	r.apply(of("169.254.0.180"))
 	have("169.254.0.180/32", "fd12::1/128")
 	there()
-	r.apply(Change{Whole: true, Addresses: []InterfaceAddress{}})
-	have("169.254.0.180/32")
-	there()
-	r.write(kernel.Delete, pod)
-	have()
+	elsewhere := pod
+	elsewhere.NextHops = []kernel.NextHop{{Link: r.wire("cali2")}}
+	for _, end := range []func(){
+		func() { r.write(kernel.Replace, elsewhere) }, // no deletion is told
+		func() { r.write(kernel.Delete, pod) },
+	} {
+		r.write(kernel.Replace, pod)
+		r.apply(of("169.254.0.180"))
+		have("169.254.0.180/32", "fd12::1/128")
+		r.apply(Change{Whole: true, Addresses: []InterfaceAddress{}})
+		have("169.254.0.180/32")
+		there()
+		end()
+		have()
+	}
 }
 
 // TestAddressIsRemovedOnce: what another program puts in the place of an address that we have removed stays, also before we hear of any of it.

@@ -335,10 +335,10 @@ func (p *Programmer) deviceOutcome(d *device, err error) {
 
 // removeLeftovers removes what nobody wants any more: extra addresses of our devices, and our VXLAN devices themselves.
 func (p *Programmer) removeLeftovers(ctx context.Context) {
-	if !p.leftoversDirty && (p.leftoversDue.IsZero() || p.leftoversDue.After(p.now)) || !p.reads.complete() {
+	if !p.leftovers() && (p.leftoversDue.IsZero() || p.leftoversDue.After(p.now)) || !p.reads.complete() {
 		return
 	}
-	p.leftoversDirty, p.leftoversDue = false, time.Time{}
+	p.leftoversDirty, p.leftoversDue, p.foreign.lost = false, time.Time{}, false
 	p.removeAddresses(ctx)
 	for _, name := range tunnels {
 		l, d := p.links.named(name), p.devices[name]
@@ -355,6 +355,11 @@ func (p *Programmer) removeLeftovers(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// leftovers reports whether there may be something to remove: an address that stayed for another program's route waits for that to go, in whatever way we learn of it.
+func (p *Programmer) leftovers() bool {
+	return p.leftoversDirty || p.addresses.kept && p.foreign.lost
 }
 
 // removed deals with the answer to a removal: what is gone is gone, anything else is tried again later.

@@ -187,7 +187,7 @@ func (p *Programmer) foreignRouteEvent(ev *kernel.Event, k kernel.RouteKey, e *r
 	}
 	if ev.Deleted {
 		if p.foreign.lose(k, &ev.Route) {
-			p.netMoved, p.leftoversDirty = true, p.leftoversDirty || p.addresses.kept
+			p.netMoved = true
 			p.keyFreed(k, e)
 		}
 		return

@@ -27,6 +27,7 @@ type foreignTable struct {
 	workloads map[netip.Prefix]struct{}
 	felix     map[netip.Prefix]struct{} // to other nodes
 	wMoved    bool                      // workloads or felix changed since the last picture
+	lost      bool                      // a route went or leads elsewhere since somebody looked (Programmer.leftovers)
 }
 
 // foreignRoute is a route of another program. IPv4 allows several under one key ("ip route append"), IPv6 several that differ
@@ -100,6 +101,7 @@ func (f *foreignRoute) bare() bool {
 
 // count keeps the numbers of next hops of each interface, and of routes of each nexthop object.
 func (t *foreignTable) count(f *foreignRoute, by int) {
+	t.lost = t.lost || by < 0
 	if f.nhid != 0 {
 		if t.nexthops[f.nhid] += by; t.nexthops[f.nhid] == 0 {
 			delete(t.nexthops, f.nhid)

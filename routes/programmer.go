@@ -276,7 +276,7 @@ func (p *Programmer) busy() bool {
 	if p.reads.due(p.now) || p.settings.busy(p.now) || p.relink || p.devicesDirty && p.devicesKnown() || p.addresses.dirty && p.devicesKnown() || !held && (p.routes.Updates() > 0 || len(p.nexthops.queue) > 0) || p.neighbours.busy(false) {
 		return true
 	}
-	return p.mayDelete() && (!held && (p.routes.Deletions() > 0 || p.nexthops.doomed) || p.neighbours.busy(true) || p.leftoversDirty && p.reads.complete())
+	return p.mayDelete() && (!held && (p.routes.Deletions() > 0 || p.nexthops.doomed) || p.neighbours.busy(true) || p.leftovers() && p.reads.complete())
 }
 
 // mayDelete reports whether deletions are allowed and nothing is left to add.

@@ -294,6 +294,10 @@ func (c *crash) play(t *testing.T, n int, how string) (survived bool) {
 	w.verdict()
 	if made := r.p.Stats().Writes; !killed && made > moving {
 		t.Errorf("after a process that ended in peace the next made %d writes, and %d routes were on their way to a nexthop object", made, moving)
+		for _, rt := range c.set().Routes {
+			t.Log(rt.Dst, r.p.History(rt.Dst))
+		}
+		t.Log(r.p.HistoryOf(DeviceVXLAN))
 	}
 	return !killed
 }

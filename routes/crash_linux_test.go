@@ -103,7 +103,6 @@ func (c *crash) begin(r *rig) {
 
 func (c *crash) end(r *rig) {
 	r.t.Helper()
-	r.wantOurs(c.routes...)
 	if set := c.set(); len(set.Links) > 0 {
 		r.wantTunnel(set)
 	} else {
@@ -114,6 +113,7 @@ func (c *crash) end(r *rig) {
 			return nil
 		})
 	}
+	r.wantOurs(c.routes...) // after the device: by one that is to be made anew they read the same
 	r.wantNotOurs(strangersWant())
 }
 

@@ -315,10 +315,27 @@ func (p *Programmer) carrierLost(link int) {
 	for _, n := range t.others {
 		known = known || n.Link == link && len(n.Group) == 0
 	}
-	if known {
+	if known || p.leansBy(link) {
 		p.doubt(partNexthops, "an interface lost its carrier")
 		p.readLeaning("an interface lost its carrier")
 	}
+}
+
+// leansBy reports whether another program's route is known that leads out by an interface, or we do not know where, by a nexthop object. Where a read was ahead of the news of
+// it that is all there is to see of it: the object is out of the mirror.
+func (p *Programmer) leansBy(link int) bool {
+	t := &p.foreign
+	if len(t.nexthops) == 0 || t.hops[link] == 0 && t.bare == 0 {
+		return false
+	}
+	for _, f := range t.byKey {
+		for ; f != nil; f = f.next {
+			if f.bare() || f.nhid != 0 && slices.ContainsFunc(f.hops, func(h kernel.NextHop) bool { return h.Link == link }) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // nexthopsBy reports whether the kernel holds objects of ours that lead out by an interface.

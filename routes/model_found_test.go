@@ -362,3 +362,33 @@ func TestRouteOfAnObjectThatWasNeverSeen(t *testing.T) {
 		}
 	})
 }
+
+// A route that leads to an object goes with it when an interface loses its carrier, also where a read was ahead of the news of both and found the number given to another object.
+func TestRouteOfAnObjectThatIsAnother(t *testing.T) {
+	bubble(t, func(r *rig) {
+		s := newSlow(r.fake)
+		r.k = s
+		object := func(link int) {
+			r.must(r.far.WriteNexthops(r.t.Context(), []kernel.NexthopOp{{Verb: kernel.Add, Nexthop: &kernel.Nexthop{
+				ID: 77, Protocol: kernel.ProtoStatic, Gateway: addr("192.0.2.9"), Link: link, Onlink: true,
+			}}}, func(_ int, err error) { r.t.Error(err) }))
+		}
+		eth1 := r.wire("eth1")
+		object(eth1)
+		r.ready()
+		r.wait()
+		before := r.p.Stats().Foreign
+		theirs := r.their("10.1.0.0/26", "192.0.2.9")
+		theirs.NextHops, theirs.NexthopID = nil, 77
+		release := s.hold()
+		r.write(kernel.Add, theirs)
+		r.fake.SetCarrier(eth1, false)
+		object(r.eth0)
+		r.must(r.p.Resync(r.t.Context()))
+		release()
+		r.wait()
+		if now := r.p.Stats().Foreign; now != before {
+			r.t.Errorf("%d routes of others known, %d are there", now, before)
+		}
+	})
+}

@@ -188,7 +188,7 @@ func (f *feed) learn(gen int, changes []*apiutil.Path, at time.Time) {
 		}
 		m := f.look(prefix, changes[:n])
 		for _, p := range changes[:n] {
-			f.replaced = f.file(p) || f.replaced
+			f.replaced = f.file(prefix, p) || f.replaced
 		}
 		if m.acts {
 			f.acted(prefix, m, at)
@@ -201,12 +201,11 @@ func (f *feed) learn(gen int, changes []*apiutil.Path, at time.Time) {
 	}
 }
 
-// file files one change, and reports whether there were paths to the prefix before. Paths of our own are left out, and so is anything but unicast.
-func (f *feed) file(p *apiutil.Path) (was bool) {
+// file files one change of a prefix, and reports whether there were paths to it before. Paths of our own are left out.
+func (f *feed) file(prefix netip.Prefix, p *apiutil.Path) (was bool) {
 	if !p.PeerAddress.IsValid() {
 		return false
 	}
-	prefix := prefixOf(p.Nlri)
 	withdraw := p.Withdrawal || p.IsNexthopInvalid
 	d := f.table.Get(prefix)
 	if d == nil {
